@@ -1,0 +1,3 @@
+//! Throughput, latency and attach time beside rivals.
+
+fn main() {}

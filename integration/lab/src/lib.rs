@@ -1,0 +1,1 @@
+//! Docker hosts as network namespaces, for tests, demo and benchmarks.

@@ -1,0 +1,1 @@
+//! Many cores on one virtual clock and network, with a reference model.

@@ -1,0 +1,65 @@
+//! What every weft service needs to start, serve and stop: common options, logs, a gRPC server on a Unix socket, health.
+//!
+//! A service's `main` is one call of [`main`]; what the service does is its own.
+
+#![forbid(unsafe_code)]
+
+mod health;
+mod logging;
+mod options;
+mod server;
+mod shutdown;
+
+use std::{future::Future, process::ExitCode};
+
+pub use health::{Health, check};
+pub use logging::LogFormat;
+pub use options::CommonOptions;
+pub use server::{BoundServer, bind};
+pub use shutdown::{Shutdown, ShutdownTrigger};
+use weft_proto::client::Service;
+
+/// Version of this build, as `weft version` prints it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How a service ended, beside failing.
+pub type Result<T = (), E = anyhow::Error> = std::result::Result<T, E>;
+
+/// Runs a service from start to stop and returns what the process should exit with: 0 done, 1 failed.
+///
+/// With `--health` it only asks the running service of this kind whether it is ready. An error is printed once, with its
+/// causes, as one line on stderr.
+pub fn main<F, Run>(service: Service, options: &CommonOptions, run: Run) -> ExitCode
+where
+    Run: FnOnce(Shutdown) -> F,
+    F: Future<Output = Result>,
+{
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(service, &anyhow::Error::new(error).context("failed to start the runtime")),
+    };
+    if options.health {
+        return match runtime.block_on(check(&service.socket(&options.socket_folder))) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(service, &error),
+        };
+    }
+    logging::start(options);
+    let outcome = runtime.block_on(async {
+        let shutdown = Shutdown::on_signals()?;
+        tracing::info!(service = service.name(), version = VERSION, "starting");
+        run(shutdown).await
+    });
+    // Tasks that still wait for a client or a disk must not keep a stopped service.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(service, &error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where a service says why it ended")]
+fn fail(service: Service, error: &anyhow::Error) -> ExitCode {
+    eprintln!("weft-{}: {error:#}", service.name());
+    ExitCode::FAILURE
+}

@@ -1,0 +1,60 @@
+//! Connections to services on their Unix sockets.
+
+use std::path::{Path, PathBuf};
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+/// Folder of all services' sockets.
+pub const SOCKET_FOLDER: &str = "/run/weft";
+
+/// One of the four services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Mesh, gossip, data plane, kernel network state.
+    Router,
+    /// Addresses.
+    Ipam,
+    /// Names.
+    Dns,
+    /// Containers.
+    DockerProxy,
+}
+
+impl Service {
+    /// All services, in the order in which they start.
+    pub const ALL: [Self; 4] = [Self::Router, Self::Ipam, Self::Dns, Self::DockerProxy];
+
+    /// Returns the name that the image, the socket and the log have.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Router => "router",
+            Self::Ipam => "ipam",
+            Self::Dns => "dns",
+            Self::DockerProxy => "docker-proxy",
+        }
+    }
+
+    /// Returns where the service listens, below `folder`.
+    #[must_use]
+    pub fn socket(self, folder: &Path) -> PathBuf {
+        folder.join(self.name()).with_extension("sock")
+    }
+}
+
+/// Returns a channel to the service that listens on `socket`.
+///
+/// Nothing is opened yet: the first call connects, and so does each call after the service restarted. A call while the
+/// service is away fails at once with `UNAVAILABLE`.
+#[must_use]
+pub fn channel(socket: &Path) -> Channel {
+    let socket = socket.to_owned();
+    // The address only fills the `:authority` header; the connector ignores it.
+    Endpoint::from_static("http://weft.invalid").connect_with_connector_lazy(service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    }))
+}

@@ -1,0 +1,1 @@
+//! Decides for dns: records, merging, choice of answers.

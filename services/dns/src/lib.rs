@@ -1,0 +1,1 @@
+//! Answers the names of all containers of the mesh.

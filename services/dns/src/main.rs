@@ -1,0 +1,3 @@
+//! Answers the names of all containers of the mesh.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Decides for the Docker API proxy: rewriting, eligibility, the attach workflow.

@@ -1,0 +1,3 @@
+//! Holds.
+
+fn main() {}

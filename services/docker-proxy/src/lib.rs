@@ -1,0 +1,1 @@
+//! Attaches containers by relaying the Docker API.

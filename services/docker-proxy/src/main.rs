@@ -1,0 +1,3 @@
+//! Attaches containers by relaying the Docker API.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Decides for ipam: the ring, free space, allocation, claims, ring creation.

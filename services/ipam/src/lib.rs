@@ -1,0 +1,1 @@
+//! Owns who has which overlay address.

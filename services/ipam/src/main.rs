@@ -1,0 +1,3 @@
+//! Owns who has which overlay address.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What the host's network should look like.

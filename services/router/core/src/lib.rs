@@ -1,0 +1,9 @@
+//! Decides for the router: sessions, gossip, topology, forwarding, desired host network.
+//!
+//! Nothing here has a socket, a task, a file, a clock or a source of randomness: time and seeds come in, effects go out.
+
+#![forbid(unsafe_code)]
+
+pub mod forward;
+pub mod hostnet;
+pub mod session;

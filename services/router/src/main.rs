@@ -1,0 +1,3 @@
+//! Joins hosts into a mesh and carries the containers' frames over it, sealed.
+
+fn main() {}
