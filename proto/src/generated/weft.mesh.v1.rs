@@ -32,6 +32,9 @@ pub struct Introduction {
     /// The address at which the sender sees the receiver.
     #[prost(message, optional, tag = "10")]
     pub observed: ::core::option::Option<super::super::common::v1::Endpoint>,
+    /// TCP port on which the sender accepts control connections; 0 where it accepts none.
+    #[prost(uint32, tag = "11")]
+    pub listen_port: u32,
 }
 /// One message of a control session.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -300,6 +303,10 @@ pub enum GoodbyeReason {
     ProtocolVersion = 6,
     AddressRange = 7,
     RingId = 8,
+    ConnectionLimit = 9,
+    /// The sender heard nothing for too long, or what it heard made no sense.
+    Silence = 10,
+    ProtocolError = 11,
 }
 impl GoodbyeReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -317,6 +324,9 @@ impl GoodbyeReason {
             Self::ProtocolVersion => "GOODBYE_REASON_PROTOCOL_VERSION",
             Self::AddressRange => "GOODBYE_REASON_ADDRESS_RANGE",
             Self::RingId => "GOODBYE_REASON_RING_ID",
+            Self::ConnectionLimit => "GOODBYE_REASON_CONNECTION_LIMIT",
+            Self::Silence => "GOODBYE_REASON_SILENCE",
+            Self::ProtocolError => "GOODBYE_REASON_PROTOCOL_ERROR",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -331,6 +341,9 @@ impl GoodbyeReason {
             "GOODBYE_REASON_PROTOCOL_VERSION" => Some(Self::ProtocolVersion),
             "GOODBYE_REASON_ADDRESS_RANGE" => Some(Self::AddressRange),
             "GOODBYE_REASON_RING_ID" => Some(Self::RingId),
+            "GOODBYE_REASON_CONNECTION_LIMIT" => Some(Self::ConnectionLimit),
+            "GOODBYE_REASON_SILENCE" => Some(Self::Silence),
+            "GOODBYE_REASON_PROTOCOL_ERROR" => Some(Self::ProtocolError),
             _ => None,
         }
     }
