@@ -12,6 +12,7 @@ mod tests {
         "weft/mesh/v1/mesh.proto",
         "weft/router/v1/router.proto",
         "weft/ipam/v1/ipam.proto",
+        "weft/ipam/v1/ring.proto",
         "weft/dns/v1/dns.proto",
         "weft/proxy/v1/proxy.proto",
     ];

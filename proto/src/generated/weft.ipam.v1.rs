@@ -840,3 +840,149 @@ pub mod address_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// What makes a ring this ring and no other. Never changes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RingInfo {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub ring_id: ::prost::alloc::vec::Vec<u8>,
+    /// The whole range: first address, and the prefix length in bits.
+    #[prost(fixed32, tag = "2")]
+    pub range_start: u32,
+    #[prost(uint32, tag = "3")]
+    pub range_length: u32,
+    /// First 6 bytes of every IPv6 twin.
+    #[prost(bytes = "vec", tag = "4")]
+    pub ula_prefix: ::prost::alloc::vec::Vec<u8>,
+}
+/// Who may own addresses: a peer, as long as it keeps its store.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Owner {
+    /// 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub peer: ::prost::alloc::vec::Vec<u8>,
+    /// Tells the stores apart that a peer has had: what a lost store owned must not be used by its successor. 0: the first
+    /// store of a seed.
+    #[prost(fixed64, tag = "2")]
+    pub store: u64,
+}
+/// Says who owns the addresses from `start` up to, but not including, `end`. Of two facts about one address the one with
+/// the higher (epoch, version) holds; only the owner of an address makes the next version, only a takeover the next epoch.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Run {
+    #[prost(fixed32, tag = "1")]
+    pub start: u32,
+    #[prost(fixed64, tag = "2")]
+    pub end: u64,
+    #[prost(message, optional, tag = "3")]
+    pub owner: ::core::option::Option<Owner>,
+    #[prost(uint32, tag = "4")]
+    pub epoch: u32,
+    #[prost(uint64, tag = "5")]
+    pub version: u64,
+}
+/// Roughly how many addresses of its ranges the origin has free. A hint whom to ask, exact about none and some.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FreeReport {
+    /// Grows with each report of the owner's store.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    #[prost(fixed64, tag = "2")]
+    pub store: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub spans: ::prost::alloc::vec::Vec<FreeSpan>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FreeSpan {
+    #[prost(fixed32, tag = "1")]
+    pub start: u32,
+    #[prost(fixed64, tag = "2")]
+    pub end: u64,
+    #[prost(uint64, tag = "3")]
+    pub free: u64,
+}
+/// One voter's part in the creation of a ring.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Ballot {
+    /// How many voters there are by the voter's own settings; 0: it does not vote.
+    #[prost(uint32, tag = "1")]
+    pub voters: u32,
+    #[prost(fixed64, tag = "2")]
+    pub store: u64,
+    /// Nothing below this is accepted.
+    #[prost(message, optional, tag = "3")]
+    pub promised: ::core::option::Option<ProposalNumber>,
+    #[prost(message, optional, tag = "4")]
+    pub accepted: ::core::option::Option<AcceptedProposal>,
+    /// The origin was given no peers: it makes a ring by itself.
+    #[prost(bool, tag = "5")]
+    pub founder: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProposalNumber {
+    #[prost(uint64, tag = "1")]
+    pub round: u64,
+    /// The proposer, 32 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub peer: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AcceptedProposal {
+    #[prost(message, optional, tag = "1")]
+    pub number: ::core::option::Option<ProposalNumber>,
+    #[prost(message, optional, tag = "2")]
+    pub ring: ::core::option::Option<RingInfo>,
+    /// Who shares the ring's range at first.
+    #[prost(message, repeated, tag = "3")]
+    pub owners: ::prost::alloc::vec::Vec<Owner>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExternalClaim {
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+}
+/// A message from one peer to another.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RingMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    pub ring_id: ::prost::alloc::vec::Vec<u8>,
+    /// Chosen by who asks, repeated in the answer.
+    #[prost(fixed64, tag = "2")]
+    pub request_id: u64,
+    #[prost(oneof = "ring_message::Kind", tags = "3, 4, 5")]
+    pub kind: ::core::option::Option<ring_message::Kind>,
+}
+/// Nested message and enum types in `RingMessage`.
+pub mod ring_message {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "3")]
+        Request(super::SpaceRequest),
+        #[prost(message, tag = "4")]
+        Grant(super::SpaceGrant),
+        #[prost(message, tag = "5")]
+        Denial(super::SpaceDenial),
+    }
+}
+/// Asks for addresses from `start` up to, but not including, `end`; for that very address if it is one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpaceRequest {
+    #[prost(fixed32, tag = "1")]
+    pub start: u32,
+    #[prost(fixed64, tag = "2")]
+    pub end: u64,
+    #[prost(message, optional, tag = "3")]
+    pub owner: ::core::option::Option<Owner>,
+}
+/// Gives ownership. The same facts are gossiped.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SpaceGrant {
+    #[prost(message, repeated, tag = "1")]
+    pub runs: ::prost::alloc::vec::Vec<Run>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpaceDenial {
+    /// For one address: who holds it. Empty: nobody, and the peer does not own it.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+}

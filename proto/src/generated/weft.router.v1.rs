@@ -226,10 +226,14 @@ pub struct ChannelSnapshot {
     #[prost(message, repeated, tag = "3")]
     pub reachable: ::prost::alloc::vec::Vec<PeerIdentity>,
     /// How many peers the operator named as targets, for whoever counts voters.
+    /// Targets that turned out to be the host itself do not count.
     #[prost(uint32, tag = "4")]
     pub target_count: u32,
     #[prost(bool, tag = "5")]
     pub targets_given: bool,
+    /// Whom the targets have led to, as far as they have been reached since the start.
+    #[prost(message, repeated, tag = "6")]
+    pub target_peers: ::prost::alloc::vec::Vec<super::super::common::v1::PeerName>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerIdentity {
@@ -259,7 +263,7 @@ pub struct ChannelUpdate {
     #[prost(message, repeated, tag = "3")]
     pub entries: ::prost::alloc::vec::Vec<Entry>,
 }
-/// Sent when the set of reachable peers, or the number of targets, changed.
+/// Sent when the set of reachable peers, or something about the targets, changed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Reachability {
     #[prost(message, repeated, tag = "1")]
@@ -268,6 +272,8 @@ pub struct Reachability {
     pub target_count: u32,
     #[prost(bool, tag = "3")]
     pub targets_given: bool,
+    #[prost(message, repeated, tag = "4")]
+    pub target_peers: ::prost::alloc::vec::Vec<super::super::common::v1::PeerName>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IncomingMessage {
