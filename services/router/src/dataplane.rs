@@ -2,13 +2,59 @@
 //!
 //! The control side talks to it by [`Command`]s and hears [`Event`]s; counters are read from [`Statistics`].
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod engine;
+mod facility;
+mod statistics;
+mod tap;
 
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
 use weft_router_core::{
     forward::ForwardingTable,
     session::{EstablishedSession, SessionIndex},
 };
 use weft_types::PeerName;
+
+pub use self::{
+    engine::{DataPlaneHandle, Stopped},
+    facility::{Facility, FacilityState, UnknownFacility},
+    statistics::{PeerStatistics, Statistics, Traffic},
+    tap::{Tap, open_tap},
+};
+
+/// Length of the TAP device's queue that keeps the wait behind bulk traffic short, in frames of up to 64 KiB.
+pub const TAP_QUEUE_LENGTH: u32 = 64;
+
+/// What the data plane needs to start.
+#[derive(Debug)]
+pub struct DataPlaneConfig {
+    /// The TAP device that is a port of the bridge, from [`open_tap`].
+    pub tap: Tap,
+    /// Address of the UDP socket; all addresses of both families when absent.
+    pub bind_address: Option<IpAddr>,
+    /// Port of the UDP socket; 0 lets the kernel choose.
+    pub port: u16,
+    /// MTU of containers' interfaces, in bytes. Larger frames are dropped and counted.
+    pub mtu: u16,
+    /// Facilities that must not be used even where they are present.
+    pub masked: BTreeSet<Facility>,
+}
+
+/// Opens the UDP socket in the caller's network namespace and starts the thread that moves frames.
+///
+/// Events wait in a queue of bounded length; those that do not fit wait inside, newest state of each path only.
+///
+/// # Errors
+/// When the socket cannot be opened, or the thread not be started.
+pub fn spawn(config: DataPlaneConfig) -> anyhow::Result<(DataPlaneHandle, mpsc::Receiver<Event>)> {
+    engine::spawn(config)
+}
 
 /// What the control side tells the data plane.
 #[derive(Debug)]
@@ -52,7 +98,7 @@ pub enum Event {
         /// With whom.
         peer: PeerName,
     },
-    /// A session is no longer used and its index may be given out again.
+    /// A session is no longer used and its index may be given out again; also follows [`Command::RemovePeer`].
     SessionExpired {
         /// Index on our side.
         local_index: SessionIndex,

@@ -1,0 +1,149 @@
+//! Counters of the packet path: written by its thread once per batch, read by anyone.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use weft_router_core::forward::DropReason;
+use weft_types::PeerName;
+
+use super::facility::{Facility, FacilityState};
+
+/// What the data plane has done since it started.
+#[derive(Debug, Clone, Default)]
+pub struct Statistics {
+    /// Peers that have a session or endpoints.
+    pub peers: BTreeMap<PeerName, PeerStatistics>,
+    /// Frames and datagrams dropped, for every reason there is.
+    pub drops: BTreeMap<DropReason, u64>,
+    /// Facilities of the kernel.
+    pub facilities: BTreeMap<Facility, FacilityState>,
+    /// ARP requests and neighbour solicitations that were answered from the table.
+    pub neighbour_answers: u64,
+    /// Times that a batch had to be sent datagram by datagram, because the path refused it.
+    pub refused_batches: u64,
+}
+
+/// What was exchanged with one peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerStatistics {
+    /// Where its datagrams go, while a path is up.
+    pub endpoint: Option<SocketAddr>,
+    /// Smoothed round trip of the probes, while a path is up.
+    pub round_trip: Option<Duration>,
+    /// Traffic to the peer.
+    pub sent: Traffic,
+    /// Traffic from the peer.
+    pub received: Traffic,
+}
+
+/// Traffic in one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Ethernet frames, a batch of up to 64 KiB counted as one.
+    pub frames: u64,
+    /// Sealed datagrams, probes included.
+    pub datagrams: u64,
+    /// Bytes of sealed datagrams, without UDP and IP headers.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct TrafficCounters {
+    frames: AtomicU64,
+    datagrams: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl TrafficCounters {
+    pub(super) fn add(&self, traffic: Traffic) {
+        self.frames.fetch_add(traffic.frames, Relaxed);
+        self.datagrams.fetch_add(traffic.datagrams, Relaxed);
+        self.bytes.fetch_add(traffic.bytes, Relaxed);
+    }
+
+    fn read(&self) -> Traffic {
+        Traffic {
+            frames: self.frames.load(Relaxed),
+            datagrams: self.datagrams.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct PeerCounters {
+    pub(super) sent: TrafficCounters,
+    pub(super) received: TrafficCounters,
+    path: Mutex<Option<(SocketAddr, Duration)>>,
+}
+
+impl PeerCounters {
+    pub(super) fn set_path(&self, path: Option<(SocketAddr, Duration)>) {
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = path;
+    }
+
+    fn read(&self) -> PeerStatistics {
+        let path = *self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        PeerStatistics {
+            endpoint: path.map(|(endpoint, _)| endpoint),
+            round_trip: path.map(|(_, round_trip)| round_trip),
+            sent: self.sent.read(),
+            received: self.received.read(),
+        }
+    }
+}
+
+/// The counters, shared between the thread that writes them and those who read.
+#[derive(Debug)]
+pub(super) struct Counters {
+    peers: Mutex<BTreeMap<PeerName, Arc<PeerCounters>>>,
+    drops: [AtomicU64; DropReason::ALL.len()],
+    facilities: BTreeMap<Facility, FacilityState>,
+    pub(super) neighbour_answers: AtomicU64,
+    pub(super) refused_batches: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn new(facilities: BTreeMap<Facility, FacilityState>) -> Self {
+        Self {
+            peers: Mutex::default(),
+            drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
+            facilities,
+            neighbour_answers: AtomicU64::new(0),
+            refused_batches: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn add_peer(&self, peer: PeerName) -> Arc<PeerCounters> {
+        Arc::clone(self.peers.lock().unwrap_or_else(PoisonError::into_inner).entry(peer).or_default())
+    }
+
+    pub(super) fn remove_peer(&self, peer: PeerName) {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+    }
+
+    pub(super) fn add_drops(&self, reason: DropReason, count: u64) {
+        self.drops[reason as usize].fetch_add(count, Relaxed);
+    }
+
+    pub(super) fn read(&self) -> Statistics {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        Statistics {
+            peers: peers.iter().map(|(name, counters)| (*name, counters.read())).collect(),
+            drops: DropReason::ALL
+                .into_iter()
+                .map(|reason| (reason, self.drops[reason as usize].load(Relaxed)))
+                .collect(),
+            facilities: self.facilities.clone(),
+            neighbour_answers: self.neighbour_answers.load(Relaxed),
+            refused_batches: self.refused_batches.load(Relaxed),
+        }
+    }
+}
