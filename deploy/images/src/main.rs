@@ -1,0 +1,68 @@
+//! Writes weft's images as one archive for `docker load`.
+//!
+//! Each image is one static binary, or a few, on nothing: an archive of files and a description of how to start them. No
+//! engine is needed to write that, and the same binaries give the same archive, byte for byte.
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod image;
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::{archive::Archive, image::IMAGES};
+
+/// Writes weft's images as one archive for `docker load`.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Folder of the static binaries.
+    #[arg(long, value_name = "FOLDER")]
+    binaries: PathBuf,
+
+    /// The archive to write; replaced if it is there.
+    #[arg(long, value_name = "FILE", default_value = "weft-images.tar")]
+    output: PathBuf,
+
+    /// Tag of the images.
+    #[arg(long, value_name = "TAG", default_value = env!("CARGO_PKG_VERSION"))]
+    tag: String,
+}
+
+fn main() -> ExitCode {
+    match write(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the command says here why it failed")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("weft-images: {error:#}");
+    ExitCode::FAILURE
+}
+
+#[expect(clippy::print_stdout, reason = "the command says here what it wrote")]
+fn write(options: &Options) -> anyhow::Result<()> {
+    let mut archive = Archive::default();
+    let mut total = 0;
+    for image in IMAGES {
+        let size = archive.add(image, &options.tag, &options.binaries)?;
+        println!("{:>6.1} MB  {}:{}", megabytes(size), image.name, options.tag);
+        total += size;
+    }
+    let bytes = archive.finish()?;
+    // A reader never sees half an archive: it appears under its name when it is whole.
+    let partial = options.output.with_extension("partial");
+    fs::write(&partial, bytes)
+        .and_then(|()| fs::rename(&partial, &options.output))
+        .with_context(|| format!("failed to write {}", options.output.display()))?;
+    println!("{:>6.1} MB  all together, in {}", megabytes(total), options.output.display());
+    Ok(())
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
