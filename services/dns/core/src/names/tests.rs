@@ -1,0 +1,141 @@
+use super::*;
+
+const LOCAL: PeerName = PeerName::from_public_key([1; 32]);
+const FRIEND: PeerName = PeerName::from_public_key([2; 32]);
+
+#[expect(clippy::disallowed_methods, reason = "tests need some moment to start from")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn names() -> Names {
+    Names::new(Zone::new("weft.internal", 1).expect("valid"), "10.32.0.0/12".parse().expect("valid"))
+}
+
+fn id(text: &str) -> ContainerId {
+    text.parse().expect("valid")
+}
+
+fn record(name: &str) -> NameRecord {
+    let zone = Zone::new("weft.internal", 1).expect("valid");
+    zone.record(&[name.to_owned()], &[[10, 32, 0, 1].into()], true).expect("valid")
+}
+
+fn peers<const N: usize>(peers: [PeerName; N]) -> BTreeMap<PeerName, Peer> {
+    peers.map(|peer| (peer, Peer { name: peer.to_string(), nickname: "host".to_owned() })).into()
+}
+
+fn snapshot(own: &[&str], reachable: BTreeMap<PeerName, Peer>) -> Snapshot {
+    let own = own.iter().map(|name| (id(name), record(&name.replace(":", "-")))).collect();
+    Snapshot { local: LOCAL, origins: BTreeMap::from([(LOCAL, own)]), reachable }
+}
+
+fn published(names: &mut Names) -> Option<(bool, Vec<(String, bool)>)> {
+    let publication = names.poll_publication()?;
+    let entries = publication.entries.iter().map(|(container, record)| (container.to_string(), record.is_some()));
+    Some((publication.complete, entries.collect()))
+}
+
+#[test]
+fn nothing_is_published_before_the_subscription_and_changes_after_it() {
+    let mut names = names();
+    names.register(id("a"), record("a")).expect("room");
+    assert_eq!(published(&mut names), None);
+    names.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    assert_eq!(published(&mut names), Some((true, vec![("a".to_owned(), true)])));
+    assert_eq!(published(&mut names), None);
+
+    names.register(id("b"), record("b")).expect("room");
+    names.deregister(&id("a"), &[]);
+    assert_eq!(published(&mut names), Some((false, vec![("a".to_owned(), false), ("b".to_owned(), true)])));
+
+    names.register(id("b"), record("b")).expect("room");
+    names.deregister(&id("a"), &[]);
+    assert_eq!(published(&mut names), None, "what changes nothing is not published");
+
+    names.handle_unpublished();
+    assert_eq!(published(&mut names), Some((true, vec![("b".to_owned(), true)])));
+}
+
+#[test]
+fn a_restarted_dns_adopts_what_its_forerunner_published() {
+    let mut names = names();
+    names.handle_snapshot(snapshot(&["a", "weft:extern"], peers([LOCAL])), now());
+    let kept = vec![("a".to_owned(), true), ("weft:extern".to_owned(), true)];
+    assert_eq!(published(&mut names), Some((true, kept)));
+
+    // The engine's list decides about containers, not about weft's own registrations.
+    names.replace(BTreeMap::from([(id("b"), record("b"))])).expect("room");
+    assert_eq!(published(&mut names), Some((false, vec![("a".to_owned(), false), ("b".to_owned(), true)])));
+    assert_eq!(names.records().len(), 2);
+}
+
+#[test]
+fn registrations_outweigh_what_a_forerunner_published() {
+    let mut names = names();
+    names.register(id("a"), record("new")).expect("room");
+    names.handle_snapshot(snapshot(&["a"], peers([LOCAL])), now());
+    assert_eq!(names.records().get(Origin::Local, &id("a")), Some(&record("new")));
+
+    // Later snapshots, echoes of our own changes, and a list that came first do not bring anything back.
+    names.handle_change(LOCAL, true, vec![(id("ghost"), Some(record("ghost")))]);
+    names.handle_snapshot(snapshot(&["ghost"], peers([LOCAL])), now());
+    assert_eq!(names.records().len(), 1);
+}
+
+#[test]
+fn one_of_several_names_can_be_taken_away() {
+    let mut names = names();
+    let zone = names.zone().clone();
+    let both = zone.record(&["a".to_owned(), "b".to_owned()], &[], true).expect("valid");
+    names.register(id("c"), both).expect("room");
+    names.deregister(&id("c"), &[zone.name("A").expect("valid")]);
+    assert_eq!(names.views().next().map(|view| view.record.names().len()), Some(1));
+    names.deregister(&id("c"), &[zone.name("b").expect("valid")]);
+    assert!(names.records().is_empty());
+}
+
+#[test]
+fn unreachable_peers_are_suspended_and_come_back() {
+    let mut names = names();
+    names.handle_snapshot(snapshot(&[], peers([LOCAL, FRIEND])), now());
+    names.handle_change(FRIEND, true, vec![(id("f"), Some(record("f")))]);
+    assert!(!names.is_suspended(Origin::Peer(FRIEND)));
+    names.handle_reachable(peers([LOCAL]));
+    assert!(names.is_suspended(Origin::Peer(FRIEND)));
+    let view = names.views().next().expect("still there");
+    assert_eq!((view.suspended, view.peer.nickname.as_str()), (true, "host"), "its name is remembered");
+    names.handle_reachable(peers([LOCAL, FRIEND]));
+    assert!(!names.is_suspended(Origin::Peer(FRIEND)));
+}
+
+#[test]
+fn a_restarted_router_gets_time_to_reach_its_peers_again() {
+    let start = now();
+    let mut names = names();
+    names.handle_snapshot(snapshot(&[], peers([LOCAL, FRIEND])), start);
+    names.handle_change(FRIEND, true, vec![(id("f"), Some(record("f")))]);
+    names.handle_unsubscribed();
+    names.handle_snapshot(snapshot(&[], peers([LOCAL])), start);
+    assert!(!names.is_suspended(Origin::Peer(FRIEND)));
+    assert_eq!(names.records().len(), 1);
+
+    let (until, _) = names.poll_timeout().expect("held");
+    names.handle_timeout(until);
+    assert!(names.is_suspended(Origin::Peer(FRIEND)));
+    assert_eq!(names.poll_timeout(), None);
+
+    names.handle_snapshot(snapshot(&[], peers([LOCAL])), until);
+    assert!(names.records().is_empty(), "the next snapshot that does not have it counts");
+}
+
+#[test]
+fn no_origin_fills_the_memory() {
+    let mut names = names();
+    let many = (0..MAX_RECORDS_PER_ORIGIN + 10).map(|i| (id(&format!("c{i}")), Some(record("x"))));
+    names.handle_change(FRIEND, false, many.collect());
+    names.handle_change(FRIEND, false, vec![(id("more"), Some(record("x")))]);
+    assert_eq!(names.records().len(), MAX_RECORDS_PER_ORIGIN);
+    names.handle_change(FRIEND, false, vec![(id("c1"), Some(record("y"))), (id("c2"), None)]);
+    assert_eq!(names.records().len(), MAX_RECORDS_PER_ORIGIN - 1);
+}
