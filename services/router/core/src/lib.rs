@@ -5,5 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod forward;
+pub mod handshake;
 pub mod hostnet;
 pub mod session;

@@ -1,0 +1,203 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+const BOTH: [Cipher; 2] = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
+
+fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "the starting point of the tests' clock")]
+    Instant::now()
+}
+
+/// Two agreements, the lower name first.
+fn pair(ciphers: [&[Cipher]; 2]) -> [Agreement; 2] {
+    let mut keys = [1, 2].map(|byte| StaticKey::from_private([byte; 32]));
+    keys.sort_by_key(StaticKey::name);
+    let [low, high] = keys;
+    [(low, ciphers[0], 3), (high, ciphers[1], 4)].map(|(key, ciphers, seed)| {
+        Agreement::new(AgreementConfig { key, ciphers: ciphers.to_vec(), capabilities: seed }, [seed as u8; 32])
+    })
+}
+
+fn name(agreement: &Agreement) -> PeerName {
+    agreement.config.key.name()
+}
+
+/// Delivers all that is under way and returns what was agreed on at both sides.
+fn deliver(pair: &mut [Agreement; 2], now: Instant) -> [Vec<Agreed>; 2] {
+    let names = [name(&pair[0]), name(&pair[1])];
+    let mut moved = true;
+    while moved {
+        moved = false;
+        for side in [0, 1] {
+            while let Some((to, message)) = pair[side].poll_transmit() {
+                assert_eq!(to, names[1 - side]);
+                pair[1 - side].handle_message(names[side], &message, now).expect("a good message");
+                moved = true;
+            }
+        }
+    }
+    [0, 1].map(|side| std::iter::from_fn(|| pair[side].poll_agreed()).collect())
+}
+
+fn assert_fit(a: &EstablishedSession, b: &EstablishedSession) {
+    assert_eq!(a.send_key.0, b.receive_key.0);
+    assert_eq!(a.receive_key.0, b.send_key.0);
+    assert_ne!(a.send_key.0, a.receive_key.0);
+    assert_eq!((a.local_index, a.remote_index), (b.remote_index, b.local_index));
+    assert_eq!(a.cipher, b.cipher);
+    assert_ne!(a.initiator, b.initiator);
+}
+
+#[test]
+fn the_lower_name_initiates_and_both_get_the_same_keys() {
+    let now = now();
+    let mut pair = pair([&BOTH, &BOTH]);
+    let [low, high] = [name(&pair[0]), name(&pair[1])];
+    pair[0].set_endpoints(vec!["192.0.2.1:6783".parse().expect("valid")]);
+    pair[1].add_peer(low, now);
+    assert!(pair[1].poll_transmit().is_none(), "the higher name waits");
+    pair[0].add_peer(high, now);
+    let [at_low, at_high] = deliver(&mut pair, now);
+    assert_eq!((at_low.len(), at_high.len()), (1, 1));
+    assert_fit(&at_low[0].session, &at_high[0].session);
+    assert!(at_low[0].session.initiator);
+    assert_eq!(at_low[0].session.cipher, Cipher::Aes256Gcm);
+    assert_eq!(at_high[0].endpoints, ["192.0.2.1:6783".parse().expect("valid")]);
+    assert_eq!((at_low[0].capabilities, at_high[0].capabilities), (4, 3));
+}
+
+#[test]
+fn the_cipher_is_one_that_both_do_well() {
+    let now = now();
+    let slow: &[Cipher] = &[Cipher::ChaCha20Poly1305];
+    for ciphers in [[&BOTH, slow], [slow, &BOTH]] {
+        let mut pair = pair(ciphers);
+        let high = name(&pair[1]);
+        pair[0].add_peer(high, now);
+        let [at_low, at_high] = deliver(&mut pair, now);
+        assert_fit(&at_low[0].session, &at_high[0].session);
+        assert_eq!(at_low[0].session.cipher, Cipher::ChaCha20Poly1305);
+    }
+}
+
+#[test]
+fn lost_messages_are_followed_by_new_ones_and_late_answers_still_count() {
+    let now = now();
+    let mut pair = pair([&BOTH, &BOTH]);
+    let [low, high] = [name(&pair[0]), name(&pair[1])];
+    pair[0].add_peer(high, now);
+    let (_, first) = pair[0].poll_transmit().expect("the first message");
+    assert_eq!(pair[0].poll_timeout(), Some(now + RETRY));
+    pair[0].handle_timeout(now + RETRY);
+    assert!(pair[0].poll_transmit().is_some(), "a second one, which is lost");
+    pair[1].handle_message(low, &first, now + RETRY).expect("a good message");
+    let [at_low, at_high] = deliver(&mut pair, now + RETRY);
+    assert_fit(&at_low[0].session, &at_high[0].session);
+    assert_eq!(pair[0].indexes.len(), 1, "the index of the lost message is free again");
+}
+
+#[test]
+fn the_higher_name_initiates_when_nobody_else_does() {
+    let now = now();
+    let mut pair = pair([&BOTH, &BOTH]);
+    let low = name(&pair[0]);
+    pair[1].add_peer(low, now);
+    pair[1].handle_timeout(now + HIGHER_NAME_WAITS);
+    let [at_low, at_high] = deliver(&mut pair, now + HIGHER_NAME_WAITS);
+    assert_fit(&at_low[0].session, &at_high[0].session);
+    assert!(at_high[0].session.initiator);
+}
+
+#[test]
+fn keys_are_renewed_by_time_and_on_demand() {
+    let now = now();
+    let mut pair = pair([&BOTH, &BOTH]);
+    let [low, high] = [name(&pair[0]), name(&pair[1])];
+    pair[0].add_peer(high, now);
+    let [first, _] = deliver(&mut pair, now);
+    pair[0].handle_timeout(now + SESSION_LIFETIME);
+    let [second, _] = deliver(&mut pair, now + SESSION_LIFETIME);
+    assert_ne!(first[0].session.send_key.0, second[0].session.send_key.0);
+    pair[1].rekey(low, now + SESSION_LIFETIME);
+    let [third, _] = deliver(&mut pair, now + SESSION_LIFETIME);
+    assert!(!third[0].session.initiator);
+    pair[0].remove_peer(high);
+    assert_eq!(pair[0].poll_timeout(), None);
+}
+
+#[test]
+fn a_played_back_first_message_gives_no_keys_and_is_limited() {
+    let now = now();
+    let mut pair = pair([&BOTH, &BOTH]);
+    let [low, high] = [name(&pair[0]), name(&pair[1])];
+    pair[0].add_peer(high, now);
+    let (_, init) = pair[0].poll_transmit().expect("the first message");
+    let mut keys = Vec::new();
+    for _ in 0..MAX_ANSWERS {
+        pair[1].handle_message(low, &init, now).expect("within the limit");
+        keys.push(pair[1].poll_agreed().expect("a session").session.send_key.0);
+    }
+    assert_eq!(pair[1].handle_message(low, &init, now), Err(AgreementError::TooOften));
+    keys.dedup();
+    assert_eq!(keys.len(), MAX_ANSWERS, "each has its own keys");
+}
+
+#[test]
+fn a_third_peer_cannot_speak_for_another() {
+    let now = now();
+    let mut pair = pair([&BOTH, &BOTH]);
+    let high = name(&pair[1]);
+    pair[0].add_peer(high, now);
+    let (_, init) = pair[0].poll_transmit().expect("the first message");
+    let third = StaticKey::from_private([3; 32]).name();
+    assert_eq!(pair[1].handle_message(third, &init, now), Err(AgreementError::Damaged));
+}
+
+proptest! {
+    #[test]
+    fn any_change_on_the_way_is_found(position in 0_usize..200, bit in 0_u8..8, response in any::<bool>()) {
+        let now = now();
+        let mut pair = pair([&BOTH, &BOTH]);
+        let [low, high] = [name(&pair[0]), name(&pair[1])];
+        pair[0].add_peer(high, now);
+        let (_, mut init) = pair[0].poll_transmit().expect("the first message");
+        if !response {
+            change(&mut init, position, bit);
+            prop_assert_eq!(pair[1].handle_message(low, &init, now), Err(AgreementError::Damaged));
+            return Ok(());
+        }
+        pair[1].handle_message(low, &init, now).expect("a good message");
+        let (_, good) = pair[1].poll_transmit().expect("the answer");
+        let mut bad = good.clone();
+        change(&mut bad, position, bit);
+        prop_assert_eq!(pair[0].handle_message(high, &bad, now), Err(AgreementError::Damaged));
+        prop_assert_eq!(pair[0].handle_message(high, &good, now), Ok(()), "the true answer still counts");
+    }
+
+    #[test]
+    fn garbage_never_panics(noise in prop::collection::vec(any::<u8>(), 0..300), index in any::<u32>()) {
+        let now = now();
+        let mut pair = pair([&BOTH, &BOTH]);
+        let high = name(&pair[1]);
+        pair[0].add_peer(high, now);
+        let noise = Bytes::from(noise);
+        let index = SessionIndex(index);
+        let init = SessionMessage::Init { receiver_index: index, noise: noise.clone() };
+        let response = SessionMessage::Response { answered_index: index, receiver_index: index, noise };
+        for message in [init, response] {
+            let outcome = pair[0].handle_message(high, &message, now);
+            prop_assert!(outcome.is_err());
+        }
+    }
+}
+
+/// Flips one bit of the sealed part.
+fn change(message: &mut SessionMessage, position: usize, bit: u8) {
+    let (SessionMessage::Init { noise, .. } | SessionMessage::Response { noise, .. }) = message;
+    let mut bytes = noise.to_vec();
+    let position = position % bytes.len();
+    bytes[position] ^= 1 << bit;
+    *noise = bytes.into();
+}
