@@ -1,2 +1,306 @@
 //! The only writer of kernel network state: links, addresses, routes, rules, sysctls, files that name a container's
 //! network.
+//!
+//! [`Kernel`] is a handle to one worker thread that performs one operation after the other. The worker compares what the
+//! kernel has with what it should have (`weft_router_core::hostnet` decides both) whenever the kernel says that something
+//! changed, and every [`KernelConfig::check_interval`]; so what somebody else takes away is back within a second.
+
+mod attach;
+mod dns;
+mod host;
+mod hosts_file;
+mod namespace;
+mod nftables;
+mod privileges;
+mod rtnetlink;
+mod worker;
+
+use std::{
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context;
+use ipnet::IpNet;
+use tokio::sync::{mpsc, oneshot, watch};
+use weft_router_core::hostnet;
+pub use weft_router_core::hostnet::{ALIAS, HostsFile, Problem};
+use weft_types::{ContainerId, MacAddress};
+
+pub use self::dns::DnsSockets;
+
+/// Name of the interface in a container.
+pub const CONTAINER_INTERFACE: &str = "ethwe";
+
+/// Commands that may wait for the worker; who sends more waits.
+const COMMANDS: usize = 64;
+
+/// What the worker has to know.
+#[derive(Debug, Clone)]
+pub struct KernelConfig {
+    /// Name of the bridge.
+    pub bridge: String,
+    /// Ethernet address of the bridge: unique in the mesh and the same after each restart.
+    pub bridge_mac: MacAddress,
+    /// Name of the data plane's TAP device.
+    pub tap: String,
+    /// Frames that may wait for the data plane in the TAP device.
+    pub tap_queue_length: u32,
+    /// MTU of the bridge, of its ports and of every `ethwe`, in bytes.
+    pub mtu: u32,
+    /// Where the host's `/proc/sys` can be written.
+    pub proc_sys: PathBuf,
+    /// Name of the name server's port on the bridge.
+    pub dns_port: String,
+    /// Anycast address at which containers reach the name server.
+    pub dns_address: Ipv4Addr,
+    /// TCP ports on the host's loopback that nobody may reach from outside.
+    pub loopback_ports: Vec<u16>,
+    /// How often everything is compared with the kernel though the kernel said nothing.
+    pub check_interval: Duration,
+}
+
+impl KernelConfig {
+    /// Returns the configuration that every host has, but for the address of its bridge.
+    ///
+    /// `peer` is any text that no other host of the mesh has, best the peer's key.
+    #[must_use]
+    pub fn new(peer: &str, mtu: u32) -> Self {
+        let peer: String = peer.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        let holder: ContainerId = format!("weft:bridge:{peer}").parse().expect("letters and digits make an id");
+        Self {
+            bridge: "weft".into(),
+            bridge_mac: MacAddress::of_container(&holder),
+            tap: "weft-tap".into(),
+            tap_queue_length: 1000,
+            mtu,
+            proc_sys: "/proc/sys".into(),
+            dns_port: "weft-dns".into(),
+            dns_address: Ipv4Addr::new(169, 254, 83, 53),
+            loopback_ports: vec![6782, 6784, 12375],
+            check_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a container's attachment should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachSpec {
+    /// Whose it is.
+    pub container: ContainerId,
+    /// A process in the container's network namespace, as this process sees it.
+    pub pid: u32,
+    /// Address of `ethwe`.
+    pub mac: MacAddress,
+    /// Interface addresses that `ethwe` must have, of both families; it keeps others that it has. Not empty.
+    pub addresses: Vec<IpNet>,
+    /// Send multicast by `ethwe`.
+    pub multicast_route: bool,
+    /// The container's hosts file, if it is to name the container's addresses.
+    pub hosts_file: Option<HostsFile>,
+    /// Reach the name server by `ethwe`.
+    pub dns: bool,
+}
+
+/// An attachment that works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// The host's end of the veth pair.
+    pub host_interface: String,
+    /// All overlay addresses of `ethwe`, link-local ones left out.
+    pub addresses: Vec<IpNet>,
+}
+
+/// An attachment that the kernel has, found by its mark.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObservedAttachment {
+    /// Whose it is.
+    pub container: ContainerId,
+    /// Address of `ethwe`.
+    pub mac: MacAddress,
+    /// A process that was in the container when it was attached.
+    pub pid: u32,
+    /// The host's end of the veth pair.
+    pub host_interface: String,
+    /// All overlay addresses of `ethwe`, link-local ones left out; empty where the kernel does not tell them.
+    pub addresses: Vec<IpNet>,
+}
+
+/// A route of the host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostRoute {
+    /// Where it leads.
+    pub destination: IpNet,
+    /// The link it uses; empty for routes without one (`blackhole` and the like).
+    pub interface: String,
+}
+
+/// Why a container was not attached. Nothing of the attempt is left.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is no such process, or it just ended.
+    #[error("the container {container} has no running process {pid}: start the container, then attach it")]
+    NoProcess {
+        /// Whom to attach.
+        container: ContainerId,
+        /// The process that was named.
+        pid: u32,
+    },
+    /// The process is in the host's own network namespace.
+    #[error("the container {container} uses the host's network and cannot be attached: run it with a network of its own")]
+    HostNetwork {
+        /// Whom to attach.
+        container: ContainerId,
+    },
+    /// Nothing to configure.
+    #[error("the container {container} was given no address to attach with")]
+    NoAddress {
+        /// Whom to attach.
+        container: ContainerId,
+    },
+    /// The container has an interface of that name which is not ours.
+    #[error("the container {container} has an interface {CONTAINER_INTERFACE} that is not weft's: rename or remove it")]
+    ForeignInterface {
+        /// Whom to attach.
+        container: ContainerId,
+    },
+    /// The kernel or a file refused.
+    #[error("failed to attach the container {container}: {source:#}")]
+    Failed {
+        /// Whom to attach.
+        container: ContainerId,
+        /// What was refused.
+        source: anyhow::Error,
+    },
+}
+
+/// The handle to the owner of kernel network state. Clones share one worker, which ends with the last of them.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    commands: mpsc::Sender<worker::Command>,
+    waker: Arc<worker::Waker>,
+    problems: Arc<Mutex<Vec<Problem>>>,
+    dns_sockets: watch::Receiver<Option<Arc<DnsSockets>>>,
+}
+
+impl Kernel {
+    /// Checks that this process may do what it will have to, and starts the worker in the caller's network namespace.
+    ///
+    /// Nothing is changed before [`Kernel::prepare`].
+    ///
+    /// # Errors
+    /// One sentence for the first privilege that is missing.
+    pub fn start(config: KernelConfig) -> anyhow::Result<Self> {
+        privileges::check(&config)?;
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let problems = Arc::default();
+        let (dns_sender, dns_sockets) = watch::channel(None);
+        let waker = worker::spawn(config, receiver, Arc::clone(&problems), dns_sender)?;
+        Ok(Self { commands, waker, problems, dns_sockets })
+    }
+
+    /// Makes the host's network as it should be and returns how many changes that took: none when all was right.
+    ///
+    /// From then on the worker keeps it so. What an earlier run left is used or removed. The TAP device is joined as soon
+    /// as the data plane has made it.
+    ///
+    /// # Errors
+    /// What the kernel refused. The rest was done, and is tried again.
+    pub async fn prepare(&self) -> anyhow::Result<usize> {
+        self.ask(|reply| worker::Command::Prepare { reply }).await?
+    }
+
+    /// Makes `ethwe` in a container, or makes the one that is there right, and returns when it carries traffic.
+    ///
+    /// Idempotent. All or nothing: a new interface is removed again when a step fails. Not cancel safe in that the
+    /// attachment may happen though nobody waits for it.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub async fn attach(&self, spec: AttachSpec) -> Result<Attached, AttachError> {
+        let container = spec.container.clone();
+        self.ask(|reply| worker::Command::Attach { spec, reply })
+            .await
+            .unwrap_or_else(|source| Err(AttachError::Failed { container, source }))
+    }
+
+    /// Takes `addresses` from a container, or all when the list is empty, and the interface with the last. Returns those
+    /// that it had.
+    ///
+    /// Idempotent, also when the container is gone.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn detach(&self, container: ContainerId, addresses: Vec<IpNet>) -> anyhow::Result<Vec<IpNet>> {
+        self.ask(|reply| worker::Command::Detach { container, addresses, reply }).await?
+    }
+
+    /// Says from which subnets containers ask the name server.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn set_subnets(&self, subnets: BTreeSet<IpNet>) -> anyhow::Result<()> {
+        self.ask(|reply| worker::Command::SetSubnets { subnets, reply }).await?
+    }
+
+    /// Lists the unicast routes of the host's main tables, without default routes and without those by the bridge.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub async fn host_routes(&self) -> anyhow::Result<Vec<HostRoute>> {
+        self.ask(|reply| worker::Command::HostRoutes { reply }).await?
+    }
+
+    /// Lists the attachments that the kernel has, in order of containers.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub async fn observe(&self) -> anyhow::Result<Vec<ObservedAttachment>> {
+        self.ask(|reply| worker::Command::Observe { reply }).await?
+    }
+
+    /// Removes everything that [`Kernel::prepare`] and [`Kernel::attach`] made, the TAP device included, and keeps it
+    /// removed. Every container loses its `ethwe`.
+    ///
+    /// # Errors
+    /// Everything that was refused; the rest was removed.
+    pub async fn remove_all(&self) -> anyhow::Result<()> {
+        self.ask(|reply| worker::Command::RemoveAll { reply }).await?
+    }
+
+    /// Returns what keeps the host's network from being as it should, as of the last comparison.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Watches the name server's sockets: absent until the port is made, replaced with it.
+    #[must_use]
+    pub fn dns_sockets(&self) -> watch::Receiver<Option<Arc<DnsSockets>>> {
+        self.dns_sockets.clone()
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> worker::Command) -> anyhow::Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok().context("the owner of kernel network state has stopped")?;
+        self.waker.wake();
+        answer.await.context("the owner of kernel network state has stopped")
+    }
+}
+
+fn desired(config: &KernelConfig, dns_index: Option<u32>) -> hostnet::DesiredHost {
+    hostnet::DesiredHost {
+        bridge: config.bridge.clone(),
+        bridge_mac: config.bridge_mac,
+        mtu: config.mtu,
+        tap: config.tap.clone(),
+        tap_queue_length: config.tap_queue_length,
+        dns_port: config.dns_port.clone(),
+        dns_mac: dns::MAC,
+        dns_index,
+        table: hostnet::own_table(&config.bridge, &config.loopback_ports),
+    }
+}

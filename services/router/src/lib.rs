@@ -3,4 +3,5 @@
 //! The shell around `weft-router-core`: sockets, the TAP device, kernel network state, gRPC.
 
 pub mod dataplane;
+pub mod dns_port;
 pub mod kernel;

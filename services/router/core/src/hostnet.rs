@@ -1,1 +1,31 @@
-//! What the host's network should look like.
+//! What the host's network should look like, and what has to change to make it so.
+//!
+//! [`difference`] compares what the kernel has with what it should have and returns the [`Change`]s between; it neither
+//! knows nor needs what was written before. What is ours is marked in the kernel itself (link aliases, comments of
+//! rules), so that what an earlier run left is found again. How the kernel is asked and told is the shell's.
+
+mod announce;
+mod difference;
+mod firewall;
+mod hosts_file;
+mod marker;
+
+pub use announce::{announcement, announcements};
+pub use difference::{
+    Change, DesiredHost, ForwardingEntry, ObservedBridge, ObservedHost, ObservedLink, ObservedPort, PortRole, Sysctl, difference,
+};
+pub use firewall::{
+    BaseChain, ChainRef, Comparison, Expression, Family, FilterChains, Hook, MetaKey, PayloadBase, Rule, Table,
+    TransportProtocol, Verdict, accept_rule, engine_chain, own_table,
+};
+pub use hosts_file::{HostsFile, rewrite_hosts};
+pub use marker::{ALIAS, PortMarker, host_interface};
+
+/// What keeps the host's network from being as it should.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// A stable word that programs may compare, as in `legacy_xtables`.
+    pub reason: &'static str,
+    /// One sentence that names the thing, the reason and the remedy.
+    pub message: String,
+}

@@ -1,0 +1,260 @@
+//! The packet filter rules that the overlay needs, in the terms of nftables.
+
+use std::net::Ipv4Addr;
+
+use super::ALIAS;
+
+/// Family of an nftables table (`NFPROTO_*`, linux/netfilter.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4 and IPv6 alike.
+    Inet,
+    /// IPv4 alone, as iptables-nft uses it.
+    Ipv4,
+    /// IPv6 alone, as ip6tables-nft uses it.
+    Ipv6,
+}
+
+/// Where a base chain hangs (`NF_INET_*`, linux/netfilter.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Packets to the host itself.
+    Input,
+    /// Packets passing through, bridged ones included where `bridge-nf-call-iptables` is on.
+    Forward,
+}
+
+/// What a `meta` expression loads (`NFT_META_*`, linux/netfilter/nf_tables.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetaKey {
+    /// Name of the link that the packet came by.
+    InterfaceIn,
+    /// Name of the link that the packet leaves by.
+    InterfaceOut,
+    /// Network protocol, one of `NFPROTO_*`.
+    NetworkProtocol,
+    /// Transport protocol, an IP protocol number.
+    TransportProtocol,
+}
+
+/// IP protocol numbers that rules name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransportProtocol {
+    /// TCP.
+    Tcp = 6,
+}
+
+/// Header that a `payload` expression reads from (`NFT_PAYLOAD_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayloadBase {
+    /// Of IPv4 or IPv6.
+    Network,
+    /// Of TCP or UDP.
+    Transport,
+}
+
+/// How a `cmp` expression compares (`NFT_CMP_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// Equal.
+    Equal,
+    /// Not equal.
+    NotEqual,
+}
+
+/// How a rule ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The packet goes on.
+    Accept,
+    /// The packet ends here.
+    Drop,
+}
+
+/// One step of a rule. All load into and compare the first register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expression {
+    /// Loads a fact about the packet.
+    Meta(MetaKey),
+    /// Loads bytes of the packet.
+    Payload {
+        /// Header to read from.
+        base: PayloadBase,
+        /// First byte.
+        offset: u32,
+        /// Number of bytes.
+        length: u32,
+    },
+    /// Keeps only the bits of the mask.
+    Mask(Vec<u8>),
+    /// Ends the rule unless the register compares so.
+    Compare(Comparison, Vec<u8>),
+    /// Counts packets and bytes.
+    Counter,
+    /// Decides.
+    Verdict(Verdict),
+    /// An expression that rules of ours do not have, by its name.
+    Other(String),
+}
+
+/// A rule, marked by its comment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What it does, step by step.
+    pub expressions: Vec<Expression>,
+    /// What listings show; [`ALIAS`] for rules of ours.
+    pub comment: Option<String>,
+}
+
+/// A chain that hangs on a hook; its policy is to accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseChain {
+    /// Name in its table.
+    pub name: String,
+    /// Where it hangs.
+    pub hook: Hook,
+    /// Order among the chains of the hook: lower is earlier.
+    pub priority: i32,
+    /// In order.
+    pub rules: Vec<Rule>,
+}
+
+/// A table that is ours alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Family of all its chains.
+    pub family: Family,
+    /// Name in its family.
+    pub name: String,
+    /// In order of their names.
+    pub chains: Vec<BaseChain>,
+}
+
+/// Names a chain of somebody else's table `filter`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChainRef {
+    /// Family of the table.
+    pub family: Family,
+    /// Name of the chain.
+    pub chain: String,
+}
+
+/// Which chains the table `filter` of a family has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FilterChains {
+    /// The engine made `DOCKER-USER`, which its rules jump to first.
+    pub docker_user: bool,
+    /// There is `FORWARD`.
+    pub forward: bool,
+}
+
+/// Returns the chain that must accept the overlay's bridged frames, if the table has one that could drop them.
+#[must_use]
+pub fn engine_chain(family: Family, chains: FilterChains) -> Option<ChainRef> {
+    let chain = if chains.docker_user {
+        "DOCKER-USER"
+    } else if chains.forward {
+        "FORWARD"
+    } else {
+        return None;
+    };
+    Some(ChainRef { family, chain: chain.into() })
+}
+
+/// Returns the rule that accepts frames which enter and leave by the bridge, as iptables-nft writes
+/// `-i BRIDGE -o BRIDGE -m comment --comment weft -j ACCEPT`, so that the iptables tools still understand the chain.
+#[must_use]
+pub fn accept_rule(bridge: &str) -> Rule {
+    marked(vec![
+        Expression::Meta(MetaKey::InterfaceIn),
+        Expression::Compare(Comparison::Equal, interface_name(bridge)),
+        Expression::Meta(MetaKey::InterfaceOut),
+        Expression::Compare(Comparison::Equal, interface_name(bridge)),
+        Expression::Counter,
+        Expression::Verdict(Verdict::Accept),
+    ])
+}
+
+/// Returns the table of our own.
+///
+/// - Frames that containers address to the host itself are dropped: the host is no station of the overlay.
+/// - The host routes neither from the overlay elsewhere nor from elsewhere into it.
+/// - Ports that are meant for the host's loopback cannot be reached from outside by packets to 127.0.0.0/8, which some
+///   hosts let in (`route_localnet`; CVE-2020-8558).
+#[must_use]
+pub fn own_table(bridge: &str, loopback_ports: &[u16]) -> Table {
+    // Before the filters of others (priority 0), which might accept.
+    const PRIORITY: i32 = -10;
+    use Comparison::{Equal, NotEqual};
+    use Expression::{Compare, Counter, Mask, Meta, Payload};
+
+    let drop = Expression::Verdict(Verdict::Drop);
+    let to_host =
+        marked(vec![Meta(MetaKey::InterfaceIn), Compare(Equal, interface_name(bridge)), Counter, drop.clone()]);
+    let crossing = |inwards: Comparison, outwards: Comparison| {
+        marked(vec![
+            Meta(MetaKey::InterfaceIn),
+            Compare(inwards, interface_name(bridge)),
+            Meta(MetaKey::InterfaceOut),
+            Compare(outwards, interface_name(bridge)),
+            Counter,
+            drop.clone(),
+        ])
+    };
+    let loopback_port = |port: &u16| {
+        const NFPROTO_IPV4: u8 = 2;
+        marked(vec![
+            Meta(MetaKey::InterfaceIn),
+            Compare(NotEqual, interface_name("lo")),
+            Meta(MetaKey::NetworkProtocol),
+            Compare(Equal, vec![NFPROTO_IPV4]),
+            // Destination address of IPv4 (RFC 791).
+            Payload { base: PayloadBase::Network, offset: 16, length: 4 },
+            Mask(vec![255, 0, 0, 0]),
+            Compare(Equal, Ipv4Addr::new(127, 0, 0, 0).octets().to_vec()),
+            Meta(MetaKey::TransportProtocol),
+            Compare(Equal, vec![TransportProtocol::Tcp as u8]),
+            // Destination port of TCP (RFC 9293).
+            Payload { base: PayloadBase::Transport, offset: 2, length: 2 },
+            Compare(Equal, port.to_be_bytes().to_vec()),
+            Counter,
+            drop.clone(),
+        ])
+    };
+    let input = std::iter::once(to_host).chain(loopback_ports.iter().map(loopback_port)).collect();
+    let forward = vec![crossing(Equal, NotEqual), crossing(NotEqual, Equal)];
+    Table {
+        family: Family::Inet,
+        name: ALIAS.into(),
+        chains: vec![
+            BaseChain { name: "forward".into(), hook: Hook::Forward, priority: PRIORITY, rules: forward },
+            BaseChain { name: "input".into(), hook: Hook::Input, priority: PRIORITY, rules: input },
+        ],
+    }
+}
+
+fn marked(expressions: Vec<Expression>) -> Rule {
+    Rule { expressions, comment: Some(ALIAS.into()) }
+}
+
+/// The whole name with its end: without the end it would be a prefix.
+fn interface_name(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.push(0);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_own_chain_for_users_is_preferred() {
+        let chain = |docker_user, forward| {
+            engine_chain(Family::Ipv4, FilterChains { docker_user, forward }).map(|chain| chain.chain)
+        };
+        assert_eq!(chain(true, true).as_deref(), Some("DOCKER-USER"));
+        assert_eq!(chain(false, true).as_deref(), Some("FORWARD"));
+        assert_eq!(chain(false, false), None, "nothing drops, nothing needs accepting");
+    }
+}

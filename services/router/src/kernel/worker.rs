@@ -1,0 +1,198 @@
+//! The thread that performs operations in sequence, and looks after what was made.
+
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use ipnet::IpNet;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot, watch,
+};
+use weft_types::ContainerId;
+
+use super::{
+    AttachError, AttachSpec, Attached, DnsSockets, HostRoute, KernelConfig, ObservedAttachment, Problem, host::Owner,
+    nftables, rtnetlink,
+};
+
+/// How long notifications are collected before the host is compared with what it should be.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How soon a comparison that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the worker can be asked for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Prepare { reply: oneshot::Sender<anyhow::Result<usize>> },
+    Attach { spec: AttachSpec, reply: oneshot::Sender<Result<Attached, AttachError>> },
+    Detach { container: ContainerId, addresses: Vec<IpNet>, reply: oneshot::Sender<anyhow::Result<Vec<IpNet>>> },
+    SetSubnets { subnets: BTreeSet<IpNet>, reply: oneshot::Sender<anyhow::Result<()>> },
+    HostRoutes { reply: oneshot::Sender<anyhow::Result<Vec<HostRoute>>> },
+    Observe { reply: oneshot::Sender<anyhow::Result<Vec<ObservedAttachment>>> },
+    RemoveAll { reply: oneshot::Sender<anyhow::Result<()>> },
+}
+
+/// Wakes the worker: for a command, or because the last handle is gone.
+#[derive(Debug)]
+pub(super) struct Waker {
+    event: rustix::fd::OwnedFd,
+}
+
+impl Waker {
+    pub(super) fn wake(&self) {
+        // The counter can only be full when the worker has much to wake up for already.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Waker {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+/// Starts the worker in the network namespace of the calling thread.
+pub(super) fn spawn(
+    config: KernelConfig,
+    commands: mpsc::Receiver<Command>,
+    problems: Arc<Mutex<Vec<Problem>>>,
+    dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
+) -> anyhow::Result<Arc<Waker>> {
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("failed to make an eventfd")?;
+    let woken = event.try_clone().context("failed to duplicate an eventfd")?;
+    let worker = Worker {
+        check_interval: config.check_interval,
+        links_changed: rtnetlink::Notifications::open()?,
+        // Without nftables in the kernel there is nothing to hear either; the owner reports it.
+        rules_changed: nftables::Notifications::open().ok(),
+        owner: Owner::open(config, dns_sockets)?,
+        commands,
+        woken,
+        problems,
+        active: false,
+        due: None,
+    };
+    std::thread::Builder::new()
+        .name("weft-kernel".into())
+        .spawn(move || worker.run())
+        .context("failed to start the thread of the kernel owner")?;
+    Ok(Arc::new(Waker { event }))
+}
+
+struct Worker {
+    owner: Owner,
+    commands: mpsc::Receiver<Command>,
+    woken: rustix::fd::OwnedFd,
+    links_changed: rtnetlink::Notifications,
+    rules_changed: Option<nftables::Notifications>,
+    problems: Arc<Mutex<Vec<Problem>>>,
+    check_interval: Duration,
+    /// Between preparing and removing all: only then the host is kept as it should be.
+    active: bool,
+    /// When to compare next.
+    due: Option<Instant>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            self.wait();
+            loop {
+                match self.commands.try_recv() {
+                    Ok(command) => self.perform(command),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            if self.active && self.due.is_some_and(|due| due <= now()) {
+                self.reconcile();
+            }
+        }
+    }
+
+    /// Sleeps until a command, a notification, or the time to compare.
+    fn wait(&mut self) {
+        let (woken, links, rules) = {
+            let mut fds: Vec<PollFd<'_>> = vec![readable(self.woken.as_fd()), readable(self.links_changed.as_fd())];
+            fds.extend(self.rules_changed.as_ref().map(|socket| readable(socket.as_fd())));
+            let timeout = self.due.filter(|_| self.active).map(|due| due.saturating_duration_since(now()));
+            let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+            // An error (EINTR) is as good as a wake-up: everything is looked at below.
+            let _ = poll(&mut fds, timeout.as_ref());
+            let ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
+            (ready(0), ready(1), ready(2))
+        };
+        if woken {
+            let _ = rustix::io::read(&self.woken, &mut [0u8; 8]);
+        }
+        let mut changed = links && self.links_changed.drain();
+        if let Some(socket) = self.rules_changed.as_ref().filter(|_| rules) {
+            changed |= socket.drain();
+        }
+        if changed {
+            let soon = now() + SETTLE;
+            self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
+        }
+    }
+
+    fn perform(&mut self, command: Command) {
+        // Who asked may have gone; what was done stays done.
+        match command {
+            Command::Prepare { reply } => {
+                self.active = true;
+                let _ = reply.send(self.reconcile());
+            }
+            Command::Attach { spec, reply } => {
+                let _ = reply.send(self.owner.attach(&spec));
+            }
+            Command::Detach { container, addresses, reply } => {
+                let _ = reply.send(self.owner.detach(&container, &addresses));
+            }
+            Command::SetSubnets { subnets, reply } => {
+                let _ = reply.send(self.owner.set_subnets(subnets));
+            }
+            Command::HostRoutes { reply } => {
+                let _ = reply.send(self.owner.host_routes());
+            }
+            Command::Observe { reply } => {
+                let _ = reply.send(self.owner.attachments());
+            }
+            Command::RemoveAll { reply } => {
+                self.active = false;
+                let _ = reply.send(self.owner.remove_all());
+            }
+        }
+    }
+
+    fn reconcile(&mut self) -> anyhow::Result<usize> {
+        let outcome = self.owner.reconcile();
+        let mut problems = self.owner.problems();
+        let wait = match &outcome {
+            Ok(_) => self.check_interval,
+            Err(error) => {
+                tracing::warn!(error = %format_args!("{error:#}"), "the host's network is not as it should be");
+                problems.push(Problem { reason: "host_network", message: format!("{error:#}") });
+                RETRY.min(self.check_interval)
+            }
+        };
+        *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+        self.due = Some(now() + wait);
+        outcome
+    }
+}
+
+fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(fd, PollFlags::IN)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the kernel owner reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
