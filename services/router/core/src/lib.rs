@@ -5,6 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod forward;
+pub mod gossip;
 pub mod handshake;
 pub mod hostnet;
+pub mod mesh;
 pub mod session;
+pub mod target;
