@@ -1,0 +1,163 @@
+//! Image archives as `docker load` reads them, written without an engine and the same byte for byte each time.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// Something in an image's file system.
+#[derive(Debug, Clone)]
+pub(crate) enum Entry {
+    /// A folder.
+    Folder {
+        /// Path from the root, without a leading slash.
+        path: PathBuf,
+        /// Permissions.
+        mode: u32,
+    },
+    /// A file.
+    File {
+        /// Path from the root, without a leading slash.
+        path: PathBuf,
+        /// Permissions.
+        mode: u32,
+        /// Contents.
+        contents: Vec<u8>,
+    },
+    /// A symbolic link.
+    Link {
+        /// Path from the root, without a leading slash.
+        path: PathBuf,
+        /// What it points to.
+        target: PathBuf,
+    },
+}
+
+/// An image of one layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    /// Name and tag.
+    pub(crate) reference: String,
+    /// Its file system, parents before children.
+    pub(crate) entries: Vec<Entry>,
+    /// What a container of it runs, as the `config` of the image specification.
+    pub(crate) config: Value,
+}
+
+/// Writes images to one archive.
+///
+/// # Errors
+/// If writing fails.
+pub(crate) fn write(images: &[Image], to: impl Write) -> io::Result<()> {
+    let mut archive = tar::Builder::new(to);
+    let mut manifest = Vec::new();
+    for image in images {
+        let layer = layer(&image.entries)?;
+        let layer_digest = digest(&layer);
+        let config = serde_json::to_vec(&json!({
+            "architecture": "amd64",
+            "config": image.config,
+            "created": "1970-01-01T00:00:00Z",
+            "history": [{ "created": "1970-01-01T00:00:00Z", "created_by": "weft-lab images" }],
+            "os": "linux",
+            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer_digest}")] },
+        }))?;
+        let config_name = format!("{}.json", digest(&config));
+        let layer_name = format!("{layer_digest}/layer.tar");
+        append(&mut archive, &file(&config_name, 0o644, config))?;
+        append(&mut archive, &file(&layer_name, 0o644, layer))?;
+        manifest.push(json!({ "Config": config_name, "RepoTags": [image.reference], "Layers": [layer_name] }));
+    }
+    append(&mut archive, &file("manifest.json", 0o644, serde_json::to_vec(&manifest)?))?;
+    archive.into_inner()?.flush()
+}
+
+/// Returns a file with contents.
+pub(crate) fn file(path: &str, mode: u32, contents: Vec<u8>) -> Entry {
+    Entry::File { path: path.into(), mode, contents }
+}
+
+fn layer(entries: &[Entry]) -> io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for entry in entries {
+        append(&mut archive, entry)?;
+    }
+    archive.into_inner()
+}
+
+fn append(archive: &mut tar::Builder<impl Write>, entry: &Entry) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mtime(0);
+    match entry {
+        Entry::Folder { path, mode } => {
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(*mode);
+            header.set_size(0);
+            archive.append_data(&mut header, path, io::empty())
+        }
+        Entry::File { path, mode, contents } => {
+            header.set_mode(*mode);
+            header.set_size(contents.len() as u64);
+            archive.append_data(&mut header, path, contents.as_slice())
+        }
+        Entry::Link { path, target } => {
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_mode(0o777);
+            header.set_size(0);
+            archive.append_link(&mut header, path, target)
+        }
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn images() -> Vec<Image> {
+        let entries = vec![
+            Entry::Folder { path: "bin".into(), mode: 0o755 },
+            file("bin/tool", 0o755, b"contents".to_vec()),
+            Entry::Link { path: "bin/other".into(), target: "tool".into() },
+        ];
+        vec![Image { reference: "some/image:1".into(), entries, config: json!({ "Cmd": ["/bin/tool"] }) }]
+    }
+
+    #[test]
+    fn archive_is_the_same_each_time() {
+        let mut archives = [Vec::new(), Vec::new()];
+        for archive in &mut archives {
+            write(&images(), archive).unwrap();
+        }
+        assert_eq!(archives[0], archives[1]);
+    }
+
+    #[test]
+    fn manifest_names_what_the_archive_contains() {
+        let mut archive = Vec::new();
+        write(&images(), &mut archive).unwrap();
+        let mut names = Vec::new();
+        let mut manifest = Value::Null;
+        for entry in tar::Archive::new(archive.as_slice()).entries().unwrap() {
+            let entry = entry.unwrap();
+            names.push(entry.path().unwrap().to_string_lossy().into_owned());
+            if names.last().unwrap() == "manifest.json" {
+                manifest = serde_json::from_reader(entry).unwrap();
+            }
+        }
+        assert_eq!(manifest[0]["RepoTags"][0], "some/image:1");
+        assert!(names.contains(&manifest[0]["Config"].as_str().unwrap().to_owned()));
+        assert!(names.contains(&manifest[0]["Layers"][0].as_str().unwrap().to_owned()));
+    }
+}

@@ -1,0 +1,37 @@
+//! The processes that a host consists of: its first process, and commands that enter it.
+//!
+//! A *keeper* outside holds the host: it starts the first process in new namespaces, ends it when the lab goes away, and
+//! removes what the kernel leaves. These functions are the `weft-lab` program's; the library calls that program.
+
+mod enter;
+mod filesystem;
+mod first;
+mod keeper;
+
+use std::{collections::BTreeMap, fs::File, io, path::PathBuf};
+
+pub use enter::enter;
+pub use first::first_process;
+pub use keeper::keep;
+use serde::{Deserialize, Serialize};
+
+/// What makes a host that host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HostSpec {
+    /// Lab it belongs to.
+    pub lab: String,
+    /// Host name.
+    pub name: String,
+    /// Files with their whole contents, by absolute path below one of the host's own folders.
+    pub files: BTreeMap<PathBuf, String>,
+    /// Symbolic links, by absolute path below one of the host's own folders, and what they point to.
+    pub links: BTreeMap<PathBuf, PathBuf>,
+}
+
+/// Opens the network namespace of a process.
+///
+/// # Errors
+/// If there is no such process.
+pub(crate) fn network_of(process: u32) -> io::Result<File> {
+    File::open(format!("/proc/{process}/ns/net"))
+}
