@@ -4,10 +4,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod datagram;
 pub mod forward;
 pub mod gossip;
 pub mod handshake;
 pub mod hostnet;
 pub mod mesh;
+pub mod neighbour;
+pub mod path;
+pub mod replay;
+pub mod segment;
 pub mod session;
 pub mod target;
+pub mod virtio;
