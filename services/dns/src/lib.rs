@@ -1,1 +1,73 @@
-//! Answers the names of all containers of the mesh.
+//! The dns service: answers what containers ask, from memory.
+//!
+//! `weft-dns-core` decides. This crate receives the sockets that containers ask from the router, speaks DNS over them,
+//! forwards what is none of weft's names to the host's resolvers, follows and feeds the gossip channel `names`, and serves
+//! `weft.dns.v1`. An answer never waits for another service.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod config;
+mod convert;
+mod gossip;
+mod handler;
+mod listener;
+mod problems;
+mod sockets;
+mod state;
+mod upstream;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+pub use config::Config;
+use tonic::service::Routes;
+use weft_proto::{
+    client::{Service, channel},
+    dns::v1::name_service_server::NameServiceServer,
+};
+use weft_service::{Health, Result, Shutdown};
+
+use crate::{api::Api, handler::Handler, listener::Listener, state::State, upstream::Upstream};
+
+/// Runs the service until `shutdown`.
+///
+/// # Errors
+/// If the configuration makes no sense, or its socket or `--listen` address cannot be bound.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result {
+    let zone = config.zone()?;
+    tracing::info!(
+        domain = %zone.apex(), ttl_seconds = config.ttl, resolv_conf = %config.resolv_conf.display(),
+        upstreams = ?config.upstreams, listen = ?config.listen, "configuration"
+    );
+    let folder = config.common.socket_folder.clone();
+    let server = weft_service::bind(&Service::Dns.socket(&folder))?;
+    let health = Health::starting().await;
+
+    let state = Arc::new(State::new(zone, config.range));
+    let upstream = Arc::new(Upstream::new(&config, Arc::clone(&state)).await);
+    let handler = Handler::new(Arc::clone(&state), Arc::clone(&upstream));
+    if let Some(address) = config.listen {
+        let (udp, tcp) =
+            listener::bind(address).await.with_context(|| format!("failed to listen for queries on {address}"))?;
+        Listener::default().swap(udp, tcp, &handler, &state)?;
+    }
+
+    let api = NameServiceServer::new(Api::new(Arc::clone(&state), handler.clone(), Arc::clone(&upstream)));
+    let router = channel(&Service::Router.socket(&folder));
+    let work = async {
+        tokio::join!(
+            gossip::follow(Arc::clone(&state), router),
+            sockets::receive(folder.join(sockets::SOCKET), handler, Arc::clone(&state)),
+            upstream.watch(),
+            async {
+                state.working().await;
+                health.ready().await;
+            }
+        )
+    };
+    tokio::select! {
+        served = server.serve(Routes::new(api), &health, shutdown) => served,
+        _ = work => unreachable!("the loops end with the process"),
+    }
+}

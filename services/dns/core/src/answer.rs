@@ -111,7 +111,7 @@ impl Names {
             IpAddr::V4(address) => self.range().contains(&address),
             IpAddr::V6(address) => {
                 let first = u128::from(address) >> 80 << 80;
-                let last = first | (1 << 80) - 1;
+                let last = first | ((1 << 80) - 1);
                 let unique_local = address.octets()[0] == 0xfd;
                 unique_local
                     && self.records().any_address_within(Ipv6Addr::from(first).into(), Ipv6Addr::from(last).into())

@@ -12,12 +12,12 @@ use weft_types::{ContainerId, PeerName};
 
 use crate::{Change, InvalidName, NameRecord, Origin, Records, Zone};
 
-/// Most records that are kept of one origin; what exceeds it is left out. A host with more containers than this is not
-/// one that a mesh can serve.
-pub const MAX_RECORDS_PER_ORIGIN: usize = 16_384;
+/// Most records that are kept of one origin; what exceeds it is left out. A Linux bridge has 1,024 ports at most, so no host
+/// has more attached containers than this.
+pub const MAX_RECORDS_PER_ORIGIN: usize = 4_096;
 
-/// How long peers that a restarted router does not know yet keep their names: it reaches them again within seconds, and an
-/// "unknown name" in between would break what a short wait does not.
+/// How long peers that a restarted router has not met again keep their names: it meets them within seconds, and an "unknown
+/// name" in between would break what a short wait does not.
 const HOLD: Duration = Duration::from_secs(5);
 
 /// Everything that dns knows.
@@ -33,6 +33,8 @@ pub struct Names {
     reachable: BTreeSet<PeerName>,
     /// Peers that were reachable before the router restarted, and until when they count as such.
     held: BTreeMap<PeerName, Instant>,
+    /// Peers whose records the restarted router does not have, and until when they are kept.
+    stale: BTreeMap<PeerName, Instant>,
     subscribed: bool,
     /// Whether what an earlier process of this host published has been taken over.
     adopted: bool,
@@ -113,6 +115,7 @@ impl Names {
             peers: BTreeMap::new(),
             reachable: BTreeSet::new(),
             held: BTreeMap::new(),
+            stale: BTreeMap::new(),
             subscribed: false,
             adopted: false,
             unpublished: Unpublished::Everything,
@@ -227,16 +230,16 @@ impl Names {
         }
         self.adopted = true;
 
-        // Whoever was reachable and is not yet again may well be, as soon as the router has met its peers.
         for peer in std::mem::take(&mut self.reachable) {
             if !snapshot.reachable.contains_key(&peer) {
                 self.held.entry(peer).or_insert(now + HOLD);
             }
         }
-        for origin in self.records.origins().collect::<Vec<_>>() {
-            let Origin::Peer(peer) = origin else { continue };
-            if !snapshot.origins.contains_key(&peer) && !self.held.contains_key(&peer) {
-                self.forget(peer);
+        for origin in self.records.origins() {
+            if let Origin::Peer(peer) = origin
+                && !snapshot.origins.contains_key(&peer)
+            {
+                self.stale.entry(peer).or_insert(now + HOLD);
             }
         }
         for (peer, entries) in snapshot.origins {
@@ -258,6 +261,7 @@ impl Names {
         if self.local == Some(origin) {
             return;
         }
+        self.stale.remove(&origin);
         let origin = Origin::Peer(origin);
         let known = if complete { 0 } else { self.records.len_of(origin) };
         let mut room = MAX_RECORDS_PER_ORIGIN.saturating_sub(known);
@@ -292,15 +296,19 @@ impl Names {
         self.unpublished = Unpublished::Everything;
     }
 
-    /// Lets go of held peers whose time is over.
+    /// Lets go of what a restarted router did not find again in time.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.held.retain(|_, until| *until > now);
+        for (peer, _) in self.stale.extract_if(.., |_, until| *until <= now) {
+            self.records.apply(Change { origin: Origin::Peer(peer), complete: true, entries: Vec::new() });
+        }
     }
 
     /// Says when [`Self::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.held.values().min().map(|until| (*until, "let go of peers that a restarted router did not reach"))
+        let until = self.held.values().chain(self.stale.values()).min();
+        until.map(|until| (*until, "let go of what a restarted router did not find again"))
     }
 
     /// Says what to publish next; nothing while there is no subscription.
@@ -332,10 +340,6 @@ impl Names {
             containers.extend(entries.iter().map(|(container, _)| container.clone()));
         }
         self.records.apply(Change { origin: Origin::Local, complete: false, entries });
-    }
-
-    fn forget(&mut self, peer: PeerName) {
-        self.records.apply(Change { origin: Origin::Peer(peer), complete: true, entries: Vec::new() });
     }
 }
 

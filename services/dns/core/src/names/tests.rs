@@ -123,10 +123,23 @@ fn a_restarted_router_gets_time_to_reach_its_peers_again() {
     let (until, _) = names.poll_timeout().expect("held");
     names.handle_timeout(until);
     assert!(names.is_suspended(Origin::Peer(FRIEND)));
+    assert!(names.records().is_empty());
     assert_eq!(names.poll_timeout(), None);
+}
 
-    names.handle_snapshot(snapshot(&[], peers([LOCAL])), until);
-    assert!(names.records().is_empty(), "the next snapshot that does not have it counts");
+#[test]
+fn what_a_restarted_router_has_again_counts_at_once() {
+    let start = now();
+    let mut names = names();
+    names.handle_snapshot(snapshot(&[], peers([LOCAL, FRIEND])), start);
+    names.handle_change(FRIEND, true, vec![(id("f"), Some(record("f"))), (id("g"), Some(record("g")))]);
+    names.handle_snapshot(snapshot(&[], peers([LOCAL])), start);
+    names.handle_reachable(peers([LOCAL, FRIEND]));
+    assert_eq!(names.records().len(), 2, "met again, but its names have not come yet");
+    names.handle_change(FRIEND, true, vec![(id("g"), Some(record("g")))]);
+    names.handle_timeout(start + 2 * HOLD);
+    assert_eq!(names.records().len(), 1);
+    assert!(!names.is_suspended(Origin::Peer(FRIEND)));
 }
 
 #[test]

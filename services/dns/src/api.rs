@@ -1,0 +1,112 @@
+//! The gRPC service `weft.dns.v1.NameService`.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use hickory_proto::{
+    op::Query,
+    rr::{Name, RecordType},
+};
+use tonic::{Request, Response, Status};
+use weft_dns_core::{RegisterError, Zone};
+use weft_proto::convert::InvalidMessage;
+use weft_proto::dns::v1::{
+    DeregisterRequest, DeregisterResponse, GetStatusRequest, GetStatusResponse, ListRecordsRequest,
+    ListRecordsResponse, LookupRequest, LookupResponse, RegisterRequest, RegisterResponse, ReplaceRequest,
+    ReplaceResponse, Upstream as Server, name_service_server::NameService,
+};
+
+use crate::{convert, handler::Handler, state::State, upstream::Upstream};
+
+/// Serves the contract.
+pub(crate) struct Api {
+    state: Arc<State>,
+    handler: Handler,
+    upstream: Arc<Upstream>,
+    zone: Zone,
+}
+
+impl Api {
+    pub(crate) fn new(state: Arc<State>, handler: Handler, upstream: Arc<Upstream>) -> Self {
+        let zone = state.read(|names| names.zone().clone());
+        Self { state, handler, upstream, zone }
+    }
+}
+
+fn refused(error: RegisterError) -> Status {
+    match error {
+        RegisterError::Name(error) => Status::invalid_argument(error.to_string()),
+        RegisterError::TooManyRecords => Status::resource_exhausted(error.to_string()),
+    }
+}
+
+#[tonic::async_trait]
+impl NameService for Api {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+        let registration = request.into_inner().registration.ok_or(InvalidMessage::missing("registration"))?;
+        let (container, record) = convert::registration(&self.zone, &registration)?;
+        tracing::debug!(container = container.short(), names = ?registration.names, "registering");
+        self.state.write(|names| names.register(container, record)).map_err(refused)?;
+        self.state.changed.notify_one();
+        Ok(Response::new(RegisterResponse {}))
+    }
+
+    async fn deregister(&self, request: Request<DeregisterRequest>) -> Result<Response<DeregisterResponse>, Status> {
+        let request = request.into_inner();
+        let container = convert::container(&request.container_id)?;
+        let given = request.names.iter().map(|name| self.zone.name(name)).collect::<Result<Vec<_>, _>>();
+        let given = given.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        tracing::debug!(container = container.short(), names = ?request.names, "deregistering");
+        self.state.write(|names| names.deregister(&container, &given));
+        self.state.changed.notify_one();
+        Ok(Response::new(DeregisterResponse {}))
+    }
+
+    async fn replace(&self, request: Request<ReplaceRequest>) -> Result<Response<ReplaceResponse>, Status> {
+        let registrations = request.into_inner().registrations;
+        let registrations = registrations.iter().map(|registration| convert::registration(&self.zone, registration));
+        let registrations = registrations.collect::<Result<BTreeMap<_, _>, _>>()?;
+        tracing::debug!(containers = registrations.len(), "replacing all registrations");
+        self.state.write(|names| names.replace(registrations)).map_err(refused)?;
+        self.state.changed.notify_one();
+        Ok(Response::new(ReplaceResponse {}))
+    }
+
+    async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
+        let text = request.into_inner().name;
+        let invalid =
+            |error: &dyn ToString| Status::invalid_argument(format!("{text:?} is no name: {}", error.to_string()));
+        if text.is_empty() {
+            return Err(invalid(&"it is empty"));
+        }
+        let mut name = Name::from_utf8(&text).map_err(|error| invalid(&error))?;
+        name.set_fqdn(true);
+        let ask = |record_type| {
+            let query = Query::query(name.clone(), record_type);
+            async move { self.handler.resolve(&query).await }
+        };
+        let (v4, v6) = tokio::join!(ask(RecordType::A), ask(RecordType::AAAA));
+        let records = v4.answers.into_iter().chain(v6.answers);
+        let addresses = records.filter_map(|record| record.data.ip_addr()).map(Into::into).collect();
+        Ok(Response::new(LookupResponse { addresses }))
+    }
+
+    async fn list_records(&self, _: Request<ListRecordsRequest>) -> Result<Response<ListRecordsResponse>, Status> {
+        let records = self.state.read(|names| names.views().flat_map(|view| convert::shown(&view)).collect());
+        Ok(Response::new(ListRecordsResponse { records }))
+    }
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        let records: usize = self.state.read(|names| names.views().map(|view| view.record.names().len()).sum());
+        let anycast = SocketAddr::new(Zone::server_address().into(), 53);
+        let upstreams = self.upstream.servers().into_iter();
+        Ok(Response::new(GetStatusResponse {
+            version: weft_service::VERSION.to_owned(),
+            zone: self.zone.apex().to_string(),
+            address: Some(self.state.address().unwrap_or(anycast).into()),
+            upstreams: upstreams.map(|endpoint| Server { endpoint: Some(endpoint.into()) }).collect(),
+            ttl_seconds: self.zone.ttl_seconds(),
+            records: records.try_into().unwrap_or(u64::MAX),
+            problems: self.state.problems.list(),
+        }))
+    }
+}

@@ -1,0 +1,89 @@
+//! What all parts of the service share.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use ipnet::Ipv4Net;
+use rand::{RngCore, SeedableRng, rngs::SmallRng};
+use tokio::sync::{Notify, watch};
+use weft_dns_core::{Names, Zone};
+
+use crate::problems::Problems;
+
+/// The names, and what the parts tell each other.
+///
+/// Queries read under a lock that is held for microseconds, so they neither wait for gossip nor for each other.
+#[derive(Debug)]
+pub(crate) struct State {
+    names: RwLock<Names>,
+    /// Rung after each change of the names by somebody else than gossip.
+    pub(crate) changed: Notify,
+    pub(crate) problems: Problems,
+    /// Where queries are served now.
+    address: Mutex<Option<SocketAddr>>,
+    progress: watch::Sender<Progress>,
+    seed: AtomicU64,
+}
+
+/// What has worked at least once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Progress {
+    serving: bool,
+    subscribed: bool,
+}
+
+impl State {
+    pub(crate) fn new(zone: Zone, range: Ipv4Net) -> Self {
+        Self {
+            names: RwLock::new(Names::new(zone, range)),
+            changed: Notify::new(),
+            problems: Problems::default(),
+            address: Mutex::new(None),
+            progress: watch::channel(Progress::default()).0,
+            seed: AtomicU64::new(SmallRng::from_os_rng().next_u64()),
+        }
+    }
+
+    /// Looks at the names.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Names) -> T) -> T {
+        look(&self.names.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the names.
+    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Names) -> T) -> T {
+        change(&mut self.names.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns a number for the order of the next answer.
+    pub(crate) fn next_seed(&self) -> u64 {
+        self.seed.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Notes where queries are served.
+    pub(crate) fn set_serving(&self, address: SocketAddr) {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        self.progress.send_modify(|progress| progress.serving = true);
+    }
+
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the names of the mesh are known.
+    pub(crate) fn set_subscribed(&self) {
+        self.progress.send_modify(|progress| progress.subscribed = true);
+    }
+
+    /// Waits until queries are served and the names of the mesh are known.
+    pub(crate) async fn working(&self) {
+        let mut progress = self.progress.subscribe();
+        let all = Progress { serving: true, subscribed: true };
+        // The sender lives in this state, which the caller borrows.
+        let _ = progress.wait_for(|progress| *progress == all).await;
+    }
+}

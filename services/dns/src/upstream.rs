@@ -1,0 +1,235 @@
+//! Forwarding to the host's resolvers.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use hickory_proto::{
+    op::{Query, ResponseCode},
+    rr::{LowerName, Name, Record},
+};
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy},
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    system_conf::parse_resolv_conf,
+};
+use tokio::{
+    sync::Semaphore,
+    time::{interval, timeout},
+};
+use weft_dns_core::Zone;
+
+use crate::{Config, problems::Part, state::State};
+
+/// How long a client waits at most for what others have to answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long one resolver may take before the next is asked too.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the file is looked at.
+const RELOAD: Duration = Duration::from_secs(5);
+
+/// Most queries that wait for resolvers at a time; more are answered with SERVFAIL at once, which clients retry.
+const MAX_IN_FLIGHT: usize = 512;
+
+/// Most answers kept.
+const CACHED_ANSWERS: u64 = 8_192;
+
+/// Largest resolv.conf that is read, in bytes.
+const MAX_FILE: usize = 64 << 10;
+
+/// What the resolvers said.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Forwarded {
+    pub(crate) code: ResponseCode,
+    pub(crate) answers: Vec<Record>,
+    pub(crate) authority: Vec<Record>,
+    pub(crate) additionals: Vec<Record>,
+}
+
+/// Asks the host's resolvers.
+pub(crate) struct Upstream {
+    state: Arc<State>,
+    resolv_conf: PathBuf,
+    /// Given by hand; then the file does not count.
+    fixed: Vec<SocketAddr>,
+    /// Our own addresses: forwarding to them would never end.
+    own: Vec<SocketAddr>,
+    current: ArcSwap<Current>,
+    in_flight: Semaphore,
+}
+
+struct Current {
+    servers: Vec<SocketAddr>,
+    /// Absent while there is no server.
+    resolver: Option<TokioResolver>,
+}
+
+impl Upstream {
+    pub(crate) async fn new(config: &Config, state: Arc<State>) -> Self {
+        let anycast = SocketAddr::new(Zone::server_address().into(), 53);
+        let upstream = Self {
+            state,
+            resolv_conf: config.resolv_conf.clone(),
+            fixed: config.upstreams.clone(),
+            own: config.listen.into_iter().chain([anycast]).collect(),
+            current: ArcSwap::from_pointee(Current { servers: Vec::new(), resolver: None }),
+            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+        };
+        upstream.load(true).await;
+        upstream
+    }
+
+    /// Follows changes of the file. Never returns.
+    pub(crate) async fn watch(&self) {
+        let mut tick = interval(RELOAD);
+        loop {
+            tick.tick().await;
+            self.load(false).await;
+        }
+    }
+
+    /// Returns the resolvers in use, in order of preference.
+    pub(crate) fn servers(&self) -> Vec<SocketAddr> {
+        self.current.load().servers.clone()
+    }
+
+    /// Answers a query by asking the resolvers, or from what they said before. Answers within 5 s.
+    pub(crate) async fn resolve(&self, query: &Query) -> Forwarded {
+        let Some(resolver) = self.current.load().resolver.clone() else {
+            return Forwarded::failed(ResponseCode::ServFail);
+        };
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            tracing::debug!(limit = MAX_IN_FLIGHT, "too many queries wait for resolvers");
+            return Forwarded::failed(ResponseCode::ServFail);
+        };
+        match timeout(DEADLINE, resolver.lookup(query.name().clone(), query.query_type())).await {
+            Ok(Ok(lookup)) => {
+                let mut forwarded = Forwarded {
+                    code: lookup.message().metadata.response_code,
+                    answers: lookup.answers().to_vec(),
+                    authority: lookup.authorities().to_vec(),
+                    additionals: lookup.additionals().to_vec(),
+                };
+                // The first to ask may have written the name otherwise.
+                let asked = LowerName::new(query.name());
+                let same = forwarded.answers.iter_mut().filter(|record| LowerName::new(&record.name) == asked);
+                same.for_each(|record| record.name = query.name().clone());
+                forwarded
+            }
+            Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => Forwarded {
+                code: none.response_code,
+                answers: Vec::new(),
+                authority: none.soa.map(|soa| (*soa).into_record_of_rdata()).into_iter().collect(),
+                additionals: Vec::new(),
+            },
+            Ok(Err(NetError::Dns(DnsError::ResponseCode(code)))) => Forwarded::failed(code),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the resolvers did not answer");
+                Forwarded::failed(ResponseCode::ServFail)
+            }
+            Err(_) => {
+                tracing::debug!("the resolvers did not answer in time");
+                Forwarded::failed(ResponseCode::ServFail)
+            }
+        }
+    }
+
+    /// Reads which resolvers to use, and starts to use them if they are others than before.
+    async fn load(&self, first: bool) {
+        let servers = match self.wanted().await {
+            Ok(servers) => servers,
+            Err(why) => {
+                // What worked may still work; a file that is being replaced comes back.
+                if self.current.load().resolver.is_none() {
+                    self.state.problems.set(Part::Upstream, self.complaint(&why));
+                }
+                return;
+            }
+        };
+        if servers.is_empty() {
+            self.state.problems.set(Part::Upstream, self.complaint("it names no resolver beside weft's own"));
+        } else {
+            self.state.problems.clear(Part::Upstream);
+        }
+        if !first && servers == self.current.load().servers {
+            return;
+        }
+        tracing::info!(?servers, "forwarding to these resolvers");
+        let resolver = (!servers.is_empty()).then(|| resolver(&servers)).transpose();
+        match resolver {
+            Ok(resolver) => self.current.store(Arc::new(Current { servers, resolver })),
+            Err(error) => self.state.problems.set(Part::Upstream, self.complaint(&error.to_string())),
+        }
+    }
+
+    fn complaint(&self, why: &str) -> String {
+        format!(
+            "names outside of the domain cannot be resolved: {}: {why}; name a resolver there, or with --upstream",
+            self.resolv_conf.display()
+        )
+    }
+
+    async fn wanted(&self) -> Result<Vec<SocketAddr>, String> {
+        let listed = if self.fixed.is_empty() {
+            let listed = read(&self.resolv_conf).await?;
+            listed.into_iter().map(|address| SocketAddr::new(address, 53)).collect()
+        } else {
+            self.fixed.clone()
+        };
+        let mut servers = Vec::new();
+        for server in listed {
+            if !self.own.contains(&server) && !servers.contains(&server) {
+                servers.push(server);
+            }
+        }
+        Ok(servers)
+    }
+}
+
+impl Forwarded {
+    fn failed(code: ResponseCode) -> Self {
+        Self { code, answers: Vec::new(), authority: Vec::new(), additionals: Vec::new() }
+    }
+}
+
+/// Reads the resolvers that a resolv.conf lists.
+async fn read(path: &Path) -> Result<Vec<IpAddr>, String> {
+    let text = tokio::fs::read(path).await.map_err(|error| error.to_string())?;
+    if text.len() > MAX_FILE {
+        return Err(format!("the file is larger than {MAX_FILE} bytes"));
+    }
+    // The parser counts a file without a resolver as an error; here it is a list that has none.
+    let servers =
+        parse_resolv_conf(text).map(|(config, _)| config.name_servers().iter().map(|server| server.ip).collect());
+    Ok(servers.unwrap_or_default())
+}
+
+fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+    let server = |address: &SocketAddr| {
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            connection.port = address.port();
+            connection
+        });
+        NameServerConfig::new(address.ip(), true, connections.into())
+    };
+    let config = ResolverConfig::from_parts(None::<Name>, Vec::new(), servers.iter().map(server).collect());
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let options = builder.options_mut();
+    options.timeout = PATIENCE;
+    options.attempts = 2;
+    options.cache_size = CACHED_ANSWERS;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    options.num_concurrent_reqs = 1;
+    options.try_tcp_on_error = true;
+    // The limit above bounds the load; a lower one on each connection would only fail queries.
+    options.max_active_requests = MAX_IN_FLIGHT;
+    builder.build()
+}
