@@ -1,1 +1,3 @@
 //! Attaches containers by relaying the Docker API.
+
+pub mod shim;

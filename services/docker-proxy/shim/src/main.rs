@@ -1,3 +1,0 @@
-//! Holds.
-
-fn main() {}
