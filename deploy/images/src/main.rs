@@ -1,19 +1,17 @@
 //! Writes weft's images as one archive for `docker load`.
-//!
-//! Each image is one static binary, or a few, on nothing: an archive of files and a description of how to start them. No
-//! engine is needed to write that, and the same binaries give the same archive, byte for byte.
 
 #![forbid(unsafe_code)]
 
-mod archive;
-mod image;
-
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    fs::{self, File},
+    io::BufWriter,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::Parser;
-
-use crate::{archive::Archive, image::IMAGES};
+use weft_images::{OWN, archive};
 
 /// Writes weft's images as one archive for `docker load`.
 #[derive(Debug, Parser)]
@@ -46,19 +44,19 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the command says here what it wrote")]
 fn write(options: &Options) -> anyhow::Result<()> {
-    let mut archive = Archive::default();
-    let mut total = 0;
-    for image in IMAGES {
-        let size = archive.add(image, &options.tag, &options.binaries)?;
-        println!("{:>6.1} MB  {}:{}", megabytes(size), image.name, options.tag);
-        total += size;
-    }
-    let bytes = archive.finish()?;
+    let images =
+        OWN.iter().map(|image| image.build(&options.tag, &options.binaries)).collect::<anyhow::Result<Vec<_>>>()?;
     // A reader never sees half an archive: it appears under its name when it is whole.
     let partial = options.output.with_extension("partial");
-    fs::write(&partial, bytes)
+    File::create(&partial)
+        .and_then(|file| archive::write(&images, BufWriter::new(file)))
         .and_then(|()| fs::rename(&partial, &options.output))
         .with_context(|| format!("failed to write {}", options.output.display()))?;
+    let mut total = 0;
+    for image in &images {
+        println!("{:>6.1} MB  {}", megabytes(image.size()), image.reference);
+        total += image.size();
+    }
     println!("{:>6.1} MB  all together, in {}", megabytes(total), options.output.display());
     Ok(())
 }

@@ -6,21 +6,25 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Child,
 };
 
-use crate::Underlay;
+use crate::{Underlay, eventually};
 
 /// How long tcpdump may take to start or to end.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// What the packet carries that ends a recording.
+const END: &[u8; 16] = b"end of recording";
+
 /// A recording under way.
 #[derive(Debug)]
 pub struct Capture {
+    underlay: Underlay,
     process: Child,
     path: PathBuf,
 }
@@ -36,6 +40,7 @@ impl Capture {
                 "--interface=any",
                 "--snapshot-length=262144",
                 "--packet-buffered",
+                "--immediate-mode",
                 "--buffer-size=65536",
                 "-n",
                 "-w",
@@ -59,7 +64,7 @@ impl Capture {
             bail!("tcpdump ended: {}", said.join(" | "))
         };
         tokio::time::timeout(LIMIT, started).await.context("tcpdump does not start")??;
-        Ok(Self { process, path: path.to_owned() })
+        Ok(Self { underlay: underlay.clone(), process, path: path.to_owned() })
     }
 
     /// Ends the recording and returns all of it.
@@ -67,6 +72,18 @@ impl Capture {
     /// # Errors
     /// If tcpdump does not end.
     pub async fn stop(mut self) -> anyhow::Result<Vec<u8>> {
+        // What the kernel has queued is lost when tcpdump ends; a packet of ours that was recorded is behind all others.
+        let pattern: String = END.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut ping = self.underlay.command("ping");
+        ping.args(["-c", "1", "-W", "1", "-s", "64", "-p", &pattern, "192.168.50.1"]).stdout(Stdio::null());
+        ping.status().await.context("failed to send the last packet")?;
+        eventually("the last packet is recorded", LIMIT, async || {
+            let recorded = tokio::fs::read(&self.path).await?;
+            ensure!(contains(&recorded, END), "it is not among {} bytes", recorded.len());
+            Ok(())
+        })
+        .await?;
+
         let id = self.process.id().context("tcpdump has ended already")?;
         let id = Pid::from_raw(i32::try_from(id)?).context("process 0")?;
         kill_process(id, Signal::TERM).context("failed to end tcpdump")?;

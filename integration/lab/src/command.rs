@@ -3,15 +3,12 @@
 
 mod hold;
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use weft_lab::{
-    Host, Link, Underlay, image,
+    Host, Link, Underlay,
     state::{self, LabState},
 };
 
@@ -61,12 +58,6 @@ pub(crate) enum Command {
     Load {
         #[command(flatten)]
         lab: LabName,
-    },
-    /// Write weft's images to one archive for `docker load`.
-    Images {
-        /// The archive.
-        #[arg(default_value = "weft-images.tar")]
-        path: PathBuf,
     },
     /// Hold a lab in this process until it is told to end. `up` calls this.
     #[command(hide = true)]
@@ -159,7 +150,6 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
             let hosts = hosts(&LabState::read(&lab.name)?);
             futures::future::try_join_all(hosts.iter().map(weft_lab::Weft::load)).await?;
         }
-        Command::Images { path } => images(&path)?,
         Command::Hold { lab, hosts, mtu } => hold::hold(&lab.name, hosts, mtu).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -224,18 +214,4 @@ fn list() {
             Err(_) => println!("{lab} (not up)"),
         }
     }
-}
-
-fn images(path: &Path) -> anyhow::Result<()> {
-    let sizes = image::write_own(path)?;
-    for (name, size) in &sizes {
-        println!("{name:28} {:6.1} MB", megabytes(*size));
-    }
-    let total: u64 = sizes.iter().map(|(_, size)| size).sum();
-    println!("{:28} {:6.1} MB, in {}", "all", megabytes(total), path.display());
-    Ok(())
-}
-
-fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
 }

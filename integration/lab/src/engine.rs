@@ -39,11 +39,11 @@ impl EngineKit {
     pub fn find() -> anyhow::Result<Self> {
         let kit = Self {
             root: variable("WEFT_LAB_ENGINE").unwrap_or_else(|| PathBuf::from("/")),
-            compose: cache_folder().join("tools/usr/libexec/docker/cli-plugins/docker-compose"),
+            compose: cache_folder().join("trixie/usr/libexec/docker/cli-plugins/docker-compose"),
         };
         for part in [kit.root.join("usr/sbin/dockerd"), kit.client(), kit.compose.clone()] {
             if !part.exists() {
-                bail!("{} is missing; `make setup` installs it", part.display());
+                bail!("{} is missing; `integration/set-up lab` installs it", part.display());
             }
         }
         Ok(kit)
@@ -66,9 +66,9 @@ impl EngineKit {
     }
 }
 
-/// Returns the folder of what the set-up fetched.
+/// Returns the folder of what `integration/set-up` fetched.
 pub(crate) fn cache_folder() -> PathBuf {
-    variable("WEFT_LAB_CACHE").unwrap_or_else(|| PathBuf::from("/var/cache/weft-lab"))
+    variable("WEFT_CACHE").unwrap_or_else(|| PathBuf::from("/var/cache/weft"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the lab's own settings, read where they are used")]

@@ -32,6 +32,9 @@ const UNDERLAY: &str = "underlay";
 /// How long a keeper may take to take its host down.
 const TEAR_DOWN_LIMIT: Duration = Duration::from_secs(20);
 
+/// How often a lab that is dropped looks whether its keepers have ended, every 5 ms.
+const DROP_ATTEMPTS: u32 = 1000;
+
 /// Says what lab to make.
 #[derive(Debug, Clone)]
 #[must_use]
@@ -84,7 +87,7 @@ impl LabBuilder {
         let kit = match self.engine {
             Some(kit) => kit,
             None if self.engines => EngineKit::find()?,
-            None => EngineKit { root: PathBuf::from("/"), compose: PathBuf::new() },
+            None => EngineKit { root: PathBuf::from("/"), compose: PathBuf::from("/nonexistent") },
         };
         let folder = state::lab_folder(&self.name);
         ensure!(
@@ -241,6 +244,17 @@ impl Lab {
     /// # Errors
     /// If something of it was left behind.
     pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.let_go();
+        let outcomes = futures::future::join_all(self.keepers.iter_mut().map(Keeper::wait)).await;
+        outcomes.into_iter().collect::<anyhow::Result<()>>()?;
+        self.keepers.clear();
+        drop(fs::remove_dir_all(state::lab_folder(&self.name)));
+        drop(fs::remove_dir(state::FOLDER));
+        Ok(())
+    }
+
+    /// Files first: the keepers remove folders only when they are empty.
+    fn let_go(&mut self) {
         let folder = state::lab_folder(&self.name);
         for name in ["lab.json", "underlay.pcap"] {
             drop(fs::remove_file(folder.join(name)));
@@ -248,11 +262,6 @@ impl Lab {
         for keeper in &mut self.keepers {
             keeper.let_go();
         }
-        let outcomes = futures::future::join_all(self.keepers.iter_mut().map(Keeper::wait)).await;
-        outcomes.into_iter().collect::<anyhow::Result<()>>()?;
-        drop(fs::remove_dir_all(&folder));
-        drop(fs::remove_dir(state::FOLDER));
-        Ok(())
     }
 
     fn state(&self) -> anyhow::Result<LabState> {
@@ -266,13 +275,23 @@ impl Lab {
 }
 
 impl Drop for Lab {
-    /// The keepers take their hosts down by themselves once this process lets go of them; only files are left to remove.
+    /// The keepers take their hosts down by themselves once this process lets go of them. Waiting for them lets whatever
+    /// comes next start on a quiet machine.
     fn drop(&mut self) {
-        let folder = state::lab_folder(&self.name);
-        for name in ["lab.json", "underlay.pcap"] {
-            drop(fs::remove_file(folder.join(name)));
+        self.let_go();
+        for _ in 0..DROP_ATTEMPTS {
+            self.keepers.retain_mut(|keeper| !keeper.has_ended());
+            if self.keepers.is_empty() {
+                return;
+            }
+            pause();
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "dropping can't wait for the end of a process in any other way")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
 }
 
 /// The process that keeps a host for us.
@@ -306,6 +325,10 @@ impl Keeper {
     /// The keeper takes its host down when its stdin ends.
     fn let_go(&mut self) {
         drop(self.process.stdin.take());
+    }
+
+    fn has_ended(&mut self) -> bool {
+        !matches!(self.process.try_wait(), Ok(None))
     }
 
     async fn wait(&mut self) -> anyhow::Result<()> {

@@ -10,7 +10,6 @@
 //!
 //! The lab needs root, and the `weft-lab` program beside the running one, because the first process of a host is it.
 
-mod archive;
 mod capture;
 mod cgroup;
 mod engine;

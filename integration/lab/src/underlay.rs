@@ -132,16 +132,21 @@ impl Underlay {
             bail!("{share} is not a share from 0 to 1");
         }
         let (a, b) = if a.name() <= b.name() { (a.name(), b.name()) } else { (b.name(), a.name()) };
-        let chain = format!("loss-{a}-{b}");
+        let chain = format!("loss_{a}_{b}");
         let definition = "{ type filter hook forward priority 1; }";
-        let mut rules = format!("add chain bridge lab \"{chain}\" {definition}; flush chain bridge lab \"{chain}\"; ");
+        let mut rules = format!("add chain bridge lab {chain} {definition}; flush chain bridge lab {chain}; ");
         if share > 0.0 {
-            let random = format!("numgen random mod 1000000 < {}", share * 1_000_000.0);
+            // The kernel has no number for all.
+            let random = if share < 1.0 {
+                format!("numgen random mod 1000000 < {:.0}", share * 999_999.0)
+            } else {
+                String::new()
+            };
             for (from, to) in [(a, b), (b, a)] {
-                rules += &format!("add rule bridge lab \"{chain}\" iifname {from} oifname {to} {random} drop; ");
+                rules += &format!("add rule bridge lab {chain} iifname {from} oifname {to} {random} drop; ");
             }
         } else {
-            rules += &format!("delete chain bridge lab \"{chain}\"");
+            rules += &format!("delete chain bridge lab {chain}");
         }
         self.nft(&rules).await
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use weft_lab::{Lab, Weft, contains, eventually, image, state};
+use weft_lab::{Lab, Project, Weft, contains, eventually, image, state};
 
 /// Well above what one ping needs, for machines that are busy with something else.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -132,9 +132,10 @@ async fn dropping_a_lab_removes_all_of_it() -> anyhow::Result<()> {
 async fn own_images_load() -> anyhow::Result<()> {
     let lab = Lab::new().hosts(1).start().await?;
     Weft::load(lab.host(1)).await?;
-    for own in image::OWN {
-        let help = lab.host(1).docker(&["run", "--rm", "--network", "none", &own.reference(), "--version"]).await?;
-        ensure!(help.contains(weft_lab::Project::VERSION), "{} says {help:?}", own.name);
+    for own in weft_images::OWN {
+        let reference = format!("{}:{}", own.name, Project::VERSION);
+        let help = lab.host(1).docker(&["run", "--rm", "--network", "none", &reference, "--help"]).await?;
+        ensure!(help.contains("Usage"), "{reference} says {help:?}");
     }
     lab.stop().await
 }

@@ -4,8 +4,7 @@ use std::{fs, process::Command};
 
 use anyhow::{Context, ensure};
 use serde_json::json;
-
-use crate::archive::{Entry, Image, file};
+use weft_images::archive::{Entry, Image};
 
 /// The machine's static busybox.
 pub(super) const PROGRAM: &str = "/usr/bin/busybox";
@@ -21,7 +20,7 @@ pub const CONFIGURED: &str = "configured:latest";
 
 pub(super) fn images() -> anyhow::Result<Vec<Image>> {
     let program = fs::read(PROGRAM).with_context(|| {
-        format!("failed to read {PROGRAM}; Debian's package busybox-static has it, `make setup` installs it")
+        format!("failed to read {PROGRAM}; Debian's package busybox-static has it, `integration/set-up lab` does")
     })?;
     let tools = tools()?;
     let mut entries = vec![folder("bin", 0o755), folder("etc", 0o755), folder("tmp", 0o1777), folder("data", 0o777)];
@@ -58,6 +57,10 @@ pub(super) fn images() -> anyhow::Result<Vec<Image>> {
             }),
         },
     ])
+}
+
+fn file(path: &str, mode: u32, contents: Vec<u8>) -> Entry {
+    Entry::File { path: path.into(), mode, contents }
 }
 
 fn folder(path: &str, mode: u32) -> Entry {

@@ -52,10 +52,11 @@ pub fn enter(process: u32, program: &OsString, arguments: &[OsString]) -> anyhow
     signals.thread_block().context("failed to block signals")?;
     let mut command = Command::new(program);
     command.args(arguments);
-    // SAFETY: prctl is one system call and touches no memory, so it may run between fork and exec.
+    // SAFETY: both are single system calls on values of this frame, so they may run between fork and exec.
     unsafe {
-        command.pre_exec(|| {
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(Into::into)
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            signals.thread_unblock().map_err(Into::into)
         });
     }
     let mut child = command.spawn().with_context(|| format!("failed to start {}", program.display()))?;
