@@ -1,0 +1,42 @@
+//! The body of `POST /containers/create`.
+
+use crate::{
+    eligibility::Network,
+    json::{self, MalformedBody, Object},
+};
+
+/// What a client asks the engine to create, in the client's own order and with every field it gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateRequest {
+    body: Object,
+}
+
+impl CreateRequest {
+    /// Parses the body.
+    ///
+    /// # Errors
+    /// [`MalformedBody`] if it is not a JSON object. The proxy answers 400 then, as the engine would.
+    pub fn parse(body: &[u8]) -> Result<Self, MalformedBody> {
+        Ok(Self { body: json::parse_object(body)? })
+    }
+
+    /// Returns the image's name as given.
+    #[must_use]
+    pub fn image(&self) -> Option<&str> {
+        json::text(&self.body, "Image")
+    }
+
+    /// Returns the network that the container's first interface is to be in.
+    ///
+    /// For [`Network::Named`] the shell asks the engine for the network's driver before it calls
+    /// [`crate::eligibility::of_request`].
+    #[must_use]
+    pub fn network(&self) -> Network {
+        Network::of(json::object(&self.body, "HostConfig"))
+    }
+
+    /// Returns the body.
+    pub(crate) const fn body(&self) -> &Object {
+        &self.body
+    }
+}

@@ -1,0 +1,244 @@
+//! In which order a container gets its addresses, its interface and its names, and loses them again.
+//!
+//! One [`Workflow`] holds all containers of the host. For each container at most one [`Step`] is under way: the shell
+//! performs what [`Workflow::poll_step`] returns and reports exactly one [`Outcome`] for it. What happens meanwhile (the
+//! container dies, starts again with another pid, is removed) changes the goal, and the next step follows the newest one.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use weft_types::ContainerId;
+
+use crate::AddressArgument;
+
+/// What a running container is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goal {
+    /// The main process, in the host's pid namespace.
+    pub pid: u32,
+    /// The addresses it asks for, in order; never empty.
+    pub addresses: Vec<AddressArgument>,
+    /// Its names relative to the zone; may be empty.
+    pub names: Vec<String>,
+    /// Its health check says that it is not healthy.
+    pub unhealthy: bool,
+}
+
+/// An address that ipam gave, with its twin of the other family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DualAddress {
+    /// The interface address.
+    pub v4: Ipv4Net,
+    /// Its twin; none for an address given by hand outside the range.
+    pub v6: Option<Ipv6Net>,
+}
+
+/// One call to another service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Asks ipam what the container holds. Answered with [`Outcome::Held`].
+    Lookup,
+    /// Asks ipam for an address of the subnet, none being the default one. Answered with [`Outcome::Given`].
+    Allocate {
+        /// The subnet.
+        subnet: Option<Ipv4Net>,
+    },
+    /// Asks ipam for this address. Answered with [`Outcome::Given`].
+    Claim {
+        /// The interface address.
+        address: Ipv4Net,
+    },
+    /// Asks the router to attach. Answered with [`Outcome::Done`].
+    Attach {
+        /// The main process.
+        pid: u32,
+        /// All interface addresses, IPv4 before its twin.
+        addresses: Vec<IpNet>,
+    },
+    /// Asks dns to register. Answered with [`Outcome::Done`].
+    Register {
+        /// Names relative to the zone; never empty.
+        names: Vec<String>,
+        /// All addresses.
+        addresses: Vec<IpAddr>,
+        /// Whether it is left out while a healthy one has the name.
+        unhealthy: bool,
+    },
+    /// Asks dns to forget the container. Answered with [`Outcome::Done`].
+    Deregister,
+    /// Asks the router to detach the addresses; empty: all. Answered with [`Outcome::Done`].
+    Detach {
+        /// Interface addresses.
+        addresses: Vec<IpNet>,
+    },
+    /// Gives addresses back to ipam; empty: all. Answered with [`Outcome::Done`].
+    Free {
+        /// Interface addresses.
+        addresses: Vec<Ipv4Net>,
+    },
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The container holds these addresses.
+    Held(Vec<DualAddress>),
+    /// The container got this address.
+    Given(DualAddress),
+    /// It is done.
+    Done,
+    /// It was not possible.
+    Failed {
+        /// One sentence.
+        reason: String,
+        /// It makes no sense to try again (`INVALID_ARGUMENT`, `FAILED_PRECONDITION`, `ALREADY_EXISTS` and the like).
+        permanent: bool,
+    },
+}
+
+/// What the shell tells those who wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The container has its network, and its names unless dns is away.
+    Ready {
+        /// The container.
+        container: ContainerId,
+        /// The process that has it.
+        pid: u32,
+        /// Its addresses.
+        addresses: Vec<DualAddress>,
+    },
+    /// The container could not get its network; everything was undone.
+    Failed {
+        /// The container.
+        container: ContainerId,
+        /// The process that was to have it.
+        pid: u32,
+        /// One sentence.
+        reason: String,
+    },
+    /// All that was to be taken from the container was taken.
+    Gone {
+        /// The container.
+        container: ContainerId,
+    },
+}
+
+/// What the workflow knows of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// It has its network.
+    pub attached: bool,
+    /// What it has got so far, in the order asked for.
+    pub addresses: Vec<DualAddress>,
+    /// The names it is to have.
+    pub names: Vec<String>,
+    /// Why it is not as it should be, and since when.
+    pub problem: Option<(String, Instant)>,
+}
+
+/// The containers of the host, and what is under way for each.
+#[derive(Debug, Default)]
+pub struct Workflow {}
+
+/// One of the other services, whose state may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Gives addresses.
+    Ipam,
+    /// Attaches.
+    Router,
+    /// Names.
+    Dns,
+}
+
+/// Shortest and longest pause before a failed step is tried again.
+pub const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+impl Workflow {
+    /// Makes a workflow without containers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The container runs with this goal, which replaces an earlier one.
+    ///
+    /// With a `deadline` (somebody waits for the start), what has failed by then is undone and reported as
+    /// [`Event::Failed`]; without one it is tried for ever. A goal with an older process never replaces that of a newer
+    /// one: the shell inspects after each event, so the last call is right.
+    pub fn handle_started(&mut self, container: ContainerId, goal: Goal, deadline: Option<Instant>, now: Instant) {
+        let _ = (container, goal, deadline, now);
+    }
+
+    /// Gives a running container more addresses (`weft attach`); as [`Self::handle_started`] if it has none yet.
+    pub fn attach(&mut self, container: ContainerId, goal: Goal, deadline: Option<Instant>, now: Instant) {
+        let _ = (container, goal, deadline, now);
+    }
+
+    /// Takes addresses away (`weft detach`): those that were got for `arguments`; empty: all, with the interface.
+    pub fn detach(&mut self, container: &ContainerId, arguments: &[AddressArgument], now: Instant) {
+        let _ = (container, arguments, now);
+    }
+
+    /// The container has other names, or its health changed.
+    pub fn handle_renamed(&mut self, container: &ContainerId, names: Vec<String>, unhealthy: bool, now: Instant) {
+        let _ = (container, names, unhealthy, now);
+    }
+
+    /// The container's process ended: interface and names go, addresses stay.
+    pub fn handle_died(&mut self, container: &ContainerId, now: Instant) {
+        let _ = (container, now);
+    }
+
+    /// The container was removed: its addresses go too.
+    pub fn handle_removed(&mut self, container: &ContainerId, now: Instant) {
+        let _ = (container, now);
+    }
+
+    /// A service came back, perhaps without its memory: what it had is stated again.
+    pub fn handle_service_lost(&mut self, service: Service, now: Instant) {
+        let _ = (service, now);
+    }
+
+    /// Takes what came of the container's step.
+    pub fn handle_outcome(&mut self, container: &ContainerId, outcome: Outcome, now: Instant) {
+        let _ = (container, outcome, now);
+    }
+
+    /// Lets failed steps be tried again.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let _ = now;
+    }
+
+    /// Returns the next step to perform; call until none.
+    pub fn poll_step(&mut self) -> Option<(ContainerId, Step)> {
+        None
+    }
+
+    /// Returns the next thing to tell; call until none.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        None
+    }
+
+    /// Returns when [`Self::handle_timeout`] is due, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        None
+    }
+
+    /// Returns what is known of the container.
+    #[must_use]
+    pub fn status(&self, container: &ContainerId) -> Option<Status> {
+        let _ = container;
+        None
+    }
+
+    /// Returns the containers that are, or are to be, attached.
+    pub fn containers(&self) -> impl Iterator<Item = (ContainerId, Status)> {
+        std::iter::empty()
+    }
+}
