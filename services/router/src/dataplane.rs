@@ -4,8 +4,13 @@
 
 mod engine;
 mod facility;
+mod packets;
+mod peers;
+mod receive;
+mod socket;
 mod statistics;
 mod tap;
+mod transmit;
 
 use std::{
     collections::BTreeSet,

@@ -1,16 +1,29 @@
 //! The thread that moves frames, and the handle by which the control side reaches it.
 
 use std::{
+    collections::VecDeque,
+    net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use rustix::event::{EventfdFlags, eventfd};
-use tokio::sync::mpsc;
+use rustix::{
+    event::{
+        EventfdFlags, Timespec,
+        epoll::{self, CreateFlags, EventData, EventFlags},
+        eventfd,
+    },
+    io::Errno,
+};
+use tokio::sync::mpsc::{
+    self,
+    error::{TryRecvError, TrySendError},
+};
 
-use super::{Command, DataPlaneConfig, Event, Statistics, statistics::Counters};
+use super::{Command, DataPlaneConfig, Event, Statistics, packets::Packets, socket::DataSocket, statistics::Counters};
 
 /// Commands that may wait for the thread; whoever sends more waits.
 const COMMAND_QUEUE: usize = 1024;
@@ -28,6 +41,7 @@ struct Shared {
     commands: Option<mpsc::Sender<Command>>,
     wake: Arc<OwnedFd>,
     counters: Arc<Counters>,
+    local_address: SocketAddr,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -46,6 +60,12 @@ impl DataPlaneHandle {
         commands.send(command).await.map_err(|_| Stopped)?;
         wake(&self.shared.wake);
         Ok(())
+    }
+
+    /// Returns the address that the UDP socket is bound to.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.shared.local_address
     }
 
     /// Reads all counters.
@@ -72,15 +92,196 @@ fn wake(eventfd: &impl AsFd) {
 }
 
 pub(super) fn spawn(config: DataPlaneConfig) -> anyhow::Result<(DataPlaneHandle, mpsc::Receiver<Event>)> {
-    let (commands, mut command_queue) = mpsc::channel(COMMAND_QUEUE);
-    let (_event_queue, events) = mpsc::channel::<Event>(EVENT_QUEUE);
+    let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
+    let (event_queue, events) = mpsc::channel(EVENT_QUEUE);
+    let socket = DataSocket::open(config.bind_address, config.port, &config.masked)?;
+    let local_address = socket.local_address().context("failed to read the address of the UDP socket")?;
+    let mut facilities = config.tap.facilities().clone();
+    facilities.extend(socket.facilities());
+    let counters = Arc::new(Counters::new(facilities));
     let wake =
         Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).context("failed to make an eventfd")?);
-    let counters = Arc::new(Counters::new(config.tap.facilities().clone()));
-    let thread = std::thread::Builder::new()
-        .name("dataplane".to_owned())
-        .spawn(move || while command_queue.blocking_recv().is_some() {})
-        .context("failed to start the thread of the packet path")?;
-    let shared = Shared { commands: Some(commands), wake, counters, thread: Some(thread) };
+    let poll = epoll::create(CreateFlags::CLOEXEC).context("failed to make an epoll instance")?;
+    for (source, number) in [(config.tap.as_fd(), TAP), (socket.as_fd(), SOCKET), (wake.as_fd(), WAKE)] {
+        epoll::add(&poll, source, EventData::new_u64(number), EventFlags::IN)
+            .context("failed to watch a descriptor")?;
+    }
+    let thread = {
+        let (wake, counters) = (Arc::clone(&wake), Arc::clone(&counters));
+        std::thread::Builder::new()
+            .name("dataplane".to_owned())
+            .spawn(move || {
+                let packets = Packets::new(config.tap, socket, config.mtu, counters);
+                let engine = Engine {
+                    packets,
+                    poll,
+                    wake,
+                    commands: command_queue,
+                    events: event_queue,
+                    waiting: VecDeque::new(),
+                    spin: Duration::ZERO,
+                    tap_lost: false,
+                };
+                engine.run();
+            })
+            .context("failed to start the thread of the packet path")?
+    };
+    let shared = Shared { commands: Some(commands), wake, counters, local_address, thread: Some(thread) };
     Ok((DataPlaneHandle { shared: Arc::new(shared) }, events))
+}
+
+const TAP: u64 = 0;
+const SOCKET: u64 = 1;
+const WAKE: u64 = 2;
+
+/// The longest wait that is spent awake: about what a wake-up on another core costs.
+const MAX_SPIN: Duration = Duration::from_micros(50);
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the packet path reads the clock")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+/// The loop of the thread.
+struct Engine {
+    packets: Packets,
+    poll: OwnedFd,
+    wake: Arc<OwnedFd>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    /// Events that found the queue full.
+    waiting: VecDeque<Event>,
+    /// How long to stay awake without work.
+    spin: Duration,
+    tap_lost: bool,
+}
+
+/// What may have work.
+#[derive(Clone, Copy)]
+struct Ready {
+    tap: bool,
+    socket: bool,
+}
+
+impl Engine {
+    fn run(mut self) {
+        let mut now = clock();
+        let mut last_work = now;
+        let mut timer = None;
+        let mut ready = Ready { tap: true, socket: true };
+        loop {
+            if self.take_commands(now).is_err() {
+                return;
+            }
+            let mut worked = ready.socket && self.packets.receive(now);
+            if ready.tap && !self.tap_lost {
+                worked |= self.read_tap(now);
+            }
+            if self.packets.take_timers_changed() {
+                timer = Some(now);
+            }
+            if timer.is_some_and(|timer| timer <= now) {
+                self.packets.handle_timeout(now);
+                timer = self.packets.poll_timeout();
+            }
+            self.packets.settle();
+            self.report();
+            now = clock();
+            ready = Ready { tap: true, socket: true };
+            if worked {
+                last_work = now;
+            } else if now.saturating_duration_since(last_work) < self.spin {
+                std::hint::spin_loop();
+            } else {
+                ready = self.sleep(now, timer);
+                let woken = clock();
+                self.adapt(woken.saturating_duration_since(now));
+                (now, last_work) = (woken, woken);
+            }
+        }
+    }
+
+    fn take_commands(&mut self, now: Instant) -> Result<(), Stopped> {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.packets.handle_command(command, now),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(Stopped),
+            }
+        }
+    }
+
+    fn read_tap(&mut self, now: Instant) -> bool {
+        match self.packets.read_tap(now) {
+            Ok(worked) => worked,
+            Err(error) => {
+                tracing::error!(%error, "the TAP device is gone; no frames pass until the router starts anew");
+                self.tap_lost = true;
+                // A descriptor without its device would wake us for ever. It may have left the list by itself.
+                let _ = epoll::delete(&self.poll, self.packets.tap());
+                false
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        while let Some(event) = self.packets.poll_event() {
+            if let Event::PathUp { peer, .. } | Event::PathDown { peer, .. } = &event {
+                self.waiting.retain(|old| {
+                    !matches!(old, Event::PathUp { peer: other, .. } | Event::PathDown { peer: other, .. } if other == peer)
+                });
+            }
+            self.waiting.push_back(event);
+        }
+        while let Some(event) = self.waiting.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(TrySendError::Full(event)) => {
+                    self.waiting.push_front(event);
+                    return;
+                }
+                Err(TrySendError::Closed(_)) => {}
+            }
+        }
+    }
+
+    fn sleep(&self, now: Instant, timer: Option<Instant>) -> Ready {
+        let mut timeout = timer.map(|timer| timer.saturating_duration_since(now));
+        if !self.waiting.is_empty() {
+            let retry = Duration::from_millis(10);
+            timeout = Some(timeout.map_or(retry, |timeout| timeout.min(retry)));
+        }
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: timeout.as_secs().cast_signed(),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let mut events = [const { std::mem::MaybeUninit::uninit() }; 3];
+        let mut ready = Ready { tap: false, socket: false };
+        match epoll::wait(&self.poll, &mut events, timeout.as_ref()) {
+            Ok((events, _)) => {
+                for event in events {
+                    match event.data.u64() {
+                        TAP => ready.tap = true,
+                        SOCKET => ready.socket = true,
+                        _ => {
+                            // Only the wake-up matters, not how many there were.
+                            let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+                        }
+                    }
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => tracing::error!(%error, "failed to wait for frames"),
+        }
+        ready
+    }
+
+    /// Spins next time if that would have saved this sleep, and less if not (as the kernel's halt polling does).
+    fn adapt(&mut self, slept: Duration) {
+        if slept < MAX_SPIN {
+            self.spin = MAX_SPIN.min(self.spin * 2 + Duration::from_micros(5));
+        } else {
+            self.spin /= 2;
+        }
+    }
 }

@@ -3,11 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io,
+    io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use anyhow::{Context as _, bail};
+
+use rustix::io::Errno;
+use weft_router_core::{forward::DropReason, virtio};
 
 use super::facility::{Facility, FacilityState};
 
@@ -28,9 +31,6 @@ const TUN_F_TSO6: libc::c_ulong = 0x04;
 const TUN_F_TSO_ECN: libc::c_ulong = 0x08;
 const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
-
-/// Length of the header before each frame, where [`Facility::VirtioHeader`] is in use.
-pub(super) const VIRTIO_HEADER: usize = 10;
 
 /// An open TAP device.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub fn open_tap(name: &str, masked: &BTreeSet<Facility>) -> anyhow::Result<Tap> 
     control(&device, TUNSETPERSIST, 1).with_context(|| format!("failed to make TAP device {name} persistent"))?;
     let with_header = facilities[&Facility::VirtioHeader] == FacilityState::InUse;
     if with_header {
-        let mut size = VIRTIO_HEADER as libc::c_int;
+        let mut size = virtio::HEADER as libc::c_int;
         // SAFETY: the request reads one int through the pointer, which lives on our stack.
         let result = unsafe { libc::ioctl(device.as_raw_fd(), TUNSETVNETHDRSZ, &raw mut size) };
         if result < 0 {
@@ -107,6 +107,27 @@ impl Tap {
 
     pub(super) fn uses(&self, facility: Facility) -> bool {
         self.facilities.get(&facility) == Some(&FacilityState::InUse)
+    }
+}
+
+impl Tap {
+    /// Hands the kernel one frame, from its parts.
+    pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), DropReason> {
+        match rustix::io::writev(&self.device, parts) {
+            Ok(_) => Ok(()),
+            Err(Errno::INVAL) => Err(DropReason::MalformedFrame),
+            Err(_) => Err(DropReason::TapFull),
+        }
+    }
+
+    /// Reads one frame, with its header where there is one; `None` if no frame waits.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match rustix::io::read(&self.device, buffer) {
+            Ok(length) => Ok(Some(length)),
+            // A device that is down has nothing to read.
+            Err(Errno::AGAIN | Errno::INTR | Errno::IO) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
