@@ -1,1 +1,41 @@
-//! Owns who has which overlay address.
+//! Owns who has which overlay address: the store on disk, the router's gossip, and gRPC around `weft-ipam-core`.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod config;
+mod driver;
+mod router;
+mod store;
+
+use anyhow::Context as _;
+pub use config::Config;
+use tokio::sync::mpsc;
+use weft_proto::client::Service;
+use weft_service::{Health, Result, Shutdown};
+
+use crate::{driver::Driver, store::Store};
+
+/// Requests that wait to be looked at; further callers wait in their handlers.
+const COMMANDS: usize = 1024;
+
+/// Runs the service until `shutdown`.
+///
+/// # Errors
+/// If the settings contradict each other or the store, the store cannot be used, or the socket cannot be served.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result {
+    let plan = config.plan()?;
+    let store = Store::open(&config.state_folder)?;
+    let socket = Service::Ipam.socket(&config.common.socket_folder);
+    let (commands, received) = mpsc::channel(COMMANDS);
+    let events = router::follow(Service::Router.socket(&config.common.socket_folder));
+    let driver = Driver::new(plan, store, received, events)?;
+
+    let server = weft_service::bind(&socket)?;
+    let health = Health::starting().await;
+    health.ready().await;
+    tokio::select! {
+        served = server.serve(api::routes(commands), &health, shutdown.clone()) => served,
+        ended = driver.run(shutdown) => ended.context("ipam stops"),
+    }
+}

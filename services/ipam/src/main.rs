@@ -1,3 +1,13 @@
 //! Owns who has which overlay address.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use weft_ipam::Config;
+use weft_proto::client::Service;
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    let common = config.common.clone();
+    weft_service::main(Service::Ipam, &common, |shutdown| weft_ipam::run(config, shutdown))
+}

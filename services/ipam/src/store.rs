@@ -1,0 +1,207 @@
+//! The store on disk: records of the core, which peer they belong to, and the format they are in.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _};
+use weft_ipam_core::{Record, State};
+use weft_service::Result;
+use weft_types::PeerName;
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+
+/// Version of the records' format. Raised when an older version could not read them.
+const FORMAT: u32 = 1;
+
+/// The open store. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    database: Arc<Database>,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the store in `folder`, or makes an empty one where there is none.
+    ///
+    /// What is there and cannot be read is left as it is.
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("failed to make the state folder {}", folder.display()))?;
+        let path = folder.join("ipam.redb");
+        let is_new = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len() == 0,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to look at the address store {}", path.display()));
+            }
+        };
+        let opened = if is_new { Database::create(&path) } else { Database::open(&path) };
+        let database = opened.map_err(|error| {
+            if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
+                return anyhow!("the address store {} is in use by another process: stop that weft-ipam first", path.display());
+            }
+            anyhow!(
+                "the address store {} cannot be read ({error}): bring back a copy of it, or move it away, which gives up \
+                 the addresses that this host owned",
+                path.display()
+            )
+        })?;
+        let store = Self { database: Arc::new(database), path };
+        store.check_format()?;
+        Ok(store)
+    }
+
+    /// Returns where the store is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn check_format(&self) -> Result {
+        let unreadable = || format!("failed to read the address store {}", self.path.display());
+        let reading = self.database.begin_read().with_context(unreadable)?;
+        let tables: Vec<String> =
+            reading.list_tables().with_context(unreadable)?.map(|table| table.name().to_owned()).collect();
+        if tables.is_empty() {
+            return self.write_meta("format", &FORMAT.to_be_bytes());
+        }
+        if !tables.iter().any(|table| table == META.name()) {
+            bail!("{} is a database of something else than weft: move it away", self.path.display());
+        }
+        let format = self.meta("format")?.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+        match format {
+            Some(FORMAT) => Ok(()),
+            Some(newer) if newer > FORMAT => bail!(
+                "the address store {} was written by a newer weft (format {newer}, this one knows {FORMAT}): use that version",
+                self.path.display()
+            ),
+            Some(_) | None => bail!("the address store {} is damaged: its format is not said", self.path.display()),
+        }
+    }
+
+    /// Returns the peer that the store belongs to, if it belongs to one yet.
+    pub(crate) fn peer(&self) -> Result<Option<PeerName>> {
+        let bytes = self.meta("peer")?;
+        let peer = bytes.map(|bytes| PeerName::try_from(bytes.as_slice())).transpose();
+        peer.with_context(|| format!("the address store {} is damaged", self.path.display()))
+    }
+
+    /// Gives an empty store to a peer.
+    pub(crate) fn bind(&self, peer: PeerName) -> Result {
+        self.write_meta("peer", peer.as_bytes())
+    }
+
+    /// Reads what was saved; a new state with the id `new_store` where nothing was.
+    pub(crate) fn load(&self, new_store: u64) -> Result<State> {
+        let unreadable = || format!("failed to read the address store {}", self.path.display());
+        let reading = self.database.begin_read().with_context(unreadable)?;
+        let mut records: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        match reading.open_table(RECORDS) {
+            Ok(table) => {
+                for record in table.iter().with_context(unreadable)? {
+                    let (key, value) = record.with_context(unreadable)?;
+                    records.push((key.value().to_vec(), value.value().to_vec()));
+                }
+            }
+            Err(redb::TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(error).with_context(unreadable),
+        }
+        if records.is_empty() {
+            let state = State::new(new_store);
+            self.write(&state.records())?;
+            return Ok(state);
+        }
+        State::from_records(records).with_context(|| {
+            format!("the address store {} is damaged: bring back a copy of it, or move it away", self.path.display())
+        })
+    }
+
+    /// Writes all records or none, and returns when they are on disk.
+    pub(crate) fn write(&self, records: &[Record]) -> Result {
+        let write = || -> Result<(), redb::Error> {
+            let writing = self.database.begin_write()?;
+            {
+                let mut table = writing.open_table(RECORDS)?;
+                for (key, value) in records {
+                    match value {
+                        Some(value) => table.insert(key.as_slice(), value.as_slice())?,
+                        None => table.remove(key.as_slice())?,
+                    };
+                }
+            }
+            writing.commit()?;
+            Ok(())
+        };
+        write().with_context(|| format!("failed to save addresses in {}", self.path.display()))
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(META)?;
+            Ok(table.get(key)?.map(|value| value.value().to_vec()))
+        };
+        read().with_context(|| format!("failed to read the address store {}", self.path.display()))
+    }
+
+    fn write_meta(&self, key: &str, value: &[u8]) -> Result {
+        let write = || -> Result<(), redb::Error> {
+            let writing = self.database.begin_write()?;
+            writing.open_table(META)?.insert(key, value)?;
+            writing.commit()?;
+            Ok(())
+        };
+        write().with_context(|| format!("failed to write the address store {}", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_read_again() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let peer = PeerName::from_public_key([5; 32]);
+        let records = {
+            let store = Store::open(folder.path()).expect("opens");
+            assert_eq!(store.peer().expect("readable"), None);
+            store.bind(peer).expect("writable");
+            store.load(7).expect("readable").records()
+        };
+        let store = Store::open(folder.path()).expect("opens");
+        assert_eq!(store.peer().expect("readable"), Some(peer));
+        assert_eq!(store.load(8).expect("readable").records(), records);
+    }
+
+    #[test]
+    fn what_is_no_store_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let path = folder.path().join("ipam.redb");
+        let text = "something that somebody wrote here ".repeat(1000);
+        fs::write(&path, &text).expect("writable");
+        let error = Store::open(folder.path()).expect_err("no store").to_string();
+        assert!(error.contains("ipam.redb cannot be read"), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("readable"), text);
+    }
+
+    #[test]
+    fn a_newer_store_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Store::open(folder.path()).expect("opens").write_meta("format", &2_u32.to_be_bytes()).expect("writable");
+        let error = Store::open(folder.path()).expect_err("newer").to_string();
+        assert!(error.contains("newer weft (format 2, this one knows 1)"), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_record_is_named() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let store = Store::open(folder.path()).expect("opens");
+        store.load(7).expect("readable");
+        store.write(&[(b"run/0a200000".to_vec(), Some(vec![0xff]))]).expect("writable");
+        let error = format!("{:#}", store.load(7).expect_err("damaged"));
+        assert!(error.contains("run/0a200000") && error.contains("damaged"), "{error}");
+    }
+}
