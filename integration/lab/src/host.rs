@@ -85,7 +85,6 @@ impl Host {
     }
 
     /// Prepares a command inside the host.
-    #[must_use]
     pub fn command<'a>(&self, program: &str, arguments: impl IntoIterator<Item = &'a str>) -> HostCommand {
         let mut command = enter(self.state.first_process);
         command.arg(program).args(arguments);
@@ -109,7 +108,6 @@ impl Host {
     }
 
     /// Prepares a Docker command at the engine's own socket.
-    #[must_use]
     pub fn docker_command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> HostCommand {
         let client = self.state.engine.client();
         self.command(&client.to_string_lossy(), arguments)
@@ -124,7 +122,6 @@ impl Host {
     }
 
     /// Prepares a Docker command through weft.
-    #[must_use]
     pub fn proxy_command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> HostCommand {
         self.docker_command(arguments).env("DOCKER_HOST", PROXY)
     }
@@ -152,7 +149,7 @@ impl Host {
     ///
     /// # Errors
     /// If the container does not run.
-    pub async fn in_network_of<'a>(&self, container: &str, words: &[&'a str]) -> anyhow::Result<HostCommand> {
+    pub async fn in_network_of(&self, container: &str, words: &[&str]) -> anyhow::Result<HostCommand> {
         let process = self.docker(&["inspect", "--format", "{{.State.Pid}}", container]).await?;
         if process == "0" {
             bail!("{}: container {container} does not run", self.name());

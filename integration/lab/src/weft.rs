@@ -2,13 +2,21 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use futures::future::try_join_all;
 use serde_json::Value;
+use tonic::transport::Channel;
+use weft_proto::{
+    client::{self, Service},
+    ipam::v1::{self as ipam, RingState, address_service_client::AddressServiceClient},
+    router::v1::{self as router, ConnectionState, peer_service_client::PeerServiceClient},
+};
 
-use crate::{Host, HostCommand, Project, image};
+use crate::{Host, HostCommand, Project, eventually, image};
 
-/// How long Compose may take until all services are healthy.
-const LAUNCH_LIMIT: Duration = Duration::from_secs(90);
+/// How long Compose may take to start all services, and how long they may take to get ready or to find each other. On
+/// two cores, three hosts start at once.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// How weft is started on a host: the variables of `compose.yaml`.
 #[derive(Debug, Clone, Default)]
@@ -55,20 +63,90 @@ impl Weft {
         Ok(())
     }
 
-    /// Starts all services on a host whose engine has the images, and returns when they are healthy.
+    /// Starts all services on a host whose engine has the images. They may still be getting ready, or fail to.
     ///
     /// # Errors
-    /// If a service does not become healthy, with what it logged.
-    pub async fn launch(host: &Host, launch: Launch) -> anyhow::Result<Self> {
+    /// If Compose can't start them.
+    pub async fn up(host: &Host, launch: Launch) -> anyhow::Result<Self> {
         let weft = Self { host: host.clone(), launch };
-        let started =
-            weft.compose(["up", "--detach", "--wait", "--wait-timeout", "60"]).limit(LAUNCH_LIMIT).text().await;
-        if let Err(error) = started {
-            let logs = weft.compose(["logs", "--no-color", "--tail", "15"]).output().await;
-            let logs = logs.map(|output| output.all()).unwrap_or_default();
-            return Err(error).with_context(|| format!("weft does not start on {}:\n{logs}", host.name()));
-        }
+        weft.compose(["up", "--detach", "--quiet-pull"]).limit(LIMIT).text().await?;
         Ok(weft)
+    }
+
+    /// Starts all services on a host whose engine has the images, and returns when they do their job.
+    ///
+    /// # Errors
+    /// If a service does not become ready, with what all of them logged.
+    pub async fn launch(host: &Host, launch: Launch) -> anyhow::Result<Self> {
+        let weft = Self::up(host, launch).await?;
+        weft.ready().await?;
+        Ok(weft)
+    }
+
+    /// Returns when all services do their job.
+    ///
+    /// # Errors
+    /// If one does not, with what all of them logged.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        let ready = try_join_all(Service::ALL.map(|service| self.service_ready(service))).await;
+        let Err(error) = ready else { return Ok(()) };
+        let logs = self.compose(["logs", "--no-color", "--tail", "15"]).output().await;
+        let logs = logs.map(|output| output.all()).unwrap_or_default();
+        Err(error.context(format!("weft does not get ready on {}:\n{logs}", self.host.name())))
+    }
+
+    async fn service_ready(&self, service: Service) -> anyhow::Result<()> {
+        let program = Project::program(&format!("weft-{}", service.name()))?;
+        eventually(&format!("{} is ready", service.name()), LIMIT, async || {
+            self.host.command(&program.to_string_lossy(), ["--health"]).text().await.map(drop)
+        })
+        .await
+    }
+
+    /// Returns when this host is connected with `peers` others, over which data passes, and has addresses to give.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub async fn joined(&self, peers: usize) -> anyhow::Result<()> {
+        let name = self.host.name();
+        eventually(&format!("{name} is connected with {peers} peers"), LIMIT, async || {
+            let status = self.router_status().await?;
+            let established = status.connections.iter().filter(|c| c.state() == ConnectionState::Established).count();
+            ensure!(established == peers, "it is with {established}: {:?} {:?}", status.connections, status.targets);
+            Ok(())
+        })
+        .await?;
+        eventually(&format!("{name} has addresses to give"), LIMIT, async || {
+            let status = self.ipam_status().await?;
+            ensure!(status.state() == RingState::Ready, "its ring is not ready: {:?}", status.problems);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns the services' sockets as seen from outside the host.
+    fn channel(&self, service: Service) -> Channel {
+        client::channel(&service.socket(&self.host.path(client::SOCKET_FOLDER)))
+    }
+
+    /// Asks the router for its status.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn router_status(&self) -> anyhow::Result<router::GetStatusResponse> {
+        let mut peers = PeerServiceClient::new(self.channel(Service::Router));
+        let status = peers.get_status(router::GetStatusRequest {}).await;
+        Ok(status.with_context(|| format!("{}: no status of the router", self.host.name()))?.into_inner())
+    }
+
+    /// Asks ipam for its status.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn ipam_status(&self) -> anyhow::Result<ipam::GetStatusResponse> {
+        let mut addresses = AddressServiceClient::new(self.channel(Service::Ipam));
+        let status = addresses.get_status(ipam::GetStatusRequest {}).await;
+        Ok(status.with_context(|| format!("{}: no status of ipam", self.host.name()))?.into_inner())
     }
 
     /// Returns the host.

@@ -66,16 +66,15 @@ pub fn enter(process: u32, program: &OsString, arguments: &[OsString]) -> anyhow
 fn wait(child: &mut Child, signals: &SigSet) -> anyhow::Result<u8> {
     let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id beyond 2^31")?);
     loop {
-        match signals.wait().context("failed to wait for signals")? {
-            // The terminal sends it to the whole foreground group, so the command has it already.
-            Signal::SIGINT => {}
-            Signal::SIGCHLD => {
-                if let Some(status) = child.try_wait().context("failed to wait for the command")? {
-                    let code = status.code().or(status.signal().map(|signal| 128 + signal));
-                    return Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX));
-                }
+        let signal = signals.wait().context("failed to wait for signals")?;
+        if signal == Signal::SIGCHLD {
+            if let Some(status) = child.try_wait().context("failed to wait for the command")? {
+                let code = status.code().or(status.signal().map(|signal| 128 + signal));
+                return Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX));
             }
-            signal => drop(kill(pid, signal)),
+        } else if signal != Signal::SIGINT {
+            // The terminal sends SIGINT to the whole foreground group, so the command has it already.
+            let _ = kill(pid, signal);
         }
     }
 }

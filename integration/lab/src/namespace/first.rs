@@ -34,12 +34,10 @@ pub fn first_process(spec: &HostSpec) -> anyhow::Result<()> {
 
     let mut stdout = std::io::stdout();
     writeln!(stdout, "ready").and_then(|()| stdout.flush()).context("failed to report")?;
-    loop {
-        match signals.wait().context("failed to wait for signals")? {
-            Signal::SIGTERM => return Ok(()),
-            _ => reap(),
-        }
+    while signals.wait().context("failed to wait for signals")? != Signal::SIGTERM {
+        reap();
     }
+    Ok(())
 }
 
 fn reap() {
