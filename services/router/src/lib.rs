@@ -2,6 +2,220 @@
 //!
 //! The shell around `weft-router-core`: sockets, the TAP device, kernel network state, gRPC.
 
+pub mod api;
+pub mod config;
+pub mod control;
 pub mod dataplane;
 pub mod dns_port;
+pub mod driver;
+mod entropy;
+pub mod identity;
 pub mod kernel;
+pub mod store;
+
+use std::{collections::BTreeSet, time::Instant};
+
+use anyhow::{Context, bail};
+use ipnet::{IpNet, Ipv4Net};
+use weft_proto::client::Service;
+use weft_router_core::{
+    mesh::{Mesh, MeshConfig, Timing},
+    session::{
+        Cipher,
+        agreement::{Agreement, AgreementConfig},
+    },
+    target::Target,
+};
+use weft_service::{Health, Shutdown};
+
+use self::{
+    config::{Config, Options},
+    control::Control,
+    dataplane::{DataPlaneConfig, Facility},
+    driver::{Attachment, CHANNELS_FILE, Parts, TARGETS_FILE},
+    identity::Identity,
+    kernel::{HostRoute, Kernel, KernelConfig},
+    store::Store,
+};
+
+/// Runs the router until `shutdown`. Containers keep their interfaces when it stops.
+///
+/// # Errors
+/// One sentence for whatever is final: a bad option, a port in use, a missing privilege, a damaged identity.
+pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
+    let Config { options, password, peers, nickname } = options.check()?;
+    let masked = masked(&options.mask)?;
+    let store = Store::open(&options.state_folder)?;
+    let server = weft_service::bind(&Service::Router.socket(&options.common.socket_folder))?;
+    let listener = control::bind(options.host, options.port)?;
+
+    let identity = Identity::load(&store)?;
+    let local = identity.key.name();
+    let name = if options.name.is_empty() { local.to_string() } else { options.name.clone() };
+    tracing::info!(
+        peer = local.to_hex(),
+        name,
+        nickname,
+        port = options.port,
+        address_range = %options.address_range,
+        password = if password.is_some() { "set" } else { "none" },
+        mtu = options.mtu,
+        "configured"
+    );
+
+    let kernel_config = KernelConfig {
+        bridge: options.bridge.clone(),
+        tap_queue_length: dataplane::TAP_QUEUE_LENGTH,
+        proc_sys: options.proc_sys.clone(),
+        ..KernelConfig::new(&local.to_hex(), options.mtu.into())
+    };
+    let own_links = [kernel_config.bridge.clone(), kernel_config.tap.clone(), kernel_config.dns_port.clone()];
+    let kernel = Kernel::start(kernel_config.clone())?;
+    refuse_collision(options.address_range, &kernel.host_routes().await?, &own_links)?;
+    let tap = dataplane::open_tap(&kernel_config.tap, &masked)?;
+    let (data_plane, data_events) = dataplane::spawn(DataPlaneConfig {
+        tap,
+        bind_address: options.host,
+        port: options.port,
+        mtu: options.mtu,
+        masked,
+    })?;
+    let changes = kernel.prepare().await.context("failed to prepare the host's network")?;
+    tracing::info!(changes, "the host's network is prepared");
+    let attachments = Attachment::load(&store, &kernel.observe().await?)?;
+
+    let (control, control_events) = Control::new(identity.key.clone(), password.clone());
+    let (targets, configured_targets) = targets(peers, &store)?;
+    let known_channels: BTreeSet<String> = store.load(CHANNELS_FILE)?;
+    let facts = api::Facts {
+        password_set: password.is_some(),
+        discovery: !options.no_discovery,
+        port: options.port,
+        address_range: options.address_range,
+        bridge: options.bridge.clone(),
+        mtu: options.mtu,
+    };
+    let mesh_config = MeshConfig {
+        local,
+        name,
+        nickname,
+        version: weft_service::VERSION.into(),
+        instance: entropy::number(),
+        generation: identity.generation,
+        listen_port: options.port,
+        address_range: options.address_range,
+        discovery: !options.no_discovery,
+        connection_limit: if options.connection_limit == 0 { usize::MAX } else { options.connection_limit },
+        known_channels,
+        seed: entropy::number(),
+        timing: Timing::default(),
+    };
+    let agreement_config = AgreementConfig { key: identity.key.clone(), ciphers: ciphers(), capabilities: 0 };
+    let parts = Parts {
+        mesh: Mesh::new(mesh_config, targets, now()),
+        agreement: Agreement::new(agreement_config, entropy::secret()),
+        identity,
+        configured_targets,
+        store,
+        control: control.clone(),
+        control_events,
+        data_plane,
+        data_events,
+        kernel: kernel.clone(),
+        attachments,
+    };
+    let (driver, driving) = driver::spawn(parts, shutdown.clone());
+    control.listen(listener);
+
+    let health = Health::starting().await;
+    let dns_socket = options.common.socket_folder.join(dns_port::SOCKET_NAME);
+    let dns = dns_port::serve(&dns_socket, kernel.dns_sockets(), shutdown.clone());
+    let serve = server.serve(api::routes(driver, kernel, facts), &health, shutdown.clone());
+    let ready = async {
+        health.ready().await;
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        served = async { tokio::try_join!(serve, dns) } => served.map(|_| ())?,
+        driven = driving => {
+            driven.context("the driver failed")?;
+            if !shutdown.is_requested() {
+                bail!("the driver ended by itself");
+            }
+        }
+        () = ready => {}
+    }
+    Ok(())
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Returns the facilities that must not be used.
+fn masked(list: &str) -> anyhow::Result<BTreeSet<Facility>> {
+    let words = list.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words.map(|word| word.parse().context("WEFT_ROUTER_MASK is not valid")).collect()
+}
+
+/// Returns all targets, and the texts of those that the configuration names.
+fn targets(configured: Vec<Target>, store: &Store) -> anyhow::Result<(Vec<Target>, Vec<String>)> {
+    let texts: Vec<String> = configured.iter().map(|target| target.text().to_owned()).collect();
+    let added: Vec<String> = store.load(TARGETS_FILE)?;
+    let mut targets = configured;
+    for text in added.iter().filter(|text| !texts.contains(text)) {
+        let path = store.path(TARGETS_FILE);
+        targets.push(
+            text.parse().with_context(|| format!("the file {} is damaged: correct or remove it", path.display()))?,
+        );
+    }
+    Ok((targets, texts))
+}
+
+/// Refuses a range that the host reaches by a route which is not ours.
+fn refuse_collision(range: Ipv4Net, routes: &[HostRoute], own_links: &[String]) -> anyhow::Result<()> {
+    let overlaps = |net: &IpNet| match net {
+        IpNet::V4(net) => net.contains(&range) || range.contains(net),
+        IpNet::V6(_) => false,
+    };
+    let own = |link: &String| own_links.contains(link) || link.starts_with("vethw");
+    match routes.iter().find(|route| overlaps(&route.destination) && !own(&route.interface)) {
+        None => Ok(()),
+        Some(HostRoute { destination, interface }) => bail!(
+            "the range {range} collides with the host's route to {destination} by {interface}: choose another range with \
+             WEFT_IPALLOC_RANGE, the same on all hosts"
+        ),
+    }
+}
+
+/// Returns the ciphers that this CPU does well, best first.
+fn ciphers() -> Vec<Cipher> {
+    #[cfg(target_arch = "x86_64")]
+    let aes = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let aes = std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let aes = false;
+    if aes { vec![Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] } else { vec![Cipher::ChaCha20Poly1305] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_the_host_uses_is_refused_and_our_own_routes_are_not() {
+        let range: Ipv4Net = "10.32.0.0/12".parse().expect("valid");
+        let route = |destination: &str, interface: &str| HostRoute {
+            destination: destination.parse().expect("valid"),
+            interface: interface.into(),
+        };
+        let own = ["weft".to_owned()];
+        let fine = [route("192.168.0.0/16", "eth0"), route("10.32.0.0/12", "weft"), route("fd00::/8", "eth0")];
+        refuse_collision(range, &fine, &own).expect("no collision");
+        for bad in [route("10.33.0.0/24", "eth0"), route("10.0.0.0/8", "eth0")] {
+            let error = refuse_collision(range, std::slice::from_ref(&bad), &own).expect_err("refused").to_string();
+            assert!(error.contains(&bad.destination.to_string()) && error.contains("eth0"), "{error}");
+        }
+    }
+}

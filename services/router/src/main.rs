@@ -1,3 +1,13 @@
 //! Joins hosts into a mesh and carries the containers' frames over it, sealed.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use weft_proto::client::Service;
+use weft_router::config::Options;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let common = options.common.clone();
+    weft_service::main(Service::Router, &common, |shutdown| weft_router::run(options, shutdown))
+}

@@ -22,8 +22,10 @@ pub(crate) use noise::Resolver;
 use noise::{Pake, Pattern};
 use prost::Message;
 pub use static_key::{Password, StaticKey};
-use weft_proto::mesh::v1::Introduction;
+use weft_proto::mesh::v1 as pb;
 use weft_types::PeerName;
+
+use crate::mesh::Introduction;
 
 /// Protocol versions that this build speaks, both inclusive.
 pub const PROTOCOL_VERSIONS: (u16, u16) = (1, 1);
@@ -290,7 +292,7 @@ impl Handshake {
             }
             Err(error) => return Err(error),
         };
-        let introduction = self.config.introduction.encode_to_vec();
+        let introduction = pb::Introduction::from(&self.config.introduction).encode_to_vec();
         if first {
             self.output.push_back(record(kind::NOISE, &pattern.write(&introduction)?));
             self.state = State::Noise { pattern: Box::new(pattern) };
@@ -299,8 +301,10 @@ impl Handshake {
         if self.initiator {
             self.output.push_back(record(kind::NOISE, &pattern.write(&introduction)?));
         }
-        let introduction = Introduction::decode(payload.as_slice())
-            .map_err(|_| HandshakeError::Damaged { what: "the introduction cannot be read" })?;
+        let introduction = pb::Introduction::decode(payload.as_slice())
+            .ok()
+            .and_then(|introduction| Introduction::try_from(introduction).ok())
+            .ok_or(HandshakeError::Damaged { what: "the introduction cannot be read" })?;
         let (peer, sealer, opener) = pattern.finish()?;
         self.state = State::Done { established: Some(Box::new(Established { peer, introduction, sealer, opener })) };
         Ok(())

@@ -1,5 +1,7 @@
 //! Data sessions: keys between two peers, end to end.
 
+pub mod agreement;
+
 use weft_types::PeerName;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 

@@ -6,7 +6,19 @@ fn config(private: u8, password: Option<&str>) -> HandshakeConfig {
     HandshakeConfig {
         key: StaticKey::from_private([private; 32]),
         password: password.map(|text| Password::new(text.as_bytes())),
-        introduction: Introduction { name: format!("peer-{private}"), ..Introduction::default() },
+        introduction: Introduction {
+            protocol_min: 1,
+            protocol_max: 1,
+            name: format!("peer-{private}"),
+            nickname: String::new(),
+            instance: private.into(),
+            connection: 0,
+            address_range: "10.32.0.0/12".parse().expect("valid"),
+            ring_id: None,
+            data_port: 6783,
+            listen_port: 6783,
+            observed: None,
+        },
     }
 }
 

@@ -18,14 +18,13 @@ use hkdf::Hkdf;
 use prost::Message;
 use sha2::Sha256;
 use snow::{Builder, HandshakeState};
-use weft_proto::mesh::v1::{Cipher as CipherMessage, SessionOffer};
+use weft_proto::mesh::v1::{
+    Cipher as CipherMessage, SessionInit, SessionMessage, SessionOffer, SessionResponse, session_message::Kind,
+};
 use weft_types::PeerName;
 
 use super::{Cipher, EstablishedSession, SessionIndex, SessionKey};
-use crate::{
-    handshake::{Entropy, Resolver, StaticKey},
-    mesh::SessionMessage,
-};
+use crate::handshake::{Entropy, Resolver, StaticKey};
 
 const PATTERN: &str = "Noise_KK_25519_ChaChaPoly_SHA256";
 const PROLOGUE: &[u8] = b"weft session v1";
@@ -180,11 +179,11 @@ impl Agreement {
         message: &SessionMessage,
         now: Instant,
     ) -> Result<(), AgreementError> {
-        match message {
-            SessionMessage::Init { receiver_index, noise } => self.handle_init(from, *receiver_index, noise, now),
-            SessionMessage::Response { answered_index, receiver_index, noise } => {
-                self.handle_response(from, *answered_index, *receiver_index, noise, now)
-            }
+        match &message.kind {
+            Some(Kind::Init(init)) => self.handle_init(from, SessionIndex(init.receiver_index), &init.noise, now),
+            Some(Kind::Response(response)) => self.handle_response(from, response, now),
+            // A kind of a later version.
+            None => Ok(()),
         }
     }
 
@@ -230,7 +229,7 @@ impl Agreement {
         {
             self.indexes.remove(&oldest.index);
         }
-        self.transmits.push_back((peer, SessionMessage::Init { receiver_index: index, noise: noise.into() }));
+        self.transmits.push_back((peer, message(Kind::Init(SessionInit { receiver_index: index.0, noise }))));
     }
 
     fn handle_init(
@@ -259,9 +258,8 @@ impl Agreement {
         partner.next_try = now + SESSION_LIFETIME + RESPONDER_PATIENCE;
         let index = self.free_index(from);
         let noise = write(&mut state, &self.offer(&[cipher]))?;
-        let noise = noise.into();
-        let response = SessionMessage::Response { answered_index: remote, receiver_index: index, noise };
-        self.transmits.push_back((from, response));
+        let response = SessionResponse { answered_index: remote.0, receiver_index: index.0, noise };
+        self.transmits.push_back((from, message(Kind::Response(response))));
         self.establish(from, state, cipher, index, remote, &theirs, false);
         Ok(())
     }
@@ -269,15 +267,16 @@ impl Agreement {
     fn handle_response(
         &mut self,
         from: PeerName,
-        answered: SessionIndex,
-        remote: SessionIndex,
-        noise: &[u8],
+        response: &SessionResponse,
         now: Instant,
     ) -> Result<(), AgreementError> {
         let partner = self.partners.get_mut(&from).ok_or(AgreementError::Unexpected)?;
-        let position =
-            partner.pending.iter().position(|pending| pending.index == answered).ok_or(AgreementError::Unexpected)?;
-        let theirs = read(&mut partner.pending[position].state, noise)?;
+        let position = partner
+            .pending
+            .iter()
+            .position(|pending| pending.index.0 == response.answered_index)
+            .ok_or(AgreementError::Unexpected)?;
+        let theirs = read(&mut partner.pending[position].state, &response.noise)?;
         let chosen = ciphers(&theirs).next().filter(|cipher| self.config.ciphers.contains(cipher));
         let cipher = chosen.ok_or(AgreementError::NoCommonCipher)?;
         // Later first messages would only be answered in vain, earlier ones have been overtaken.
@@ -287,6 +286,7 @@ impl Agreement {
         for other in pending {
             self.indexes.remove(&other.index);
         }
+        let remote = SessionIndex(response.receiver_index);
         self.establish(from, *done.state, cipher, done.index, remote, &theirs, true);
         Ok(())
     }
@@ -360,6 +360,10 @@ fn data_keys(mut state: HandshakeState, cipher: Cipher, [initiator, responder]: 
             .expect("32 bytes are within the limit of HKDF-SHA256");
         key
     })
+}
+
+const fn message(kind: Kind) -> SessionMessage {
+    SessionMessage { kind: Some(kind) }
 }
 
 fn write(state: &mut HandshakeState, offer: &SessionOffer) -> Result<Vec<u8>, AgreementError> {

@@ -1,4 +1,3 @@
-use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -182,12 +181,10 @@ proptest! {
         let mut pair = pair([&BOTH, &BOTH]);
         let high = name(&pair[1]);
         pair[0].add_peer(high, now);
-        let noise = Bytes::from(noise);
-        let index = SessionIndex(index);
-        let init = SessionMessage::Init { receiver_index: index, noise: noise.clone() };
-        let response = SessionMessage::Response { answered_index: index, receiver_index: index, noise };
-        for message in [init, response] {
-            let outcome = pair[0].handle_message(high, &message, now);
+        let init = SessionInit { receiver_index: index, noise: noise.clone() };
+        let response = SessionResponse { answered_index: index, receiver_index: index, noise };
+        for kind in [Kind::Init(init), Kind::Response(response)] {
+            let outcome = pair[0].handle_message(high, &super::message(kind), now);
             prop_assert!(outcome.is_err());
         }
     }
@@ -195,9 +192,11 @@ proptest! {
 
 /// Flips one bit of the sealed part.
 fn change(message: &mut SessionMessage, position: usize, bit: u8) {
-    let (SessionMessage::Init { noise, .. } | SessionMessage::Response { noise, .. }) = message;
-    let mut bytes = noise.to_vec();
-    let position = position % bytes.len();
-    bytes[position] ^= 1 << bit;
-    *noise = bytes.into();
+    let noise = match &mut message.kind {
+        Some(Kind::Init(init)) => &mut init.noise,
+        Some(Kind::Response(response)) => &mut response.noise,
+        None => panic!("every message has a kind"),
+    };
+    let position = position % noise.len();
+    noise[position] ^= 1 << bit;
 }

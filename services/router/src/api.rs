@@ -1,0 +1,41 @@
+//! What the router offers on its socket. Handlers translate; the driver and the kernel's owner decide.
+
+mod attachments;
+mod gossip;
+mod peers;
+mod status;
+
+use tonic::{Code, Status, service::Routes};
+use weft_proto::router::v1::{
+    attachment_service_server::AttachmentServiceServer, gossip_service_server::GossipServiceServer,
+    peer_service_server::PeerServiceServer,
+};
+
+pub use self::{attachments::Attachments, gossip::Gossip, peers::Peers, status::Facts};
+use crate::driver::{DriverHandle, Stopping};
+
+/// Largest request, in bytes: a whole snapshot of a service's entries.
+const MAX_REQUEST: usize = 32 * 1024 * 1024;
+
+/// Returns all services.
+#[must_use]
+pub fn routes(driver: DriverHandle, kernel: crate::kernel::Kernel, facts: Facts) -> Routes {
+    let gossip = GossipServiceServer::new(Gossip::new(driver.clone()));
+    let mut routes = Routes::builder();
+    routes
+        .add_service(PeerServiceServer::new(Peers::new(driver.clone(), facts)))
+        .add_service(gossip.max_decoding_message_size(MAX_REQUEST).max_encoding_message_size(usize::MAX))
+        .add_service(AttachmentServiceServer::new(Attachments::new(driver, kernel)));
+    routes.routes()
+}
+
+impl From<Stopping> for Status {
+    fn from(error: Stopping) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+/// Returns a status of an error with its causes.
+fn failed(code: Code, error: &anyhow::Error) -> Status {
+    Status::new(code, format!("{error:#}"))
+}

@@ -1,0 +1,70 @@
+//! `PeerService`: the mesh and how to reach it.
+
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt};
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status};
+use weft_proto::router::v1::{
+    AddTargetsRequest, AddTargetsResponse, GetStatusRequest, GetStatusResponse, RemoveTargetsRequest,
+    RemoveTargetsResponse, WatchPeersRequest, WatchPeersResponse, peer_service_server::PeerService,
+};
+use weft_router_core::target::Target;
+
+use super::status::{self, Facts};
+use crate::driver::{Command, DriverHandle};
+
+/// Shows and changes the mesh.
+#[derive(Debug)]
+pub struct Peers {
+    driver: DriverHandle,
+    facts: Facts,
+}
+
+impl Peers {
+    /// Makes the service.
+    #[must_use]
+    pub const fn new(driver: DriverHandle, facts: Facts) -> Self {
+        Self { driver, facts }
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for Peers {
+    type WatchPeersStream = Pin<Box<dyn Stream<Item = Result<WatchPeersResponse, Status>> + Send>>;
+
+    async fn get_status(&self, _request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        let status = self.driver.ask(Command::Status).await?;
+        Ok(Response::new(status::message(status, &self.facts)))
+    }
+
+    async fn watch_peers(
+        &self,
+        _request: Request<WatchPeersRequest>,
+    ) -> Result<Response<Self::WatchPeersStream>, Status> {
+        let stream = WatchStream::new(self.driver.peers());
+        let messages =
+            stream.map(|peers| Ok(WatchPeersResponse { peers: peers.into_iter().map(status::peer).collect() }));
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn add_targets(&self, request: Request<AddTargetsRequest>) -> Result<Response<AddTargetsResponse>, Status> {
+        let AddTargetsRequest { targets, replace } = request.into_inner();
+        let targets = targets
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<Vec<Target>, _>>()
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.driver.ask(|reply| Command::AddTargets { targets, replace, reply }).await?;
+        Ok(Response::new(AddTargetsResponse {}))
+    }
+
+    async fn remove_targets(
+        &self,
+        request: Request<RemoveTargetsRequest>,
+    ) -> Result<Response<RemoveTargetsResponse>, Status> {
+        let texts = request.into_inner().targets;
+        let unknown = self.driver.ask(|reply| Command::RemoveTargets { texts, reply }).await?;
+        Ok(Response::new(RemoveTargetsResponse { unknown }))
+    }
+}

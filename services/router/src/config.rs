@@ -1,0 +1,217 @@
+//! What the operator decides: options and environment, parsed into final types.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use anyhow::{Context, bail};
+use clap::builder::FalseyValueParser;
+use ipnet::Ipv4Net;
+use secrecy::{ExposeSecret, SecretString};
+use weft_router_core::{handshake::Password, target::Target};
+use weft_service::CommonOptions;
+
+/// Port of control (TCP) and data (UDP) unless another is chosen.
+pub const DEFAULT_PORT: u16 = 6783;
+
+/// Options of the router.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "weft-router", version, about = "Joins hosts into a mesh and carries the containers' frames, sealed")]
+pub struct Options {
+    #[command(flatten)]
+    pub common: CommonOptions,
+
+    /// Port for control (TCP) and data (UDP). All hosts of a mesh should use the same.
+    #[arg(long, env = "WEFT_PORT", value_name = "PORT", default_value_t = DEFAULT_PORT,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+
+    /// Address to listen on; all addresses of both families by default.
+    #[arg(long, env = "WEFT_ROUTER_HOST", value_name = "ADDRESS")]
+    pub host: Option<IpAddr>,
+
+    /// Name of this peer, unique in the mesh; the first eight digits of its key by default.
+    #[arg(long, env = "WEFT_NAME", value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub name: String,
+
+    /// What people call this host; its host name by default.
+    #[arg(long, env = "WEFT_ROUTER_NICKNAME", value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub nickname: String,
+
+    /// Peers to connect with: host names or addresses, with or without port, separated by commas or spaces.
+    #[arg(long, env = "WEFT_PEERS", value_name = "PEERS", default_value = "", hide_default_value = true)]
+    pub peers: String,
+
+    /// File that holds the password of the mesh; an empty file means no password.
+    #[arg(long, env = "WEFT_PASSWORD_FILE", value_name = "PATH")]
+    pub password_file: Option<PathBuf>,
+
+    /// Password of the mesh. Other users of the host can read a process's arguments: prefer the file.
+    #[arg(long, env = "WEFT_PASSWORD", value_name = "PASSWORD", hide_env_values = true, conflicts_with = "password_file",
+          value_parser = |text: &str| Ok::<_, std::convert::Infallible>(SecretString::from(text)))]
+    pub password: Option<SecretString>,
+
+    /// Run without a password: traffic is sealed, but anyone who reaches the port may join.
+    #[arg(long, env = "WEFT_INSECURE_NO_PASSWORD", value_parser = FalseyValueParser::new())]
+    pub insecure_no_password: bool,
+
+    /// Range of all overlay addresses; the same on all hosts.
+    #[arg(long, env = "WEFT_IPALLOC_RANGE", value_name = "CIDR", default_value = "10.32.0.0/12")]
+    pub address_range: Ipv4Net,
+
+    /// Connect with the given peers only, not with those that gossip names.
+    #[arg(long, env = "WEFT_ROUTER_NO_DISCOVERY", value_parser = FalseyValueParser::new())]
+    pub no_discovery: bool,
+
+    /// Most connections at a time; 0 for no limit.
+    #[arg(long, env = "WEFT_ROUTER_CONNECTION_LIMIT", value_name = "COUNT", default_value_t = 200)]
+    pub connection_limit: usize,
+
+    /// MTU of containers' interfaces, in bytes; the same on all hosts.
+    #[arg(long, env = "WEFT_MTU", value_name = "BYTES", default_value_t = 1400,
+          value_parser = clap::value_parser!(u16).range(576..=8900))]
+    pub mtu: u16,
+
+    /// Folder of the identity and of what must survive a restart.
+    #[arg(long, env = "WEFT_ROUTER_STATE_FOLDER", value_name = "PATH", default_value = "/var/lib/weft/router")]
+    pub state_folder: PathBuf,
+
+    /// Where the host's /proc/sys can be written.
+    #[arg(long, env = "WEFT_ROUTER_PROC_SYS", value_name = "PATH", default_value = "/proc/sys")]
+    pub proc_sys: PathBuf,
+
+    /// Name of the bridge that containers are joined to.
+    #[arg(long, env = "WEFT_ROUTER_BRIDGE", value_name = "NAME", default_value = "weft")]
+    pub bridge: String,
+
+    /// Facilities of the kernel that the packet path must not use, separated by commas.
+    #[arg(long, env = "WEFT_ROUTER_MASK", value_name = "FACILITIES", default_value = "", hide_default_value = true)]
+    pub mask: String,
+}
+
+/// Options, read and checked.
+#[derive(Debug)]
+pub struct Config {
+    /// As given.
+    pub options: Options,
+    /// The password, if the mesh has one.
+    pub password: Option<Password>,
+    /// Peers to connect with.
+    pub peers: Vec<Target>,
+    /// What people call this host.
+    pub nickname: String,
+}
+
+impl Options {
+    /// Reads the password and checks what depends on each other.
+    ///
+    /// # Errors
+    /// One sentence that names the option and the remedy.
+    pub fn check(mut self) -> anyhow::Result<Config> {
+        let password = self.read_password()?;
+        if password.is_none() && !self.insecure_no_password {
+            bail!(
+                "no password: set WEFT_PASSWORD to the same secret on all hosts, or ask for a mesh that anyone may join \
+                 with --insecure-no-password (WEFT_INSECURE_NO_PASSWORD=1)"
+            );
+        }
+        if password.is_some() && self.insecure_no_password {
+            bail!("a password and --insecure-no-password contradict each other: leave one of them out");
+        }
+        if self.address_range.trunc() != self.address_range {
+            let range = self.address_range;
+            bail!("the range {range} has host bits: did you mean {}? (WEFT_IPALLOC_RANGE)", range.trunc());
+        }
+        if self.address_range.prefix_len() > 29 || self.address_range.addr() == Ipv4Addr::UNSPECIFIED {
+            bail!(
+                "the range {} is no use: give a private network with at least eight addresses (WEFT_IPALLOC_RANGE)",
+                self.address_range
+            );
+        }
+        let peers = self
+            .peers
+            .split([',', ' ', '\t', '\n'])
+            .filter(|text| !text.is_empty())
+            .map(str::parse)
+            .collect::<Result<Vec<Target>, _>>()
+            .context("the list of peers (WEFT_PEERS) is not valid")?;
+        let nickname = if self.nickname.is_empty() {
+            rustix::system::uname().nodename().to_string_lossy().into_owned()
+        } else {
+            std::mem::take(&mut self.nickname)
+        };
+        let name_is_plain = |name: &str| {
+            name.len() <= 255 && name.chars().all(|char| char.is_ascii_alphanumeric() || "_.:-".contains(char))
+        };
+        if !name_is_plain(&self.name) {
+            bail!("the name {:?} is not valid: use up to 255 of a-z A-Z 0-9 _ . : - (WEFT_NAME)", self.name);
+        }
+        Ok(Config { options: self, password, peers, nickname })
+    }
+
+    /// Returns the password; an empty one is none.
+    fn read_password(&self) -> anyhow::Result<Option<Password>> {
+        let text = match (&self.password_file, &self.password) {
+            (Some(path), _) => SecretString::from(
+                fs::read_to_string(path)
+                    .with_context(|| format!("failed to read the password from {}", path.display()))?,
+            ),
+            (None, Some(password)) => password.clone(),
+            (None, None) => return Ok(None),
+        };
+        // Editors end files with a new line that nobody means.
+        let bytes = text.expose_secret().trim_end_matches(['\r', '\n']).as_bytes();
+        Ok(if bytes.is_empty() { None } else { Some(Password::new(bytes)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn check(arguments: &[&str]) -> anyhow::Result<Config> {
+        Options::try_parse_from([&["weft-router"], arguments].concat())?.check()
+    }
+
+    #[test]
+    fn a_mesh_without_password_has_to_be_asked_for() {
+        let error = check(&[]).expect_err("no password").to_string();
+        assert!(error.contains("--insecure-no-password"), "{error}");
+        assert!(check(&["--insecure-no-password"]).expect("asked for").password.is_none());
+        assert!(check(&["--password", "x"]).expect("given").password.is_some());
+        assert!(check(&["--password", "x", "--insecure-no-password"]).is_err());
+    }
+
+    #[test]
+    fn the_password_file_is_read_without_its_last_line_break_and_named_when_missing() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        let path = file.path().to_str().expect("plain");
+        fs::write(file.path(), "\n").expect("written");
+        assert!(check(&["--password-file", path]).is_err(), "an empty password is none");
+        fs::write(file.path(), "secret\n").expect("written");
+        let config = check(&["--password-file", path]).expect("given");
+        assert!(!format!("{config:?}").contains("secret"));
+        let error = format!("{:#}", check(&["--password-file", "/nowhere/at/all"]).expect_err("missing"));
+        assert!(error.contains("/nowhere/at/all"), "{error}");
+    }
+
+    #[test]
+    fn peers_are_separated_by_commas_or_spaces() {
+        let config = check(&["--password", "x", "--peers", "a, b:1  [::1]:2,,c"]).expect("valid");
+        assert_eq!(config.peers.iter().map(Target::text).collect::<Vec<_>>(), ["a", "b:1", "[::1]:2", "c"]);
+        let error = format!("{:#}", check(&["--password", "x", "--peers", "a:99999"]).expect_err("no port"));
+        assert!(error.contains("WEFT_PEERS") && error.contains("a:99999"), "{error}");
+    }
+
+    #[test]
+    fn bad_ranges_name_the_remedy() {
+        let error = |range| check(&["--password", "x", "--address-range", range]).expect_err("refused").to_string();
+        assert!(error("10.32.0.1/12").contains("did you mean 10.32.0.0/12"));
+        assert!(error("10.32.0.0/31").contains("at least eight addresses"));
+        assert!(error("10.32.0.0/33").contains("10.32.0.0/33"));
+    }
+}

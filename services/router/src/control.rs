@@ -1,0 +1,173 @@
+//! Control connections: listening, dialling, handshakes, and messages to and from the driver.
+//!
+//! Tasks here move bytes and decide nothing: what to dial, what to say and what to close comes from the mesh by way of the
+//! driver, what happened goes there as [`ControlEvent`]s.
+
+mod connection;
+mod dial;
+mod listen;
+mod resolve;
+mod throttle;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+};
+use weft_router_core::{
+    handshake::{Password, StaticKey},
+    mesh::{ConnectionId, ControlMessage, DialId, Goodbye, Introduction, Problem, ProtocolError},
+    target::DialAddress,
+};
+use weft_types::PeerName;
+
+pub use listen::bind;
+
+/// Events that may wait for the driver; connections that produce more are read more slowly.
+const EVENTS: usize = 256;
+/// Messages that may wait for a connection's socket. The mesh bounds their bytes.
+const OUTGOING: usize = 8192;
+
+/// What happened on a connection, or on the way to one.
+#[derive(Debug)]
+pub enum ControlEvent {
+    /// A handshake needs to know what we say about ourselves.
+    Introduce {
+        /// Names the connection.
+        random: u64,
+        /// Address of the other side.
+        remote: SocketAddr,
+        /// For the answer.
+        reply: oneshot::Sender<Introduction>,
+    },
+    /// A connection passed its handshake.
+    Connected(Box<Connected>),
+    /// A dial did not lead to a connection.
+    DialFailed {
+        /// Which.
+        dial: DialId,
+        /// Why.
+        problem: Problem,
+    },
+    /// Somebody connected and did not pass the handshake.
+    Refused {
+        /// Who.
+        remote: IpAddr,
+        /// Why.
+        problem: Problem,
+    },
+    /// A message arrived.
+    Message {
+        /// On which connection.
+        connection: ConnectionId,
+        /// The message, or why it is none.
+        message: Result<ControlMessage, ProtocolError>,
+    },
+    /// Messages were written to the socket.
+    Transmitted {
+        /// Of which connection.
+        connection: ConnectionId,
+        /// How many.
+        count: usize,
+    },
+    /// A connection is gone.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+        /// Why, if something failed.
+        problem: Option<Problem>,
+    },
+}
+
+/// A connection that passed its handshake.
+#[derive(Debug)]
+pub struct Connected {
+    /// Its name.
+    pub connection: ConnectionId,
+    /// Who proved to be there.
+    pub peer: PeerName,
+    /// What it said about itself.
+    pub introduction: Introduction,
+    /// The random number that we sent.
+    pub local_random: u64,
+    /// Address of the other side.
+    pub remote: SocketAddr,
+    /// Which dial led here, if we dialled.
+    pub dial: Option<DialId>,
+    /// Takes what is to be written.
+    pub outgoing: Outgoing,
+}
+
+/// The sending side of a connection.
+#[derive(Debug)]
+pub struct Outgoing {
+    queue: mpsc::Sender<Item>,
+}
+
+#[derive(Debug)]
+enum Item {
+    Message(Box<ControlMessage>),
+    Close(Option<Goodbye>),
+}
+
+impl Outgoing {
+    /// Queues a message; `false` if the queue is full or the connection gone.
+    #[must_use]
+    pub fn send(&self, message: ControlMessage) -> bool {
+        self.queue.try_send(Item::Message(Box::new(message))).is_ok()
+    }
+
+    /// Has the goodbye written behind all that waits, and closes the connection.
+    pub fn close(self, goodbye: Option<Goodbye>) {
+        // If the queue is full, dropping the sender closes the connection behind what waits.
+        let _ = self.queue.try_send(Item::Close(goodbye));
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    key: StaticKey,
+    password: Option<Password>,
+    events: mpsc::Sender<ControlEvent>,
+    next_connection: AtomicU64,
+}
+
+impl Shared {
+    fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Starts connections.
+#[derive(Debug, Clone)]
+pub struct Control {
+    shared: Arc<Shared>,
+}
+
+impl Control {
+    /// Makes the state that connections share, and the queue of what they report.
+    #[must_use]
+    pub fn new(key: StaticKey, password: Option<Password>) -> (Self, mpsc::Receiver<ControlEvent>) {
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let shared = Shared { key, password, events, next_connection: AtomicU64::new(1) };
+        (Self { shared: Arc::new(shared) }, receiver)
+    }
+
+    /// Takes connections from `listener` until the process ends.
+    pub fn listen(&self, listener: TcpListener) {
+        tokio::spawn(listen::run(Arc::clone(&self.shared), listener));
+    }
+
+    /// Tries once to connect; the outcome is reported as an event.
+    pub fn dial(&self, dial: DialId, address: DialAddress) {
+        tokio::spawn(dial::run(Arc::clone(&self.shared), dial, address));
+    }
+}

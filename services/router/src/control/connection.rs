@@ -1,0 +1,238 @@
+//! One connection: its handshake, then messages both ways until it ends.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use weft_router_core::{
+    handshake::{self, Handshake, HandshakeConfig, HandshakeError, Opener, Sealer},
+    mesh::{ConnectionId, ControlMessage, DialId, Problem},
+    target::DialAddress,
+};
+
+use super::{Connected, ControlEvent, Item, OUTGOING, Outgoing, Shared};
+
+/// How long a handshake may take.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a write may wait for the other side.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes sealed into one write, beyond which no further message is added.
+const WRITE_BATCH: usize = 64 * 1024;
+/// Bytes read at once.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// For people.
+    pub(super) problem: Problem,
+    /// What the protocol said, if it was not the network.
+    pub(super) error: Option<HandshakeError>,
+}
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub(super) struct Established {
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    sealer: Sealer,
+    opener: Opener,
+    connected: Box<Connected>,
+    queue: mpsc::Receiver<Item>,
+}
+
+/// Runs the handshake of a new connection, with `dialled` if it is ours.
+pub(super) async fn shake_hands(
+    shared: &Arc<Shared>,
+    mut stream: TcpStream,
+    remote: SocketAddr,
+    dialled: Option<(DialId, &DialAddress)>,
+) -> Result<Established, Failure> {
+    let name = dialled.map_or_else(|| remote.ip().to_string(), |(_, address)| address.to_string());
+    let network = |error: &str| Failure {
+        problem: Problem {
+            reason: "handshake_failed",
+            message: format!("the connection with {name} broke during the handshake ({error}): it is tried again"),
+            is_final: false,
+        },
+        error: None,
+    };
+    stream.set_nodelay(true).map_err(|error| network(&error.to_string()))?;
+    let local_random = crate::entropy::number();
+    let (reply, introduction) = oneshot::channel();
+    let ask = ControlEvent::Introduce { random: local_random, remote, reply };
+    shared.events.send(ask).await.map_err(|_| network("weft is stopping"))?;
+    let introduction = introduction.await.map_err(|_| network("weft is stopping"))?;
+    let config = HandshakeConfig { key: shared.key.clone(), password: shared.password.clone(), introduction };
+    let handshake = match dialled {
+        Some(_) => Handshake::initiator(config, crate::entropy::secret()),
+        None => Handshake::responder(config, crate::entropy::secret()),
+    };
+    let outcome = timeout(HANDSHAKE_DEADLINE, exchange(handshake, &mut stream)).await;
+    let established = match outcome {
+        Err(_) => return Err(network("no answer within 10 s")),
+        Ok(Err(Trouble::Network(error))) => return Err(network(&error.to_string())),
+        Ok(Err(Trouble::Protocol(error))) => {
+            let problem = Problem {
+                reason: error.reason(),
+                message: error.sentence(&name),
+                is_final: match &error {
+                    HandshakeError::WrongPassword
+                    | HandshakeError::PasswordMissingThere
+                    | HandshakeError::PasswordMissingHere
+                    | HandshakeError::ProtocolVersion { .. } => true,
+                    HandshakeError::NotWeft | HandshakeError::Busy | HandshakeError::Damaged { .. } => false,
+                },
+            };
+            return Err(Failure { problem, error: Some(error) });
+        }
+        Ok(Ok(established)) => established,
+    };
+    let handshake::Established { peer, introduction, sealer, opener } = established;
+    let (sender, queue) = mpsc::channel(OUTGOING);
+    let connected = Box::new(Connected {
+        connection: shared.next_connection(),
+        peer,
+        introduction,
+        local_random,
+        remote,
+        dial: dialled.map(|(dial, _)| dial),
+        outgoing: Outgoing { queue: sender },
+    });
+    Ok(Established { shared: Arc::clone(shared), stream, sealer, opener, connected, queue })
+}
+
+enum Trouble {
+    Network(std::io::Error),
+    Protocol(HandshakeError),
+}
+
+impl From<std::io::Error> for Trouble {
+    fn from(error: std::io::Error) -> Self {
+        Self::Network(error)
+    }
+}
+
+async fn exchange(mut handshake: Handshake, stream: &mut TcpStream) -> Result<handshake::Established, Trouble> {
+    let mut buffer = [0; 4096];
+    loop {
+        while let Some(bytes) = handshake.poll_output() {
+            stream.write_all(&bytes).await?;
+        }
+        if let Some(established) = handshake.poll_established() {
+            return Ok(established);
+        }
+        let length = stream.read(&mut buffer).await?;
+        if length == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
+        if let Err(error) = handshake.handle_input(&buffer[..length]) {
+            while let Some(bytes) = handshake.poll_output() {
+                stream.write_all(&bytes).await?;
+            }
+            // Closing a socket with unread bytes would reset it, and the other side might miss the refusal.
+            stream.shutdown().await?;
+            return Err(Trouble::Protocol(error));
+        }
+    }
+}
+
+impl Established {
+    /// Reports the connection and moves messages until it ends.
+    pub(super) async fn run(self) {
+        let Self { shared, stream, sealer, opener, connected, queue } = self;
+        let connection = connected.connection;
+        if shared.events.send(ControlEvent::Connected(connected)).await.is_err() {
+            return;
+        }
+        let (reader, writer) = stream.into_split();
+        let ended = tokio::select! {
+            ended = read(&shared, connection, reader, opener) => ended,
+            ended = write(&shared, connection, writer, sealer, queue) => ended,
+        };
+        let problem = ended.err().map(|message| Problem { reason: "connection_lost", message, is_final: false });
+        // An error means that the process is ending.
+        let _ = shared.events.send(ControlEvent::Closed { connection, problem }).await;
+    }
+}
+
+async fn read(
+    shared: &Shared,
+    connection: ConnectionId,
+    mut reader: OwnedReadHalf,
+    mut opener: Opener,
+) -> Result<(), String> {
+    let mut buffer = vec![0; READ_BUFFER];
+    loop {
+        while let Some(message) = opener.poll_message().map_err(|error| error.to_string())? {
+            let event = ControlEvent::Message { connection, message: ControlMessage::decode(&message) };
+            if shared.events.send(event).await.is_err() {
+                return Ok(());
+            }
+        }
+        let length = reader.read(&mut buffer).await.map_err(|error| error.to_string())?;
+        if length == 0 {
+            return Ok(());
+        }
+        opener.handle_input(&buffer[..length]);
+    }
+}
+
+async fn write(
+    shared: &Shared,
+    connection: ConnectionId,
+    mut writer: OwnedWriteHalf,
+    mut sealer: Sealer,
+    mut queue: mpsc::Receiver<Item>,
+) -> Result<(), String> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut next = queue.recv().await;
+        let mut count = 0;
+        let mut closing = false;
+        bytes.clear();
+        loop {
+            let message = match next {
+                Some(Item::Message(message)) => {
+                    count += 1;
+                    *message
+                }
+                Some(Item::Close(Some(goodbye))) => {
+                    closing = true;
+                    ControlMessage::Goodbye(goodbye)
+                }
+                Some(Item::Close(None)) | None => {
+                    closing = true;
+                    break;
+                }
+            };
+            sealer.seal(&message.encode(), &mut bytes).map_err(|error| error.to_string())?;
+            if closing || bytes.len() >= WRITE_BATCH {
+                break;
+            }
+            match queue.try_recv() {
+                Ok(item) => next = Some(item),
+                Err(_) => break,
+            }
+        }
+        timeout(WRITE_DEADLINE, writer.write_all(&bytes))
+            .await
+            .map_err(|_| "the other side takes no data".to_owned())?
+            .map_err(|error| error.to_string())?;
+        if closing {
+            // The other side may be gone already; there is nothing more to say.
+            let _ = writer.shutdown().await;
+            return Ok(());
+        }
+        if shared.events.send(ControlEvent::Transmitted { connection, count }).await.is_err() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! One try to connect with a peer.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpStream, time::timeout};
+use weft_router_core::{
+    mesh::{DialId, Problem},
+    target::DialAddress,
+};
+
+use super::{ControlEvent, Shared, connection, resolve::resolve};
+
+/// How long one address gets to answer.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
+/// How long the resolver gets to answer.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(shared: Arc<Shared>, dial: DialId, address: DialAddress) {
+    match connect(&address).await {
+        Ok((stream, remote)) => match connection::shake_hands(&shared, stream, remote, Some((dial, &address))).await {
+            Ok(established) => established.run().await,
+            Err(failure) => report(&shared, dial, failure.problem).await,
+        },
+        Err(problem) => report(&shared, dial, problem).await,
+    }
+}
+
+async fn report(shared: &Shared, dial: DialId, problem: Problem) {
+    // An error means that the process is ending.
+    let _ = shared.events.send(ControlEvent::DialFailed { dial, problem }).await;
+}
+
+/// Connects with the first address that answers.
+async fn connect(address: &DialAddress) -> Result<(TcpStream, SocketAddr), Problem> {
+    let problem = |reason, message| Problem { reason, message, is_final: false };
+    let unknown = |error: &str| {
+        let message =
+            format!("the peer {address} cannot be resolved ({error}): check the name and the host's resolvers");
+        problem("name_not_resolved", message)
+    };
+    let addresses = timeout(RESOLVE_DEADLINE, resolve(address))
+        .await
+        .map_err(|_| unknown("no answer within 10 s"))?
+        .map_err(|error| unknown(&error))?;
+    let mut last = unknown("it has no address");
+    for remote in addresses {
+        let error = match timeout(CONNECT_DEADLINE, TcpStream::connect(remote)).await {
+            Ok(Ok(stream)) => return Ok((stream, SocketAddr::new(remote.ip().to_canonical(), remote.port()))),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer within 4 s".to_owned(),
+        };
+        let message = format!(
+            "the peer {address} cannot be reached at {remote} ({error}): check that weft runs there and that TCP and UDP \
+             port {} are open",
+            remote.port()
+        );
+        last = problem("unreachable", message);
+    }
+    Err(last)
+}

@@ -1,0 +1,106 @@
+//! Taking connections.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use weft_router_core::handshake::{Handshake, HandshakeError};
+
+use super::{
+    ControlEvent, Shared, connection,
+    throttle::{FAILURE_PAUSE, Throttle},
+};
+
+/// Handshakes that may go on at a time with those who connect; others are told to come again.
+const HANDSHAKES: usize = 64;
+
+/// Listens on `port` of `host`, or of all addresses of both families.
+///
+/// # Errors
+/// One sentence that names the port and what to do.
+pub fn bind(host: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
+    let open = |address: SocketAddr| -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(host.is_some())?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(256)?;
+        TcpListener::from_std(socket.into())
+    };
+    let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    let (address, listener) = match host {
+        Some(host) => (SocketAddr::new(host, port), open(SocketAddr::new(host, port))),
+        None => match open(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
+            // Without IPv6 there is no such family, or no such address.
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => (v4, open(v4)),
+            outcome => (v4, outcome),
+        },
+    };
+    match listener {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(anyhow::anyhow!("cannot listen on {address}: another process uses the port; stop it or set WEFT_PORT"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Err(anyhow::anyhow!(
+            "cannot listen on {address}: the host does not have that address; correct WEFT_ROUTER_HOST"
+        )),
+        listener => listener.with_context(|| format!("cannot listen on {address}")),
+    }
+}
+
+pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let throttle = Arc::new(Throttle::default());
+    loop {
+        let (stream, remote) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let place = Arc::clone(&places).try_acquire_owned().ok().filter(|_| throttle.permits(remote.ip()));
+        let Some(place) = place else {
+            refuse(&stream);
+            continue;
+        };
+        let (shared, throttle) = (Arc::clone(&shared), Arc::clone(&throttle));
+        tokio::spawn(async move {
+            match connection::shake_hands(&shared, stream, remote, None).await {
+                Ok(established) => {
+                    drop(place);
+                    throttle.forgive(remote.ip());
+                    established.run().await;
+                }
+                Err(failure) => {
+                    if failure.error == Some(HandshakeError::WrongPassword) {
+                        throttle.punish(remote.ip());
+                        // The place is kept meanwhile, so that many at once do not guess faster.
+                        tokio::time::sleep(FAILURE_PAUSE).await;
+                    }
+                    let event = ControlEvent::Refused { remote: remote.ip(), problem: failure.problem };
+                    // An error means that the process is ending.
+                    let _ = shared.events.send(event).await;
+                }
+            }
+        });
+    }
+}
+
+/// Tells an initiator to come again, if that goes without waiting, and closes.
+fn refuse(stream: &TcpStream) {
+    // A new socket has room for some bytes; whoever does not get them sees a closed connection.
+    let _ = stream.try_write(&Handshake::busy());
+}

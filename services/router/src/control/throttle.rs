@@ -1,0 +1,97 @@
+//! How fast one host may guess passwords.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// How long the connection of a wrong password takes up its place after it has been told so.
+pub(super) const FAILURE_PAUSE: Duration = Duration::from_millis(500);
+/// Wrong passwords that an address may send at once.
+const BURST: u32 = 5;
+/// How long it takes until an address may send one more.
+const REFILL: Duration = Duration::from_secs(10);
+/// Addresses remembered; of more, those whose last failure is the oldest are forgotten.
+const ADDRESSES: usize = 1024;
+
+/// Counts wrong passwords by address: a host for IPv4, a /64 for IPv6.
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    failures: Mutex<BTreeMap<IpAddr, Failures>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    count: u32,
+    last: Instant,
+}
+
+impl Failures {
+    /// Returns how many still count.
+    fn counting(self, now: Instant) -> u32 {
+        let forgiven = now.duration_since(self.last).as_secs() / REFILL.as_secs();
+        self.count.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+    }
+}
+
+impl Throttle {
+    /// Tells whether the address may try.
+    pub(super) fn permits(&self, address: IpAddr) -> bool {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(&source(address)).is_none_or(|failures| failures.counting(Instant::now()) < BURST)
+    }
+
+    /// Counts a wrong password.
+    pub(super) fn punish(&self, address: IpAddr) {
+        let now = Instant::now();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = failures.entry(source(address)).or_insert(Failures { count: 0, last: now });
+        *entry = Failures { count: entry.counting(now).saturating_add(1), last: now };
+        if failures.len() > ADDRESSES {
+            let oldest = failures.iter().min_by_key(|(_, failures)| failures.last).map(|(address, _)| *address);
+            failures.remove(&oldest.unwrap_or(address));
+        }
+    }
+
+    /// Forgets the failures of an address that knows the password after all.
+    pub(super) fn forgive(&self, address: IpAddr) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&source(address));
+    }
+}
+
+fn source(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn guessing_slows_down_and_knowing_is_forgiven() {
+        let throttle = Throttle::default();
+        let [one, neighbour, other] = ["fd00::1", "fd00::2", "fd00:0:0:1::1"].map(|text| text.parse().expect("valid"));
+        for _ in 0..BURST {
+            assert!(throttle.permits(one));
+            throttle.punish(one);
+        }
+        assert!(!throttle.permits(one) && !throttle.permits(neighbour) && throttle.permits(other));
+        tokio::time::advance(REFILL).await;
+        assert!(throttle.permits(neighbour));
+        throttle.punish(neighbour);
+        assert!(!throttle.permits(one));
+        throttle.forgive(one);
+        assert!(throttle.permits(one));
+        for index in 0..2000_u32 {
+            throttle.punish(std::net::Ipv4Addr::from(index).into());
+        }
+        assert!(throttle.failures.lock().expect("whole").len() <= ADDRESSES);
+    }
+}

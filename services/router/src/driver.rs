@@ -1,0 +1,572 @@
+//! The loop that joins the cores with their surroundings: whatever happens goes in here, whatever is decided goes out.
+//!
+//! One task owns the mesh, the key agreements and what is derived of them. Others reach it by [`Command`]s with a place for
+//! the answer, connections by events; it waits for nobody but the packet path's queue of commands.
+
+mod attachments;
+mod forwarding;
+mod paths;
+mod problems;
+mod subscriptions;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use ipnet::IpNet;
+use tokio::sync::{mpsc, oneshot, watch};
+use weft_proto::ipam::v1::RingInfo;
+use weft_router_core::{
+    gossip::Entry,
+    mesh::{ATTACHMENTS_CHANNEL, ConnectionId, Event, Introduced, Mesh, PeerView, PublishError, SendError},
+    session::agreement::Agreement,
+    target::Target,
+};
+use weft_service::Shutdown;
+use weft_types::{ContainerId, PeerName};
+
+pub use self::{
+    attachments::Attachment,
+    subscriptions::{Reachable, Update},
+    view::{DataView, Located, ProblemView, Status},
+};
+use self::{attachments::Attachments, paths::Paths, problems::Problems, subscriptions::Subscriptions};
+use crate::{
+    control::{Connected, Control, ControlEvent, Outgoing},
+    dataplane::{self, DataPlaneHandle},
+    identity::Identity,
+    kernel::Kernel,
+    store::Store,
+};
+
+/// Commands that may wait for the driver; who sends more waits.
+const COMMANDS: usize = 256;
+/// How often problems are looked for, to be logged and to have an age.
+const TICK: Duration = Duration::from_secs(1);
+/// How long goodbyes may take at the end.
+const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// File with the targets that were added at run time.
+pub const TARGETS_FILE: &str = "targets.json";
+/// File with the channels that this host publishes on.
+pub const CHANNELS_FILE: &str = "channels.json";
+/// File with this host's attachments.
+pub const ATTACHMENTS_FILE: &str = "attachments.json";
+
+/// Channel and key under which ipam publishes the ring, whose id peers compare when they meet.
+const RING: (&str, &[u8]) = ("ring", b"ring");
+
+/// What the driver is asked for.
+#[derive(Debug)]
+pub enum Command {
+    /// Returns everything there is to show.
+    Status(oneshot::Sender<Status>),
+    /// Adds targets.
+    AddTargets {
+        /// The targets.
+        targets: Vec<Target>,
+        /// Whether others are removed.
+        replace: bool,
+        /// Answered when done.
+        reply: oneshot::Sender<()>,
+    },
+    /// Removes targets.
+    RemoveTargets {
+        /// As they were given.
+        texts: Vec<String>,
+        /// Those that were none.
+        reply: oneshot::Sender<Vec<String>>,
+    },
+    /// Publishes entries of a service.
+    Publish {
+        /// The channel.
+        channel: String,
+        /// Whether these are all.
+        snapshot: bool,
+        /// What changes.
+        entries: Vec<Entry>,
+        /// Answered when done.
+        reply: oneshot::Sender<Result<(), PublishError>>,
+    },
+    /// Subscribes to a channel.
+    Subscribe {
+        /// The channel.
+        channel: String,
+        /// Gives updates, the snapshot first. It ends when it is not emptied fast enough.
+        reply: oneshot::Sender<mpsc::Receiver<Update>>,
+    },
+    /// Sends a message to the subscribers of a channel at a peer.
+    Send {
+        /// The channel.
+        channel: String,
+        /// The peer.
+        destination: PeerName,
+        /// Opaque here.
+        payload: Bytes,
+        /// Answered when the message has left.
+        reply: oneshot::Sender<Result<(), SendError>>,
+    },
+    /// Remembers an attachment, for a restart and for all peers.
+    Attach {
+        /// As the kernel has it now.
+        attachment: Attachment,
+        /// Answered when it is on disk and published.
+        reply: oneshot::Sender<anyhow::Result<()>>,
+    },
+    /// Forgets addresses of an attachment.
+    Detach {
+        /// Whose.
+        container: ContainerId,
+        /// Which; all if empty.
+        addresses: Vec<IpNet>,
+        /// Those that it had, when the rest is on disk and published.
+        reply: oneshot::Sender<anyhow::Result<Vec<IpNet>>>,
+    },
+    /// Lists the attachments of this host.
+    Attachments(oneshot::Sender<Vec<Attachment>>),
+    /// Lists the attachments of all peers.
+    Locations(oneshot::Sender<Vec<Located>>),
+}
+
+/// Reaches the driver.
+#[derive(Debug, Clone)]
+pub struct DriverHandle {
+    commands: mpsc::Sender<Command>,
+    peers: watch::Receiver<Vec<PeerView>>,
+}
+
+/// The driver has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the router is stopping")]
+pub struct Stopping;
+
+impl DriverHandle {
+    /// Sends a command and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Stopping`] if nobody answers any more.
+    pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// Watches all peers known.
+    #[must_use]
+    pub fn peers(&self) -> watch::Receiver<Vec<PeerView>> {
+        self.peers.clone()
+    }
+}
+
+/// What the driver starts with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Who is in the mesh.
+    pub mesh: Mesh,
+    /// Keys for data.
+    pub agreement: Agreement,
+    /// Key and generation of this peer.
+    pub identity: Identity,
+    /// Targets that the configuration names, and which are therefore not persisted.
+    pub configured_targets: Vec<String>,
+    /// Where state is kept.
+    pub store: Store,
+    /// Opens connections.
+    pub control: Control,
+    /// What happens on connections.
+    pub control_events: mpsc::Receiver<ControlEvent>,
+    /// The packet path.
+    pub data_plane: DataPlaneHandle,
+    /// What the packet path reports.
+    pub data_events: mpsc::Receiver<dataplane::Event>,
+    /// The owner of kernel network state.
+    pub kernel: Kernel,
+    /// This host's attachments.
+    pub attachments: Vec<Attachment>,
+}
+
+/// Starts the driver. It ends after `shutdown`, or when its task panics: then the service must end too.
+pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::JoinHandle<()>) {
+    let (commands, command_queue) = mpsc::channel(COMMANDS);
+    let (peer_sender, peers) = watch::channel(Vec::new());
+    let (subnets, wanted_subnets) = watch::channel(BTreeSet::new());
+    tokio::spawn(keep_subnets(parts.kernel.clone(), wanted_subnets));
+    let driver = Driver {
+        mesh: parts.mesh,
+        agreement: parts.agreement,
+        identity: parts.identity,
+        configured_targets: parts.configured_targets,
+        store: parts.store,
+        control: parts.control,
+        kernel: parts.kernel,
+        connections: BTreeMap::new(),
+        refused: BTreeMap::new(),
+        paths: Paths::new(parts.data_plane),
+        attachments: Attachments::new(parts.attachments),
+        subscriptions: Subscriptions::default(),
+        problems: Problems::default(),
+        peers: peer_sender,
+        subnets,
+    };
+    let task = tokio::spawn(driver.run(command_queue, parts.control_events, parts.data_events, shutdown));
+    (DriverHandle { commands, peers }, task)
+}
+
+/// Reads the clock, for all that the cores decide by time.
+fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[derive(Debug)]
+struct Driver {
+    mesh: Mesh,
+    agreement: Agreement,
+    identity: Identity,
+    configured_targets: Vec<String>,
+    store: Store,
+    control: Control,
+    kernel: Kernel,
+    connections: BTreeMap<ConnectionId, Outgoing>,
+    /// Who failed to connect with us lately.
+    refused: BTreeMap<IpAddr, problems::Refused>,
+    paths: Paths,
+    attachments: Attachments,
+    subscriptions: Subscriptions,
+    problems: Problems,
+    peers: watch::Sender<Vec<PeerView>>,
+    /// Subnets that containers of this host are in.
+    subnets: watch::Sender<BTreeSet<IpNet>>,
+}
+
+/// What follows from what has just happened, done once however often it was asked for.
+#[derive(Debug, Default)]
+struct Dirty {
+    forwarding: bool,
+    reachability: bool,
+    peers: bool,
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut control_events: mpsc::Receiver<ControlEvent>,
+        mut data_events: mpsc::Receiver<dataplane::Event>,
+        shutdown: Shutdown,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.publish_attachments(clock());
+        self.drain(clock(), Dirty { forwarding: true, reachability: true, peers: true }).await;
+        loop {
+            let timeout = [self.mesh.poll_timeout().map(|(at, _)| at), self.agreement.poll_timeout()];
+            let wake = timeout.into_iter().flatten().min().unwrap_or_else(|| clock() + TICK);
+            tokio::select! {
+                () = shutdown.requested() => break,
+                Some(event) = control_events.recv() => self.handle_control(event, clock()),
+                Some(event) = data_events.recv() => self.handle_data(event, clock()).await,
+                Some(command) = commands.recv() => self.handle_command(command, clock()),
+                _ = tick.tick() => self.look_for_problems(clock()),
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            let now = clock();
+            self.mesh.handle_timeout(now);
+            self.agreement.handle_timeout(now);
+            self.drain(now, Dirty::default()).await;
+        }
+        self.say_goodbye(control_events).await;
+    }
+
+    /// Tells all neighbours that we stop, and waits until they were told.
+    async fn say_goodbye(mut self, mut control_events: mpsc::Receiver<ControlEvent>) {
+        let now = clock();
+        let mut open = self.connections.len();
+        self.mesh.stop(now);
+        self.drain(now, Dirty::default()).await;
+        let told = async {
+            while open > 0 {
+                match control_events.recv().await {
+                    Some(ControlEvent::Closed { .. }) => open -= 1,
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        // Whoever was not told by then notices by itself.
+        let _ = tokio::time::timeout(GOODBYE_DEADLINE, told).await;
+    }
+
+    fn handle_control(&mut self, event: ControlEvent, now: Instant) {
+        match event {
+            ControlEvent::Introduce { random, remote, reply } => {
+                // Nobody waits any more if the connection broke meanwhile.
+                let _ = reply.send(self.mesh.introduction(random, remote));
+            }
+            ControlEvent::Connected(connected) => {
+                let Connected { connection, peer, introduction, local_random, remote, dial, outgoing } = *connected;
+                self.refused.remove(&remote.ip());
+                self.connections.insert(connection, outgoing);
+                let introduced = Introduced { peer, introduction, local_random, remote, dial };
+                self.mesh.handle_connected(connection, introduced, now);
+            }
+            ControlEvent::DialFailed { dial, problem } => {
+                tracing::debug!(reason = problem.reason, message = problem.message, "a dial failed");
+                self.mesh.handle_dial_failed(dial, problem, now);
+            }
+            ControlEvent::Refused { remote, problem } => self.note_refused(remote, problem, now),
+            ControlEvent::Message { connection, message } => {
+                let outcome = match message {
+                    Ok(message) => self.mesh.handle_message(connection, message, now),
+                    Err(error) => {
+                        self.mesh.handle_protocol_error(connection, &error, now);
+                        Err(error)
+                    }
+                };
+                if let Err(error) = outcome {
+                    tracing::debug!(%error, "a peer breaks the protocol");
+                }
+            }
+            ControlEvent::Transmitted { connection, count } => {
+                for _ in 0..count {
+                    self.mesh.handle_transmitted(connection, now);
+                }
+            }
+            ControlEvent::Closed { connection, problem } => {
+                self.connections.remove(&connection);
+                self.mesh.handle_disconnected(connection, problem, now);
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: Command, now: Instant) {
+        // Whoever asked may have gone meanwhile: what is done stays done.
+        match command {
+            Command::Status(reply) => {
+                let _ = reply.send(self.status(now));
+            }
+            Command::AddTargets { targets, replace, reply } => {
+                self.mesh.add_targets(targets, replace, now);
+                let _ = reply.send(());
+            }
+            Command::RemoveTargets { texts, reply } => {
+                let _ = reply.send(self.mesh.remove_targets(&texts, now));
+            }
+            Command::Publish { channel, snapshot, entries, reply } => {
+                let ring = (channel == RING.0).then(|| ring_id(&entries)).flatten();
+                let outcome = self.mesh.publish(&channel, snapshot, entries, now);
+                if let (Ok(()), Some(ring)) = (&outcome, ring) {
+                    self.mesh.set_ring_id(Some(ring));
+                }
+                let _ = reply.send(outcome);
+            }
+            Command::Subscribe { channel, reply } => {
+                let entries = self.mesh.channel(&channel);
+                let reachable = Reachable::of(&self.mesh);
+                let local = self.mesh.local().peer;
+                let _ = reply.send(self.subscriptions.add(channel, local, entries, reachable));
+            }
+            Command::Send { channel, destination, payload, reply } => {
+                let _ = reply.send(self.mesh.send(&channel, destination, payload, now));
+            }
+            Command::Attach { attachment, reply } => {
+                let outcome = self.attachments.insert(attachment, &self.store);
+                self.publish_attachments(now);
+                let _ = reply.send(outcome);
+            }
+            Command::Detach { container, addresses, reply } => {
+                let outcome = self.attachments.remove(&container, &addresses, &self.store);
+                self.publish_attachments(now);
+                let _ = reply.send(outcome);
+            }
+            Command::Attachments(reply) => {
+                let _ = reply.send(self.attachments.list());
+            }
+            Command::Locations(reply) => {
+                let _ = reply.send(self.locations());
+            }
+        }
+    }
+
+    async fn handle_data(&mut self, event: dataplane::Event, now: Instant) {
+        match event {
+            dataplane::Event::PathUp { peer, endpoint, round_trip } => {
+                self.paths.set_path(peer, Some((endpoint, round_trip)));
+                self.mesh.handle_path(peer, Some((endpoint, Some(round_trip))), now);
+            }
+            dataplane::Event::PathDown { peer, .. } => {
+                self.paths.set_path(peer, None);
+                self.mesh.handle_path(peer, None, now);
+                if self.mesh.is_reachable(peer) {
+                    // The peer may have lost the session.
+                    self.agreement.rekey(peer, now);
+                } else {
+                    self.paths.remove(peer).await;
+                }
+            }
+            dataplane::Event::RekeyWanted { peer } => self.agreement.rekey(peer, now),
+            dataplane::Event::SessionExpired { local_index } => self.agreement.release(local_index),
+        }
+    }
+
+    /// Carries out all that the cores have decided.
+    async fn drain(&mut self, now: Instant, mut dirty: Dirty) {
+        loop {
+            let mut quiet = true;
+            while let Some(event) = self.mesh.poll_event() {
+                quiet = false;
+                self.handle_mesh_event(event, &mut dirty, now).await;
+            }
+            while let Some(transmit) = self.mesh.poll_transmit() {
+                quiet = false;
+                let connection = transmit.connection;
+                let sent = self.connections.get(&connection).is_none_or(|outgoing| outgoing.send(transmit.message));
+                if !sent && self.connections.remove(&connection).is_some() {
+                    self.mesh.handle_disconnected(connection, None, now);
+                }
+            }
+            while let Some((peer, message)) = self.agreement.poll_transmit() {
+                quiet = false;
+                if let Err(error) = self.mesh.send_session_message(peer, message, now) {
+                    tracing::debug!(%peer, %error, "a message of the key agreement was not sent");
+                }
+            }
+            while let Some(agreed) = self.agreement.poll_agreed() {
+                quiet = false;
+                self.paths.install(agreed).await;
+            }
+            if std::mem::take(&mut dirty.reachability) {
+                quiet = false;
+                self.handle_reachability(now).await;
+                dirty.forwarding = true;
+            }
+            if quiet {
+                break;
+            }
+        }
+        if dirty.forwarding {
+            self.update_forwarding().await;
+        }
+        if dirty.peers {
+            let peers = self.mesh.peers();
+            self.peers.send_if_modified(|known| {
+                let changed = *known != peers;
+                *known = peers;
+                changed
+            });
+        }
+    }
+
+    async fn handle_mesh_event(&mut self, event: Event, dirty: &mut Dirty, now: Instant) {
+        match event {
+            Event::Dial { dial, address, .. } => self.control.dial(dial, address),
+            Event::Close { connection, goodbye, problem } => {
+                if let Some(problem) = problem {
+                    tracing::debug!(reason = problem.reason, message = problem.message, "closing a connection");
+                }
+                if let Some(outgoing) = self.connections.remove(&connection) {
+                    outgoing.close(goodbye);
+                }
+            }
+            Event::PeerConnected { peer, remote, data_endpoint } => {
+                let identity = self.mesh.identity(peer);
+                tracing::info!(%peer, name = identity.name, nickname = identity.nickname, %remote, "connected");
+                self.paths.set_connected(peer, Some(data_endpoint)).await;
+                self.agreement.add_peer(peer, now);
+            }
+            Event::PeerDisconnected { peer } => {
+                let identity = self.mesh.identity(peer);
+                tracing::info!(%peer, name = identity.name, nickname = identity.nickname, "disconnected");
+                self.paths.set_connected(peer, None).await;
+            }
+            Event::ReachabilityChanged => {
+                dirty.reachability = true;
+                dirty.peers = true;
+            }
+            Event::ChannelChanged { channel, origin, entries } => {
+                dirty.peers = true;
+                dirty.forwarding |= channel == ATTACHMENTS_CHANNEL;
+                self.subscriptions.update(&channel, origin, entries);
+            }
+            Event::IncomingMessage { channel, source, payload } => {
+                self.subscriptions.message(&channel, source, payload);
+            }
+            Event::IncomingSession { source, message } => {
+                if let Err(error) = self.agreement.handle_message(source, &message, now) {
+                    tracing::debug!(peer = %source, %error, "a message of the key agreement was dropped");
+                }
+            }
+            Event::TargetsChanged => {
+                let mut texts = self.mesh.target_texts();
+                texts.retain(|text| !self.configured_targets.contains(text));
+                self.persist(TARGETS_FILE, &texts);
+            }
+            Event::KnownChannelsChanged { channels } => self.persist(CHANNELS_FILE, &channels),
+            Event::GenerationRaised { generation } => {
+                self.identity.generation = self.identity.generation.max(generation);
+                if let Err(error) = self.identity.save(&self.store) {
+                    tracing::error!(error = %format_args!("{error:#}"), "failed to keep the generation");
+                }
+            }
+        }
+    }
+
+    fn persist(&self, file: &str, content: &impl serde::Serialize) {
+        if let Err(error) = self.store.save(file, content) {
+            tracing::error!(error = %format_args!("{error:#}"), "failed to keep state");
+        }
+    }
+
+    /// Starts and ends key agreements as peers come and go.
+    async fn handle_reachability(&mut self, now: Instant) {
+        let peers = self.mesh.peers();
+        let endpoints = self.paths.update_peers(&peers).await;
+        self.agreement.set_endpoints(endpoints);
+        for peer in self.paths.take_appeared(&self.mesh) {
+            self.agreement.add_peer(peer, now);
+        }
+        for peer in self.paths.take_vanished(&self.mesh) {
+            self.agreement.remove_peer(peer);
+            if !self.paths.is_up(peer) {
+                self.paths.remove(peer).await;
+            }
+        }
+        self.subscriptions.reachability(&Reachable::of(&self.mesh));
+    }
+
+    async fn update_forwarding(&mut self) {
+        let local = self.mesh.local().peer;
+        let origins = self.mesh.channel(ATTACHMENTS_CHANNEL);
+        let reached = |peer| self.mesh.is_reachable(peer) || self.paths.is_up(peer);
+        let table = forwarding::table(local, &origins, reached);
+        self.paths.set_forwarding(Arc::new(table)).await;
+    }
+
+    fn publish_attachments(&mut self, now: Instant) {
+        if let Err(error) = self.mesh.publish_attachments(self.attachments.entries(), now) {
+            tracing::error!(%error, "failed to publish the attachments");
+        }
+        self.subnets.send_replace(self.attachments.subnets());
+    }
+}
+
+/// Has the name server's answers routed as subnets come and go.
+async fn keep_subnets(kernel: Kernel, mut subnets: watch::Receiver<BTreeSet<IpNet>>) {
+    while subnets.changed().await.is_ok() {
+        let current = subnets.borrow_and_update().clone();
+        if let Err(error) = kernel.set_subnets(current).await {
+            tracing::warn!(error = %format_args!("{error:#}"), "failed to route the name server's answers");
+        }
+    }
+}
+
+/// Returns the id of the ring, if these entries name one.
+fn ring_id(entries: &[Entry]) -> Option<[u8; 16]> {
+    let value = entries.iter().find(|entry| entry.key == RING.1)?.value.clone()?;
+    let ring: RingInfo = prost::Message::decode(value).ok()?;
+    ring.ring_id.try_into().ok()
+}

@@ -1,0 +1,112 @@
+//! What the driver shows of the router.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use weft_router_core::{
+    mesh::{ATTACHMENTS_CHANNEL, ConnectionView, PeerIdentity, PeerView, TargetView},
+    session::Cipher,
+};
+use weft_types::PeerName;
+
+use super::{Attachment, Driver, forwarding};
+use crate::dataplane::Statistics;
+
+/// Everything there is to show.
+#[derive(Debug)]
+pub struct Status {
+    /// The local peer.
+    pub local: PeerIdentity,
+    /// All targets, and since when each has its problem.
+    pub targets: Vec<(TargetView, Option<ProblemView>)>,
+    /// All connections.
+    pub connections: Vec<ConnectionView>,
+    /// All peers known.
+    pub peers: Vec<PeerView>,
+    /// The way of data to each peer.
+    pub data: BTreeMap<PeerName, DataView>,
+    /// Counters of the packet path.
+    pub statistics: Statistics,
+    /// What does not work.
+    pub problems: Vec<ProblemView>,
+}
+
+/// Something that does not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProblemView {
+    /// Stable word.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// For how long.
+    pub age: Duration,
+}
+
+/// The way of data to a peer.
+#[derive(Debug, Clone)]
+pub struct DataView {
+    /// Where datagrams pass both ways, and the round trip.
+    pub up: Option<(SocketAddr, Duration)>,
+    /// Cipher of the newest session.
+    pub cipher: Option<Cipher>,
+    /// Sessions agreed on.
+    pub sessions: u64,
+}
+
+/// An attachment and where it is.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// The peer.
+    pub peer: PeerIdentity,
+    /// Whether the peer takes part.
+    pub reachable: bool,
+    /// The attachment; its host interface is not known.
+    pub attachment: Attachment,
+}
+
+impl Driver {
+    pub(super) fn status(&mut self, now: Instant) -> Status {
+        self.look_for_problems(now);
+        let targets = self.mesh.targets(now).into_iter().map(|target| {
+            let problem = target.problem.as_ref();
+            let problem = problem.map(|problem| self.problems.view(problem.reason, &problem.message, now));
+            (target, problem)
+        });
+        let peers = self.mesh.peers();
+        let data = peers.iter().filter_map(|view| {
+            let path = self.paths.get(view.identity.peer)?;
+            Some((view.identity.peer, DataView { up: path.up, cipher: path.cipher, sessions: path.sessions }))
+        });
+        Status {
+            local: self.mesh.local(),
+            targets: targets.collect(),
+            connections: self.mesh.connections(now),
+            data: data.collect(),
+            peers,
+            statistics: self.paths.statistics(),
+            problems: self.general_problems(now),
+        }
+    }
+
+    pub(super) fn locations(&self) -> Vec<Located> {
+        let mut located = Vec::new();
+        for origin in self.mesh.channel(ATTACHMENTS_CHANNEL) {
+            let peer = self.mesh.identity(origin.origin);
+            let reachable = self.mesh.is_reachable(origin.origin);
+            located.extend(forwarding::attachments(&origin).map(|published| Located {
+                peer: peer.clone(),
+                reachable,
+                attachment: Attachment {
+                    container: published.container,
+                    mac: published.mac,
+                    addresses: published.addresses,
+                    host_interface: String::new(),
+                },
+            }));
+        }
+        located
+    }
+}

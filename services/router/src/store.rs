@@ -1,0 +1,111 @@
+//! Files that survive a restart: written whole, or not at all.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Version of the JSON files' form.
+const VERSION: u32 = 1;
+
+/// The folder of state.
+#[derive(Debug, Clone)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Versioned<T> {
+    version: u32,
+    content: T,
+}
+
+impl Store {
+    /// Opens the folder, making it if need be.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("failed to make the folder {}", folder.display()))?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Returns where the file `name` is.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Returns what the JSON file `name` holds, or the default where there is none.
+    ///
+    /// # Errors
+    /// If it is there and cannot be read, is damaged, or was written by a later version. It is left as it is.
+    pub fn load<T: DeserializeOwned + Default>(&self, name: &str) -> anyhow::Result<T> {
+        let path = self.path(name);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
+            Err(error) => return Err(error).with_context(|| format!("failed to read {}", path.display())),
+        };
+        let damaged =
+            || format!("the file {} is damaged: restore it, or remove it to start without it", path.display());
+        let value: serde_json::Value = serde_json::from_str(&text).with_context(damaged)?;
+        if value.get("version").and_then(serde_json::Value::as_u64).is_some_and(|version| version > VERSION.into()) {
+            bail!("the file {} was written by a later version of weft: use that version", path.display());
+        }
+        let versioned: Versioned<T> = serde_json::from_value(value).with_context(damaged)?;
+        Ok(versioned.content)
+    }
+
+    /// Writes the JSON file `name`.
+    ///
+    /// # Errors
+    /// If it cannot be written; what it held before is still there.
+    pub fn save<T: Serialize>(&self, name: &str, content: &T) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(&Versioned { version: VERSION, content })
+            .with_context(|| format!("failed to encode {name}"))?;
+        self.replace(name, text.as_bytes())
+    }
+
+    /// Writes the file `name`, mode 0600, so that after a crash it holds either what it held or what it should.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn replace(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
+        let path = self.path(name);
+        let temporary = self.path(&format!(".{name}.new"));
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        write().with_context(|| format!("failed to write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_back_and_bad_ones_are_named_and_kept() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let store = Store::open(&folder.path().join("a/b")).expect("the folder can be made");
+        assert_eq!(store.load::<Vec<String>>("x.json").expect("missing is empty"), Vec::<String>::new());
+        store.save("x.json", &["one", "two"]).expect("written");
+        assert_eq!(store.load::<Vec<String>>("x.json").expect("read"), ["one", "two"]);
+        for (content, says) in [("{", "damaged"), ("{\"version\":2,\"content\":7}", "later version")] {
+            store.replace("x.json", content.as_bytes()).expect("written");
+            let error = format!("{:#}", store.load::<Vec<String>>("x.json").expect_err("refused"));
+            assert!(error.contains(says), "{error}");
+            assert_eq!(fs::read_to_string(store.path("x.json")).expect("still there"), content);
+        }
+    }
+}
