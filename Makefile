@@ -1,11 +1,67 @@
-# Every developer task. `make help` lists them.
+# Every developer task. `make help` lists them. Each installs what it needs and does not find (Debian 12, root).
 SHELL := /bin/bash
-
 .DEFAULT_GOAL := help
+
+SET_UP := integration/set-up
+# Static binaries: see .cargo/config.toml.
+BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu
+# What images and lab consist of.
+PARTS := $(addprefix --package ,weft-router weft-ipam weft-dns weft-docker-proxy weft-wait weft weft-images weft-lab)
+LAB := $(BUILT)/release/weft-lab
 
 .PHONY: help
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build all programs, for developing
+	@$(SET_UP) build
+	cargo build --workspace --bins
+
+.PHONY: release
+release: ## Build all programs, for running
+	@$(SET_UP) build
+	cargo build --release $(PARTS)
+
+.PHONY: images
+images: release ## Write weft's images to weft-images.tar, for `docker load`
+	$(BUILT)/release/weft-images --binaries $(BUILT)/release --output weft-images.tar
+
+.PHONY: demo
+demo: ## Show weft at work on three Docker hosts made on this machine
+	@$(SET_UP) lab
+	@$(MAKE) --no-print-directory release
+	@$(LAB) demo
+
+.PHONY: demo-down
+demo-down: ## Take the demo's hosts down
+	@if [ -x $(LAB) ]; then $(LAB) down; else echo "nothing was built, so no demo is up"; fi
+
+.PHONY: test
+test: ## Check and test everything; CI runs this
+	@$(SET_UP) lint test lab
+	$(MAKE) lint deny test-fast lab
+
+.PHONY: test-fast
+test-fast: ## Test what needs no hosts
+	@$(SET_UP) test
+	cargo nextest run --workspace
+
+.PHONY: lab
+lab: build ## Test on lab hosts with real engines
+	@$(SET_UP) test lab
+	cargo nextest run --workspace --profile lab
+
+.PHONY: sim
+sim: ## Test many seeds of the simulation
+	@$(SET_UP) test
+	cargo nextest run --package weft-sim
+
+.PHONY: bench-quick
+bench-quick: ## Compare the overlay with plain VXLAN and a userspace WireGuard, in one run
+	@$(SET_UP) bench
+	cargo build --release $(PARTS) --package weft-bench
+	@$(BUILT)/release/weft-bench
 
 .PHONY: proto
 proto: ## Generate the code of the contracts anew
@@ -19,3 +75,14 @@ fmt: ## Format all code
 lint: ## Check formatting and lints, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+.PHONY: deny
+deny: ## Check licences, bans and sources of all dependencies
+	@$(SET_UP) lint
+	cargo deny check licenses bans sources
+
+.PHONY: clean
+clean: ## Remove what was built, and what is left of labs
+	@if [ -x $(LAB) ]; then $(LAB) down && $(LAB) clean; fi
+	cargo clean
+	rm -f weft-images.tar

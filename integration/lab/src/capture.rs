@@ -30,8 +30,11 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts recording all frames of all links, whole.
-    pub(crate) async fn start(underlay: &Underlay, path: &Path) -> anyhow::Result<Self> {
+    /// Starts recording all frames of all links, whole, to a file at `path`.
+    ///
+    /// # Errors
+    /// If tcpdump does not start.
+    pub async fn start(underlay: &Underlay, path: &Path) -> anyhow::Result<Self> {
         // In a host's namespaces `/run` is another; the open file is the same everywhere.
         let file = std::fs::File::create(path).with_context(|| format!("failed to make {}", path.display()))?;
         let mut process = underlay

@@ -1,6 +1,7 @@
 //! What users of the command ask for.
 #![expect(clippy::print_stdout, reason = "the command prints for its user")]
 
+mod demo;
 mod hold;
 
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         lab: LabName,
     },
+    /// Show weft at work on three hosts, and leave them up.
+    Demo,
     /// Hold a lab in this process until it is told to end. `up` calls this.
     #[command(hide = true)]
     Hold {
@@ -150,6 +153,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
             let hosts = hosts(&LabState::read(&lab.name)?);
             futures::future::try_join_all(hosts.iter().map(weft_lab::Weft::load)).await?;
         }
+        Command::Demo => demo::demo().await?,
         Command::Hold { lab, hosts, mtu } => hold::hold(&lab.name, hosts, mtu).await?,
     }
     Ok(ExitCode::SUCCESS)
