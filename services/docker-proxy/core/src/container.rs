@@ -1,10 +1,13 @@
 //! A container as the engine reports it.
 
+use serde_json::Value;
 use weft_types::ContainerId;
 
 use crate::{
     eligibility::Network,
+    health,
     json::{self, MalformedBody, Object},
+    shim::Marks,
 };
 
 /// What weft needs to know of a container, from the engine's reply to `GET /containers/{id}/json`, not restored.
@@ -52,20 +55,33 @@ impl Container {
     /// [`InvalidContainer`] if it is not an object with an id; all else may be missing.
     pub fn parse(reply: &[u8]) -> Result<Self, InvalidContainer> {
         let reply = json::parse_object(reply)?;
-        let id = json::text(&reply, "Id").and_then(|id| id.parse().ok()).ok_or(InvalidContainer::Id)?;
+        let id: ContainerId = json::text(&reply, "Id").and_then(|id| id.parse().ok()).ok_or(InvalidContainer::Id)?;
+        let empty = Object::new();
+        let object = |key| json::object(&reply, key).unwrap_or(&empty);
+        let owned = |object, key| json::text(object, key).unwrap_or_default().to_owned();
+        let (state, config, host_config) = (object("State"), object("Config"), object("HostConfig"));
+        let running = json::field(state, "Running").and_then(Value::as_bool).unwrap_or_default();
+        let pid = json::field(state, "Pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
+        let health = json::object(state, "Health").and_then(|health| json::text(health, "Status"));
         Ok(Self {
             id,
-            name: String::new(),
-            pid: None,
-            unhealthy: false,
-            waits: false,
-            network: Network::of(json::object(&reply, "HostConfig")),
-            hosts_path: String::new(),
-            hostname: String::new(),
-            domainname: String::new(),
-            extra_hosts: Vec::new(),
-            config: json::object(&reply, "Config").cloned().unwrap_or_default(),
-            aliases: Vec::new(),
+            name: json::text(&reply, "Name").unwrap_or_default().trim_start_matches('/').to_owned(),
+            pid: pid.filter(|pid| running && *pid > 0),
+            unhealthy: health.is_some_and(health::is_unhealthy),
+            waits: Marks::of_config(config).is_some(),
+            network: Network::of(Some(host_config)),
+            hosts_path: owned(&reply, "HostsPath"),
+            hostname: owned(config, "Hostname"),
+            domainname: owned(config, "Domainname"),
+            extra_hosts: json::texts(json::field(host_config, "ExtraHosts")),
+            aliases: aliases(object("NetworkSettings")),
+            config: config.clone(),
         })
     }
+}
+
+/// Collects the aliases that a container has in its networks.
+fn aliases(network_settings: &Object) -> Vec<String> {
+    let networks = json::object(network_settings, "Networks").into_iter().flat_map(Object::values);
+    networks.filter_map(Value::as_object).flat_map(|network| json::texts(json::field(network, "Aliases"))).collect()
 }

@@ -2,7 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use crate::{CreateRequest, ImageConfig};
+use serde_json::{Value, json};
+
+use crate::{
+    CreateRequest, ImageConfig,
+    json::{self, Object},
+    shim::{self, Before, Marks},
+};
 
 /// What the proxy puts into each container that it attaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +24,7 @@ pub struct Options {
 pub struct Dns {
     /// Where weft's dns answers.
     pub address: Ipv4Addr,
-    /// The zone of containers' names, without a dot at its end.
+    /// The zone of containers' names.
     pub domain: String,
 }
 
@@ -35,9 +41,134 @@ pub enum NotRewritten {
 
 /// Returns the body to send to the engine instead of the client's.
 ///
+/// Everything that is not rewritten stays as the client wrote it: unknown fields, their order, and every digit of numbers.
+/// A request that carries the waiting program already (a copy of another container's settings) gets it once.
+///
 /// # Errors
 /// [`NotRewritten`] if the client's own body is to be sent, because the engine will refuse it.
 pub fn rewrite(request: &CreateRequest, image: &ImageConfig, options: &Options) -> Result<Vec<u8>, NotRewritten> {
-    let _ = (request, image, options);
-    Err(NotRewritten::NothingToRun)
+    let mut body = request.body().clone();
+    let mut host_config = match json::field_mut(&mut body, "HostConfig").map(Value::take) {
+        None | Some(Value::Null) => Object::new(),
+        Some(Value::Object(host_config)) => host_config,
+        Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+            return Err(NotRewritten::Field("HostConfig"));
+        }
+    };
+    if let Some(marks) = shim::unwrap_config(&mut body) {
+        shim::unwrap_host_config(&mut host_config, marks);
+    }
+    let entrypoint = fill_command(&mut body, image)?;
+    let (dns, dns_search) = match &options.dns {
+        Some(dns) => set_resolver(&mut host_config, dns)?,
+        None => (Before::Untouched, Before::Untouched),
+    };
+    let marks = Marks { entrypoint: before(entrypoint.as_deref()), dns, dns_search };
+    let path = marks.path();
+    add_mount(&mut host_config, &options.shim_host_path, &path)?;
+    let words: Vec<String> = std::iter::once(path).chain(entrypoint.unwrap_or_default()).collect();
+    json::set(&mut body, "Entrypoint", words.into());
+    json::set(&mut body, "HostConfig", Value::Object(host_config));
+    Ok(json::to_bytes(&Value::Object(body)))
+}
+
+fn before(entrypoint: Option<&[String]>) -> Before {
+    match entrypoint {
+        None => Before::Null,
+        Some([]) => Before::Empty,
+        Some(_) => Before::Some,
+    }
+}
+
+/// Writes the command that the engine would take from the image into the request, because an entrypoint in the request
+/// makes it take none, and returns the entrypoint that the container would have had.
+///
+/// The engine's rule: the image's command counts only while neither entrypoint nor command are given; the image's
+/// entrypoint while none is given, not even an empty one; an entrypoint of one empty word means none, and is looked at last.
+fn fill_command(body: &mut Object, image: &ImageConfig) -> Result<Option<Vec<String>>, NotRewritten> {
+    let mut entrypoint = words(json::field(body, "Entrypoint"), "Entrypoint")?;
+    let mut command = words(json::field(body, "Cmd"), "Cmd")?;
+    if is_empty(&entrypoint) {
+        if is_empty(&command) {
+            command = words(json::field(image.config(), "Cmd"), "Cmd")?;
+            json::set(body, "Cmd", command.clone().map_or(Value::Null, Value::from));
+            let escaped = json::field(image.config(), "ArgsEscaped") == Some(&Value::Bool(true));
+            if escaped || json::field(body, "ArgsEscaped").is_some() {
+                json::set(body, "ArgsEscaped", Value::Bool(escaped));
+            }
+        }
+        if entrypoint.is_none() {
+            entrypoint = image_entrypoint(image)?;
+        }
+    }
+    if entrypoint.as_deref().is_some_and(|words| words.len() == 1 && words[0].is_empty()) {
+        entrypoint = None;
+    }
+    if is_empty(&entrypoint) && is_empty(&command) {
+        return Err(NotRewritten::NothingToRun);
+    }
+    Ok(entrypoint)
+}
+
+/// Returns an image's entrypoint, without the waiting program if the image was committed behind the proxy's back.
+fn image_entrypoint(image: &ImageConfig) -> Result<Option<Vec<String>>, NotRewritten> {
+    let mut config = image.config().clone();
+    shim::unwrap_config(&mut config);
+    words(json::field(&config, "Entrypoint"), "Entrypoint")
+}
+
+fn is_empty(words: &Option<Vec<String>>) -> bool {
+    words.as_ref().is_none_or(Vec::is_empty)
+}
+
+/// Reads a command as the engine does: a list, or one word of old clients, or null.
+fn words(value: Option<&Value>, name: &'static str) -> Result<Option<Vec<String>>, NotRewritten> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(word)) => Ok(Some(vec![word.clone()])),
+        Some(Value::Array(items)) => {
+            let word =
+                |item: &Value| if item.is_null() { Some(String::new()) } else { item.as_str().map(str::to_owned) };
+            items.iter().map(word).collect::<Option<_>>().map(Some).ok_or(NotRewritten::Field(name))
+        }
+        Some(Value::Bool(_) | Value::Number(_) | Value::Object(_)) => Err(NotRewritten::Field(name)),
+    }
+}
+
+/// Puts weft's resolver before the user's, and the zone where the user gave no domains to search.
+fn set_resolver(host_config: &mut Object, dns: &Dns) -> Result<(Before, Before), NotRewritten> {
+    let address = Value::String(dns.address.to_string());
+    let mut servers = list(host_config, "Dns")?;
+    let servers_before = if servers.contains(&address) {
+        Before::Untouched
+    } else {
+        let before = Before::of(json::field(host_config, "Dns"));
+        servers.insert(0, address);
+        json::set(host_config, "Dns", Value::Array(servers));
+        before
+    };
+    let search_before = if list(host_config, "DnsSearch")?.is_empty() {
+        let before = Before::of(json::field(host_config, "DnsSearch"));
+        json::set(host_config, "DnsSearch", json!([dns.domain.trim_end_matches('.')]));
+        before
+    } else {
+        Before::Untouched
+    };
+    Ok((servers_before, search_before))
+}
+
+fn add_mount(host_config: &mut Object, source: &str, target: &str) -> Result<(), NotRewritten> {
+    let mut mounts = list(host_config, "Mounts")?;
+    mounts.retain(|mount| !shim::is_ours(mount, "Target"));
+    mounts.push(json!({ "Type": "bind", "Source": source, "Target": target, "ReadOnly": true }));
+    json::set(host_config, "Mounts", Value::Array(mounts));
+    Ok(())
+}
+
+fn list(host_config: &Object, key: &'static str) -> Result<Vec<Value>, NotRewritten> {
+    match json::field(host_config, key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(list)) => Ok(list.clone()),
+        Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => Err(NotRewritten::Field(key)),
+    }
 }

@@ -2,6 +2,11 @@
 
 use weft_types::ContainerId;
 
+use crate::{
+    health,
+    json::{self, Object},
+};
+
 /// Something that happened to a container, or nothing that matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -21,9 +26,32 @@ pub enum Event {
     Other,
 }
 
-/// Reads one line.
+/// Reads one line; what cannot be understood is [`Event::Other`].
 #[must_use]
 pub fn parse(line: &[u8]) -> Event {
-    let _ = line;
-    Event::Other
+    json::parse_object(line).ok().and_then(|event| understand(&event)).unwrap_or(Event::Other)
+}
+
+fn understand(event: &Object) -> Option<Event> {
+    let actor = json::object(event, "Actor")?;
+    let attribute = |key: &str| json::object(actor, "Attributes")?.get(key)?.as_str();
+    let action = json::text(event, "Action")?;
+    match json::text(event, "Type")? {
+        "container" => {}
+        "network" if matches!(action, "connect" | "disconnect") => {
+            return Some(Event::NetworkChanged(attribute("container")?.parse().ok()?));
+        }
+        _ => return None,
+    }
+    let container = json::text(actor, "ID")?.parse().ok()?;
+    match action {
+        "start" => Some(Event::Started(container)),
+        "die" => Some(Event::Died(container)),
+        "destroy" => Some(Event::Destroyed(container)),
+        "rename" => Some(Event::Renamed(container, attribute("name")?.trim_start_matches('/').to_owned())),
+        _ => {
+            let status = action.strip_prefix("health_status:")?;
+            Some(Event::HealthChanged(container, health::is_unhealthy(status)))
+        }
+    }
 }

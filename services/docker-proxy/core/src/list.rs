@@ -1,6 +1,11 @@
 //! Restoring of `GET /containers/json`: `docker ps` shows the user's own commands and mounts.
 
-use crate::json::MalformedBody;
+use serde_json::Value;
+
+use crate::{
+    json::{self, MalformedBody, Object},
+    shim::{self, Marks},
+};
 
 /// Returns the list as the engine would have given it had the containers been created without the proxy, or none if it is
 /// right as it is.
@@ -8,6 +13,33 @@ use crate::json::MalformedBody;
 /// # Errors
 /// [`MalformedBody`] if the reply is not a JSON array; it is then passed on as it is.
 pub fn restore(reply: &[u8]) -> Result<Option<Vec<u8>>, MalformedBody> {
-    let _: serde_json::Value = serde_json::from_slice(reply)?;
-    Ok(None)
+    let mut reply: Value = serde_json::from_slice(reply)?;
+    let Value::Array(containers) = &mut reply else { return Err(MalformedBody::Kind { expected: "array" }) };
+    let mut restored = false;
+    for container in containers.iter_mut().filter_map(Value::as_object_mut) {
+        restored |= restore_entry(container);
+    }
+    Ok(restored.then(|| json::to_bytes(&reply)))
+}
+
+fn restore_entry(container: &mut Object) -> bool {
+    let Some(command) = json::text(container, "Command").and_then(restore_command) else { return false };
+    json::set(container, "Command", Value::String(command));
+    shim::unwrap_mount_points(container);
+    true
+}
+
+/// Takes the waiting program off a command as the engine prints it; none if it does not begin with it.
+///
+/// The engine puts arguments with a space in quotes, but never the program: what was an argument behind the waiting
+/// program loses its quotes.
+fn restore_command(command: &str) -> Option<String> {
+    let (program, rest) = command.split_once(' ')?;
+    Marks::parse(program)?;
+    let unquoted = rest.strip_prefix('\'').and_then(|rest| {
+        let (word, rest) = rest.split_once("' ").or_else(|| Some((rest.strip_suffix('\'')?, "")))?;
+        let blank = if rest.is_empty() { "" } else { " " };
+        word.contains(' ').then(|| format!("{word}{blank}{rest}"))
+    });
+    Some(unquoted.unwrap_or_else(|| rest.to_owned()))
 }

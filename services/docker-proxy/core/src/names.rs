@@ -1,10 +1,56 @@
 //! Which names a container gets.
 
-use crate::Container;
+use serde_json::Value;
+
+use crate::{Container, json};
+
+/// The label in which Compose names a container's service.
+const SERVICE_LABEL: &str = "com.docker.compose.service";
+/// How many names one container may have.
+const MAX_NAMES: usize = 32;
 
 /// Returns the container's names relative to the zone `domain`, lower case, each once, the container's own name first.
+///
+/// They are: its name; its host name, if the user chose one (alone, or with a domain in the zone); its Compose service;
+/// its aliases in Docker's networks. What cannot be a name in DNS is left out.
 #[must_use]
 pub fn of_container(container: &Container, domain: &str) -> Vec<String> {
-    let _ = (container, domain);
-    Vec::new()
+    let domain = domain.trim_matches('.').to_ascii_lowercase();
+    let labels = json::object(&container.config, "Labels");
+    let service = labels.and_then(|labels| labels.get(SERVICE_LABEL)).and_then(Value::as_str);
+    let candidates = std::iter::once(container.name.clone())
+        .chain(host_name(container, &domain))
+        .chain(service.map(str::to_owned))
+        .chain(container.aliases.iter().cloned());
+    let mut names = Vec::new();
+    for name in candidates.map(|name| name.to_ascii_lowercase()) {
+        if names.len() < MAX_NAMES && is_name(&name, &domain) && !is_id(&name, container) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Returns the container's host name relative to the zone; none if it lies in another domain.
+fn host_name(container: &Container, domain: &str) -> Option<String> {
+    let (hostname, domainname) = (container.hostname.trim_matches('.'), container.domainname.trim_matches('.'));
+    let full = if domainname.is_empty() { hostname.to_owned() } else { format!("{hostname}.{domainname}") };
+    let full = full.to_ascii_lowercase();
+    match full.strip_suffix(domain).and_then(|relative| relative.strip_suffix('.')) {
+        Some(relative) => Some(relative.to_owned()),
+        None if full.contains('.') => None,
+        None => Some(full),
+    }
+}
+
+/// Tells whether a name is the start of the container's id, which the engine gives as host name and alias.
+fn is_id(name: &str, container: &Container) -> bool {
+    name.len() >= 12 && container.id.as_str().starts_with(name)
+}
+
+/// Tells whether a name and its zone fit into DNS (RFC 1035, section 2.3.4); `_` is accepted, as Compose uses it.
+fn is_name(name: &str, domain: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(allowed);
+    name.len() + 1 + domain.len() <= 253 && name.split('.').all(is_label)
 }

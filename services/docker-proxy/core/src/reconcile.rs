@@ -36,8 +36,31 @@ pub enum Action {
 }
 
 /// Compares the engine's containers with what the services hold.
+///
+/// `engine` must be a complete list: what is missing from it loses its addresses. Holders whose ids are not those of
+/// Docker's containers (64 hexadecimal digits) are left alone, and so are running containers that were attached by hand.
 #[must_use]
 pub fn reconcile(engine: &BTreeMap<ContainerId, Listed>, observed: &Observed) -> Vec<Action> {
-    let _ = (engine, observed);
-    Vec::new()
+    let mut actions = Vec::new();
+    let known: BTreeSet<&ContainerId> =
+        observed.attachments.iter().chain(&observed.allocations).chain(&observed.registrations).collect();
+    for id in known {
+        match engine.get(id) {
+            None if is_dockers(id) => actions.push(Action::Removed(id.clone())),
+            Some(listed) if !listed.running => {
+                if observed.attachments.contains(id) || observed.registrations.contains(id) {
+                    actions.push(Action::Died(id.clone()));
+                }
+            }
+            None | Some(_) => {}
+        }
+    }
+    let started = engine.iter().filter(|(_, listed)| listed.running && listed.attach);
+    actions.extend(started.map(|(id, _)| Action::Start(id.clone())));
+    actions
+}
+
+/// Tells whether an id is one that Docker gives to containers.
+fn is_dockers(id: &ContainerId) -> bool {
+    id.as_str().len() == 64 && id.as_str().bytes().all(|byte| byte.is_ascii_hexdigit())
 }
