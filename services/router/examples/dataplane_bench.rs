@@ -19,6 +19,14 @@ fn cpu_seconds() -> f64 {
     [0, 1, 2, 5, 6].iter().map(|field| numbers[*field]).sum::<f64>() / 100.0
 }
 
+/// Returns the CPU time of this process, which is that of both data planes, in seconds.
+fn own_cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("read /proc/self/stat");
+    let fields = stat.rsplit(')').next().unwrap_or("");
+    let numbers: Vec<f64> = fields.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    (numbers[10] + numbers[11]) / 100.0
+}
+
 fn resident_mib() -> f64 {
     let status = fs::read_to_string("/proc/self/status").expect("read /proc/self/status");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or("");
@@ -51,18 +59,20 @@ fn main() {
     while lab.host(2).container.run("ss", "-Hltn sport = :5201").is_empty() {
         std::thread::yield_now();
     }
-    let before = cpu_seconds();
+    let (before, own_before) = (cpu_seconds(), own_cpu_seconds());
     let mut load = lab.host(1).container.program("iperf3", &format!("-J -C cubic -c {target} -t {seconds}"));
     let load = load.stdout(std::process::Stdio::piped()).spawn().expect("start iperf3");
     let pings = f64::from(seconds) * 0.8 / 0.02;
     println!("ping, loaded: {}", summary(&lab.ping(false, &format!("-q -i 0.02 -c {pings:.0}"))));
     let output = load.wait_with_output().expect("iperf3 ends");
-    let used = cpu_seconds() - before;
+    let (used, own) = (cpu_seconds() - before, own_cpu_seconds() - own_before);
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("iperf3 prints JSON");
     let bytes = result["end"]["sum_received"]["bytes"].as_f64().unwrap_or(0.0);
     let rate = result["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0) / 1e9;
     let retransmits = result["end"]["sum_sent"]["retransmits"].as_u64().unwrap_or(0);
-    println!("TCP, one stream: {rate:.2} Gbit/s, {retransmits} retransmits, {:.2} CPU s per GB", used / bytes * 1e9);
+    let per_gb = |seconds: f64| seconds / bytes * 1e9;
+    println!("TCP, one stream: {rate:.2} Gbit/s, {retransmits} retransmits");
+    println!("CPU seconds per GB: {:.2} of the machine, {:.2} of both data planes", per_gb(used), per_gb(own));
     println!("both data planes resident: {:.1} MiB", resident_mib());
     for number in [1, 2] {
         let statistics = lab.statistics(number);

@@ -1,0 +1,299 @@
+//! The packet path between two containers on two hosts, through real TAP devices and sockets. Needs root.
+
+#[path = "dataplane/lab.rs"]
+mod lab;
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
+    time::Instant,
+};
+
+use lab::{DEADLINE, Lab, addresses, endpoint, peer, session};
+use weft_router::dataplane::{Command, Event, Facility, FacilityState, Statistics};
+use weft_router_core::forward::DropReason;
+
+/// Bytes of a bulk transfer: some hundred full batches.
+const BULK: usize = 24 << 20;
+
+/// Polls a condition until it holds.
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
+        let now = Instant::now();
+        assert!(now < deadline, "{what}: not within {DEADLINE:?}");
+        std::thread::yield_now();
+    }
+}
+
+fn pattern(offset: usize) -> u8 {
+    (offset.wrapping_mul(2_654_435_761) >> 13) as u8
+}
+
+/// Sends a stream from container 1 to container 2 and checks every byte.
+fn transfer(lab: &Lab, ipv6: bool, length: usize) {
+    let address = SocketAddr::new(addresses(2)[usize::from(ipv6)], 7);
+    let listener = lab.host(2).container.enter(|| TcpListener::bind(address).expect("listen"));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accept");
+            stream.set_read_timeout(Some(DEADLINE)).expect("set a deadline");
+            let mut buffer = vec![0; 1 << 16];
+            let mut offset = 0;
+            loop {
+                let count = stream.read(&mut buffer).expect("receive");
+                if count == 0 {
+                    break;
+                }
+                for (index, byte) in buffer[..count].iter().enumerate() {
+                    assert_eq!(*byte, pattern(offset + index), "byte {}", offset + index);
+                }
+                offset += count;
+            }
+            assert_eq!(offset, length);
+            stream.write_all(b"done").expect("answer");
+        });
+        lab.host(1).container.enter(|| {
+            let mut stream = TcpStream::connect_timeout(&address, DEADLINE).expect("connect");
+            stream.set_read_timeout(Some(2 * DEADLINE)).expect("set a deadline");
+            let data: Vec<u8> = (0..length).map(pattern).collect();
+            stream.write_all(&data).expect("send");
+            stream.shutdown(std::net::Shutdown::Write).expect("end");
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).expect("receive the answer");
+            assert_eq!(answer, b"done");
+        });
+    });
+}
+
+fn drops(statistics: &Statistics, reason: DropReason) -> u64 {
+    statistics.drops[&reason]
+}
+
+/// Nothing that a healthy path drops.
+fn assert_clean(lab: &Lab) {
+    for number in [1, 2] {
+        let statistics = lab.statistics(number);
+        for reason in [
+            DropReason::MalformedFrame,
+            DropReason::MalformedDatagram,
+            DropReason::NotAuthentic,
+            DropReason::Replayed,
+            DropReason::UnknownContent,
+            DropReason::Oversized,
+            DropReason::SpoofedAddress,
+            DropReason::TapFull,
+        ] {
+            assert_eq!(drops(&statistics, reason), 0, "{reason} on host {number}");
+        }
+    }
+}
+
+#[test]
+fn containers_reach_each_other_over_either_underlay() {
+    for underlay in [false, true] {
+        let lab = Lab::new(&[], underlay);
+        for ipv6 in [false, true] {
+            lab.ping(ipv6, "-c 3 -i 0.01 -W 5");
+            lab.ping(ipv6, "-c 3 -i 0.01 -W 5 -s 1300");
+            transfer(&lab, ipv6, BULK);
+        }
+        assert!(lab.statistics(1).neighbour_answers >= 2, "questions are answered from the table");
+        assert!(lab.statistics(1).facilities.values().all(|state| *state == FacilityState::InUse));
+        assert_clean(&lab);
+        let statistics = lab.statistics(1);
+        let sent = statistics.peers[&peer(2)].sent;
+        assert!(sent.datagrams > 10 * sent.frames, "frames cross the TAP in batches: {sent:?}");
+    }
+}
+
+#[test]
+fn every_facility_is_dispensable() {
+    for facility in Facility::ALL {
+        let lab = Lab::new(&[facility], false);
+        assert_eq!(lab.statistics(1).facilities[&facility], FacilityState::Masked, "{facility}");
+        for ipv6 in [false, true] {
+            lab.ping(ipv6, "-c 2 -i 0.01 -W 5");
+            transfer(&lab, ipv6, BULK / 4);
+        }
+        datagrams(&lab, 10);
+        assert_clean(&lab);
+    }
+}
+
+#[test]
+fn plain_frames_and_single_datagrams_suffice() {
+    let lab = Lab::new(&Facility::ALL, false);
+    for ipv6 in [false, true] {
+        lab.ping(ipv6, "-c 2 -i 0.01 -W 5");
+        transfer(&lab, ipv6, BULK / 4);
+    }
+    datagrams(&lab, 10);
+    assert_clean(&lab);
+}
+
+/// Sends a batch of UDP datagrams by one `UDP_SEGMENT` call from container 1 to container 2.
+fn datagrams(lab: &Lab, count: usize) {
+    let address = SocketAddr::new(addresses(2)[0], 9);
+    let receiver = lab.host(2).container.enter(|| UdpSocket::bind(address).expect("bind"));
+    receiver.set_read_timeout(Some(DEADLINE)).expect("set a deadline");
+    let data: Vec<u8> = (0..count * 1000).map(pattern).collect();
+    lab.host(1).container.enter(|| {
+        let sender = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), 0)).expect("bind");
+        let size: libc::c_int = 1000;
+        // SAFETY: the kernel reads one int through the pointer, which lives on our stack.
+        let set = unsafe {
+            libc::setsockopt(
+                sender.as_raw_fd(),
+                libc::SOL_UDP,
+                103,
+                (&raw const size).cast(),
+                size_of_val(&size) as u32,
+            )
+        };
+        assert_eq!(set, 0, "this kernel has UDP_SEGMENT");
+        assert_eq!(sender.send_to(&data, address).expect("send"), data.len());
+    });
+    let mut buffer = [0; 2000];
+    for part in data.chunks(1000) {
+        let length = receiver.recv(&mut buffer).expect("receive within the deadline");
+        assert_eq!(&buffer[..length], part);
+    }
+}
+
+#[test]
+fn batches_of_datagrams_cross_whole() {
+    let lab = Lab::new(&[], false);
+    lab.ping(false, "-c 1 -W 5");
+    let before = lab.statistics(1).peers[&peer(2)].sent;
+    datagrams(&lab, 40);
+    wait_for("the counters", || lab.statistics(1).peers[&peer(2)].sent.datagrams >= before.datagrams + 40);
+    let after = lab.statistics(1).peers[&peer(2)].sent;
+    assert!(after.frames - before.frames < 10, "the batch crossed the TAP as one frame");
+    assert_clean(&lab);
+}
+
+#[test]
+fn a_lossy_underlay_loses_segments_not_frames() {
+    // Single datagrams on the wire, so that the rule drops datagrams and not batches.
+    let lab = Lab::new(&[Facility::BatchedSend], false);
+    lab.host(2).namespace.run("nft", "add table inet loss");
+    lab.host(2).namespace.run("nft", "add chain inet loss in { type filter hook input priority 0 ; }");
+    lab.host(2).namespace.run("nft", "add rule inet loss in udp dport 6783 numgen random mod 100 < 2 counter drop");
+    transfer(&lab, false, BULK / 4);
+    transfer(&lab, true, BULK / 4);
+    assert!(!lab.host(2).namespace.run("nft", "list ruleset").contains("packets 0 "), "something was lost");
+    assert_clean(&lab);
+}
+
+#[test]
+fn an_underlay_without_offloads_carries_the_same() {
+    let lab = Lab::new(&[], false);
+    for number in [1, 2] {
+        lab.host(number).namespace.run("ethtool", "-K u0 tso off gso off gro off tx-udp-segmentation off");
+    }
+    transfer(&lab, false, BULK);
+    assert_clean(&lab);
+}
+
+#[test]
+fn a_narrow_underlay_still_carries_frames() {
+    let lab = Lab::new(&[], false);
+    for number in [1, 2] {
+        lab.host(number).namespace.ip("link set u0 mtu 1280");
+    }
+    transfer(&lab, false, BULK / 4);
+    assert!(lab.statistics(1).refused_batches > 0, "the path cannot take whole batches");
+}
+
+#[test]
+fn keys_change_under_traffic() {
+    let lab = Lab::new(&[], false);
+    std::thread::scope(|scope| {
+        let lab = &lab;
+        let change = || {
+            for generation in 2..8 {
+                // Who answers a handshake has the keys first.
+                let initiator = 1 + generation % 2;
+                lab.send(3 - initiator, Command::InstallSession(session(3 - initiator, initiator, generation)));
+                lab.send(initiator, Command::InstallSession(session(initiator, initiator, generation)));
+                lab.ping(false, "-c 5 -i 0.01 -W 5");
+            }
+        };
+        scope.spawn(|| transfer(lab, false, BULK));
+        change();
+    });
+    let statistics = lab.statistics(2);
+    assert_eq!(drops(&statistics, DropReason::NotAuthentic), 0);
+    assert_eq!(drops(&statistics, DropReason::UnknownSession), 0);
+}
+
+#[test]
+fn a_removed_peer_gives_its_sessions_back() {
+    let mut lab = Lab::new(&[], false);
+    lab.send(1, Command::RemovePeer(peer(2)));
+    assert_eq!(lab.event(1), Event::SessionExpired { local_index: session(1, 1, 1).local_index });
+    assert!(lab.statistics(1).peers.is_empty());
+}
+
+#[test]
+fn a_cut_path_is_reported_and_found_again() {
+    let mut lab = Lab::new(&[], false);
+    lab.host(1).namespace.ip("link set u0 down");
+    assert_eq!(lab.event(1), Event::PathDown { peer: peer(2), endpoint: Some(endpoint(2, false)) });
+    lab.host(1).namespace.ip("link set u0 up");
+    assert!(matches!(lab.event(1), Event::PathUp { .. }));
+    lab.ping(false, "-c 2 -i 0.01 -W 5");
+}
+
+#[test]
+fn the_first_candidate_that_answers_is_used() {
+    let mut lab = Lab::unconnected(&[]);
+    for number in [1, 2] {
+        lab.send(number, Command::InstallSession(session(number, 1, 1)));
+    }
+    let nobody = SocketAddr::from(([10, 9, 0, 77], 6783));
+    let endpoints = vec![nobody, endpoint(2, true)];
+    lab.send(1, Command::SetEndpoints { peer: peer(2), endpoints });
+    assert!(matches!(lab.event(1), Event::PathUp { endpoint: at, .. } if at == endpoint(2, true)));
+    // Host 2 was told nothing, and learns the way from what arrives.
+    assert!(matches!(lab.event(2), Event::PathUp { endpoint: at, .. } if at == endpoint(1, true)));
+    lab.ping(false, "-c 2 -i 0.01 -W 5");
+}
+
+#[test]
+fn frames_of_unknown_stations_are_dropped_at_the_far_end() {
+    let lab = Lab::new(&[], false);
+    lab.host(1).container.ip("link set ethwe address 02:00:00:00:00:99");
+    let ping = lab.host(1).container.program("ping", &format!("-n -c 1 -W 1 {}", addresses(2)[0])).output();
+    assert!(!ping.expect("run ping").status.success());
+    wait_for("the drop is counted", || drops(&lab.statistics(2), DropReason::SpoofedSource) > 0);
+}
+
+#[test]
+fn garbage_at_the_port_is_counted_and_harmless() {
+    let lab = Lab::new(&[], false);
+    lab.host(1).namespace.enter(|| {
+        let sender = UdpSocket::bind(("0.0.0.0", 0)).expect("bind");
+        for length in [0, 1, 12, 28, 29, 100, 1400] {
+            let plain = vec![0; length];
+            let mut sealed = vec![0x11; length];
+            sender.send_to(&plain, endpoint(2, false)).expect("send");
+            sender.send_to(&sealed, endpoint(2, false)).expect("send");
+            if length > 4 {
+                sealed[1..4].copy_from_slice(&session(2, 1, 1).local_index.0.to_be_bytes()[1..]);
+                sender.send_to(&sealed, endpoint(2, false)).expect("send");
+            }
+        }
+    });
+    wait_for("all drops are counted", || {
+        let statistics = lab.statistics(2);
+        drops(&statistics, DropReason::MalformedDatagram) >= 8
+            && drops(&statistics, DropReason::UnknownSession) == 3
+            && drops(&statistics, DropReason::NotAuthentic) == 3
+    });
+    lab.ping(false, "-c 2 -i 0.01 -W 5");
+}
