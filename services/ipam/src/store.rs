@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, StorageBackend as _, TableDefinition, TableHandle as _,
+    backends::InMemoryBackend,
+};
 use weft_ipam_core::{Record, State};
 use weft_service::Result;
 use weft_types::PeerName;
@@ -39,7 +42,7 @@ impl Store {
                 return Err(error).with_context(|| format!("failed to look at the address store {}", path.display()));
             }
         };
-        let opened = if is_new { Database::create(&path) } else { Database::open(&path) };
+        let opened = if is_new { Database::create(&path) } else { open_checked(&path) };
         let database = opened.map_err(|error| {
             if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
                 return anyhow!("the address store {} is in use by another process: stop that weft-ipam first", path.display());
@@ -155,6 +158,17 @@ impl Store {
         };
         write().with_context(|| format!("failed to write the address store {}", self.path.display()))
     }
+}
+
+/// Opens a database, after a copy of it in memory could be opened: opening repairs, and what is beyond repair must be left
+/// as it is.
+fn open_checked(path: &Path) -> Result<Database, redb::DatabaseError> {
+    let copy = InMemoryBackend::new();
+    let bytes = fs::read(path)?;
+    copy.set_len(bytes.len() as u64)?;
+    copy.write(0, &bytes)?;
+    Database::builder().create_with_backend(copy)?;
+    Database::open(path)
 }
 
 #[cfg(test)]

@@ -153,7 +153,8 @@ async fn a_store_that_does_not_fit_ends_ipam_with_one_sentence() {
     fs::write(host.state().join("ipam.redb"), &stored[..stored.len() / 3]).expect("writable");
     let damaged = ends(&host, &[]).await;
     assert!(damaged.contains("the address store") && damaged.contains("ipam.redb"), "{damaged}");
-    assert_eq!(fs::read(host.state().join("ipam.redb")).expect("readable"), &stored[..stored.len() / 3]);
+    let left = fs::read(host.state().join("ipam.redb")).expect("readable");
+    assert!(left == stored[..stored.len() / 3], "what is damaged is left as it is");
 }
 
 /// Starts ipam, which has to end with exit code 1, and returns the line that it ends with.
