@@ -1,3 +1,12 @@
 //! The weft command.
 
-fn main() {}
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+use weft::{Cli, Environment};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    weft::run(cli, &Environment::of_process(), &mut io::stdout().lock(), &mut io::stderr().lock()).await.into()
+}

@@ -1,0 +1,161 @@
+//! The definition of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use weft_proto::client::SOCKET_FOLDER;
+
+/// Encrypted network for the containers of many Docker hosts.
+///
+/// The command talks to the services of weft on this host, through their sockets. It exits with 0 when all was done, with 1
+/// when something failed or a service is away, and with 2 when the command line makes no sense.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "weft", version, disable_help_subcommand = false, propagate_version = false)]
+pub struct Cli {
+    /// Folder of the services' sockets.
+    #[arg(long, global = true, env = "WEFT_SOCKET_FOLDER", value_name = "PATH", default_value = SOCKET_FOLDER)]
+    pub socket_folder: PathBuf,
+
+    /// How to print: text for people, or JSON, one object, for programs.
+    #[arg(long, short, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Command {
+    /// Show what weft does on this host, and what keeps it from doing it.
+    ///
+    /// Without a subcommand: one section for each service. A service that is away has its section too, with the reason, and
+    /// makes the exit code 1.
+    Status {
+        #[command(subcommand)]
+        about: Option<StatusAbout>,
+    },
+    /// List attached containers: id, Ethernet address, addresses.
+    ///
+    /// A container that ought to be attached and is not has its reason in place of the addresses.
+    Ps {
+        /// Only these containers: names, ids, or starts of ids. Unknown ones are left out.
+        #[arg(value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Attach a running container to the network, or give it more addresses. Prints its addresses.
+    ///
+    /// Containers that are started through the proxy are attached already. Attaching again changes nothing. The attachment
+    /// stays until `weft detach`, over restarts of the container too.
+    #[command(override_usage = "weft attach [OPTIONS] [ADDRESS]... <CONTAINER>")]
+    Attach(Addresses),
+    /// Take addresses from a container, and the interface with the last one. Prints the addresses removed.
+    #[command(override_usage = "weft detach [OPTIONS] [ADDRESS]... <CONTAINER>")]
+    Detach(Addresses),
+    /// Print the shell command that makes Docker clients use weft's proxy: eval $(weft env)
+    ///
+    /// The value that DOCKER_HOST has now is kept in ORIG_DOCKER_HOST.
+    Env {
+        /// Print the command that undoes it: eval $(weft env --restore)
+        #[arg(long)]
+        restore: bool,
+    },
+    /// Connect to peers, now and after each restart.
+    ///
+    /// The peers become targets: they are dialled for ever, and names are looked up anew at each try. Further peers of the
+    /// same mesh are found by themselves.
+    Connect {
+        /// Forget all other targets. Live connections stay.
+        #[arg(long)]
+        replace: bool,
+        /// `host[:port]`, `a.b.c.d[:port]`, `[v6]:port` or a bare IPv6 address; port 6783 if none is given.
+        #[arg(value_name = "PEER", required = true)]
+        peers: Vec<String>,
+    },
+    /// Stop dialling peers. Live connections stay, and the mesh may lead to the peer again.
+    Forget {
+        /// As `weft status targets` shows them.
+        #[arg(value_name = "PEER", required = true)]
+        peers: Vec<String>,
+    },
+    /// Look a name up as a container would, and print its addresses, one a line; nothing if nobody has the name.
+    DnsLookup {
+        /// A container's name ("db"), or any other ("example.org").
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Put the command, its completions and man pages on the host: docker compose run --rm weft install
+    Install {
+        /// Folder that gets `bin/weft` and `share/…`. In weft's own container it is the host's /usr/local, mounted below
+        /// /host.
+        #[arg(long, value_name = "PATH")]
+        prefix: Option<PathBuf>,
+    },
+    /// Show the versions of the command and of the services.
+    Version,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum StatusAbout {
+    /// List all peers of the mesh, and with whom each is connected.
+    Peers,
+    /// List this host's connections, and targets that are not connected, with the reason.
+    Connections,
+    /// List targets: the peers that were named, by `weft connect` or at the start.
+    Targets,
+    /// List all names: host, address, container, origin.
+    Dns,
+    /// List who owns which share of the addresses.
+    Ipam,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Addresses {
+    /// Addresses, then the container.
+    ///
+    /// An address is `a.b.c.d/len` for this one, `net:a.b.c.d/len` for any of a subnet, or `net:default` for any of the
+    /// default subnet, which is also what no address means. The container is named by its name, its id, or a unique start of
+    /// its id.
+    #[arg(value_name = "ARGUMENT", required = true)]
+    arguments: Vec<String>,
+}
+
+impl Addresses {
+    /// Returns the addresses and the container.
+    pub(crate) fn split(mut self) -> (Vec<String>, String) {
+        let container = self.arguments.pop().unwrap_or_default();
+        (self.arguments, container)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_last_argument_of_attach_is_the_container() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let Ok(Command::Attach(one)) = parse("weft attach db") else { panic!("parses") };
+        assert_eq!(one.split(), (vec![], "db".to_owned()));
+        let Ok(Command::Detach(two)) = parse("weft detach net:default 10.32.1.1/12 db") else { panic!("parses") };
+        assert_eq!(two.split(), (vec!["net:default".to_owned(), "10.32.1.1/12".to_owned()], "db".to_owned()));
+        assert!(parse("weft attach").is_err());
+        assert!(parse("weft connect").is_err());
+        assert!(parse("weft status nonsense").is_err());
+    }
+}

@@ -1,0 +1,52 @@
+//! The verbs, one file for each family.
+
+mod containers;
+mod env;
+mod install;
+mod peers;
+mod status;
+mod version;
+
+use weft_proto::{
+    client::Service,
+    dns::v1::{LookupRequest, name_service_client::NameServiceClient},
+};
+
+use crate::{
+    Environment, Outcome,
+    cli::Command,
+    output::Output,
+    report::{Lines, address},
+    services::Services,
+};
+
+/// Runs one verb.
+pub(crate) async fn run(
+    command: Command,
+    services: &Services,
+    environment: &Environment,
+    output: &mut Output<'_>,
+) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Status { about } => status::status(about, services, output).await,
+        Command::Ps { containers } => containers::ps(&containers, services, output).await,
+        Command::Attach(what) => containers::attach(what, services, output).await,
+        Command::Detach(what) => containers::detach(what, services, output).await,
+        Command::Env { restore } => env::env(restore, services, environment, output).await,
+        Command::Connect { replace, peers } => peers::connect(replace, peers, services, output).await,
+        Command::Forget { peers } => peers::forget(peers, services, output).await,
+        Command::DnsLookup { name } => dns_lookup(name, services, output).await,
+        Command::Install { prefix } => install::install(prefix, output),
+        Command::Version => version::version(services, output).await,
+    }
+}
+
+async fn dns_lookup(name: String, services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    let found = services
+        .ask(Service::Dns, |channel| async {
+            NameServiceClient::new(channel).lookup(LookupRequest { name: name.clone() }).await
+        })
+        .await?;
+    output.print(&Lines::new("addresses", found.addresses.iter().map(address).collect()))?;
+    Ok(Outcome::Done)
+}

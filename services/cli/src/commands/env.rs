@@ -1,0 +1,103 @@
+//! `env`: pointing Docker clients at the proxy and back.
+
+use std::fmt;
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+use weft_proto::{
+    client::Service,
+    proxy::v1::{GetStatusRequest, container_service_client::ContainerServiceClient},
+};
+
+use crate::{Environment, Outcome, output::Output, services::Services};
+
+/// What a shell has to evaluate.
+#[derive(Debug, Serialize)]
+struct Settings {
+    /// Value for `DOCKER_HOST`; absent: to be unset.
+    docker_host: Option<String>,
+    /// Value for `ORIG_DOCKER_HOST`; absent: to be left as it is.
+    orig_docker_host: Option<String>,
+    /// Whether `ORIG_DOCKER_HOST` is to be unset.
+    restore: bool,
+}
+
+pub(super) async fn env(
+    restore: bool,
+    services: &Services,
+    environment: &Environment,
+    output: &mut Output<'_>,
+) -> anyhow::Result<Outcome> {
+    let settings = if restore { restored(environment)? } else { redirected(services, environment).await? };
+    output.print(&settings)?;
+    Ok(Outcome::Done)
+}
+
+async fn redirected(services: &Services, environment: &Environment) -> anyhow::Result<Settings> {
+    let status = services
+        .ask(Service::DockerProxy, |channel| async {
+            ContainerServiceClient::new(channel).get_status(GetStatusRequest {}).await
+        })
+        .await?;
+    let present = environment.get("DOCKER_HOST");
+    // When it points there already, what it was before must not be overwritten.
+    let redirected = present.is_some_and(|present| status.addresses.iter().any(|address| address == present));
+    let orig_docker_host = (!redirected).then(|| present.unwrap_or_default().to_owned());
+    let address = status.addresses.into_iter().next().context("docker-proxy listens on no address yet: try again")?;
+    Ok(Settings { docker_host: Some(address), orig_docker_host, restore: false })
+}
+
+fn restored(environment: &Environment) -> anyhow::Result<Settings> {
+    let Some(original) = environment.get("ORIG_DOCKER_HOST") else {
+        bail!("there is nothing to restore: `eval $(weft env)` was not run in this shell");
+    };
+    let docker_host = (!original.is_empty()).then(|| original.to_owned());
+    Ok(Settings { docker_host, orig_docker_host: None, restore: true })
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.docker_host, &self.orig_docker_host) {
+            (Some(host), Some(original)) => {
+                writeln!(f, "export DOCKER_HOST={} ORIG_DOCKER_HOST={}", quoted(host), quoted(original))?;
+            }
+            (Some(host), None) => writeln!(f, "export DOCKER_HOST={}{}", quoted(host), self.end())?,
+            (None, _) => writeln!(f, "unset DOCKER_HOST{}", self.end())?,
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    const fn end(&self) -> &'static str {
+        if self.restore { "; unset ORIG_DOCKER_HOST" } else { "" }
+    }
+}
+
+/// Writes a value so that a shell reads it as one word.
+fn quoted(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/:.,_-@%+=".contains(c);
+    if value.chars().all(plain) { value.to_owned() } else { format!("'{}'", value.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restoring_needs_something_to_restore() {
+        let restored = |environment| restored(&environment).map(|settings| settings.to_string());
+        let was_set = restored(Environment::of([("ORIG_DOCKER_HOST", "tcp://192.0.2.1:2375")]));
+        assert_eq!(was_set.expect("works"), "export DOCKER_HOST=tcp://192.0.2.1:2375; unset ORIG_DOCKER_HOST\n");
+        let was_unset = restored(Environment::of([("ORIG_DOCKER_HOST", "")]));
+        assert_eq!(was_unset.expect("works"), "unset DOCKER_HOST; unset ORIG_DOCKER_HOST\n");
+        let error = restored(Environment::of([])).expect_err("nothing there").to_string();
+        assert!(error.contains("nothing to restore"), "{error}");
+    }
+
+    #[test]
+    fn odd_values_stay_one_word() {
+        assert_eq!(quoted("unix:///run/weft/docker.sock"), "unix:///run/weft/docker.sock");
+        assert_eq!(quoted("a b'$(c)"), r"'a b'\''$(c)'");
+    }
+}

@@ -1,0 +1,82 @@
+//! `status` and its subcommands.
+
+use weft_proto::{
+    client::Service,
+    dns::v1::{self as dns, name_service_client::NameServiceClient},
+    ipam::v1::{self as ipam, address_service_client::AddressServiceClient},
+    proxy::v1::{self as proxy, container_service_client::ContainerServiceClient},
+    router::v1::{self as router, peer_service_client::PeerServiceClient},
+};
+
+use crate::{
+    Outcome,
+    cli::StatusAbout,
+    output::Output,
+    report::{Connections, Ipam, Names, Peers, Section, Status, Targets},
+    services::{ServiceError, Services},
+};
+
+pub(super) async fn status(
+    about: Option<StatusAbout>,
+    services: &Services,
+    output: &mut Output<'_>,
+) -> anyhow::Result<Outcome> {
+    match about {
+        None => return overview(services, output).await,
+        Some(StatusAbout::Peers) => output.print(&Peers::new(&router(services).await?))?,
+        Some(StatusAbout::Connections) => output.print(&Connections::new(&router(services).await?))?,
+        Some(StatusAbout::Targets) => output.print(&Targets::new(&router(services).await?))?,
+        Some(StatusAbout::Dns) => {
+            let (status, records) = tokio::try_join!(dns(services), records(services))?;
+            output.print(&Names::new(&status.zone, &records.records))?;
+        }
+        Some(StatusAbout::Ipam) => {
+            // Who we are is the router's to say; without it the list is only not ordered by it.
+            let (status, router) = tokio::join!(ipam(services), router(services));
+            let local = router.ok().and_then(|router| router.peer_name);
+            output.print(&Ipam::new(&status?, local.as_ref()))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+async fn overview(services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    let (router, ipam, dns, proxy) = tokio::join!(router(services), ipam(services), dns(services), proxy(services));
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        router: Section::new(router.map(|status| (&status).into())),
+        ipam: Section::new(ipam.map(|status| (&status).into())),
+        dns: Section::new(dns.map(|status| (&status).into())),
+        proxy: Section::new(proxy.map(|status| (&status).into())),
+    };
+    output.print(&status)?;
+    Ok(if status.is_whole() { Outcome::Done } else { Outcome::Failed })
+}
+
+async fn router(services: &Services) -> Result<router::GetStatusResponse, ServiceError> {
+    let call = |channel| async { PeerServiceClient::new(channel).get_status(router::GetStatusRequest {}).await };
+    services.ask(Service::Router, call).await
+}
+
+async fn ipam(services: &Services) -> Result<ipam::GetStatusResponse, ServiceError> {
+    let call = |channel| async { AddressServiceClient::new(channel).get_status(ipam::GetStatusRequest {}).await };
+    services.ask(Service::Ipam, call).await
+}
+
+async fn dns(services: &Services) -> Result<dns::GetStatusResponse, ServiceError> {
+    let call = |channel| async { NameServiceClient::new(channel).get_status(dns::GetStatusRequest {}).await };
+    services.ask(Service::Dns, call).await
+}
+
+async fn records(services: &Services) -> Result<dns::ListRecordsResponse, ServiceError> {
+    let call = |channel| async {
+        let mut client = NameServiceClient::new(channel).max_decoding_message_size(64 << 20);
+        client.list_records(dns::ListRecordsRequest {}).await
+    };
+    services.ask(Service::Dns, call).await
+}
+
+async fn proxy(services: &Services) -> Result<proxy::GetStatusResponse, ServiceError> {
+    let call = |channel| async { ContainerServiceClient::new(channel).get_status(proxy::GetStatusRequest {}).await };
+    services.ask(Service::DockerProxy, call).await
+}

@@ -1,0 +1,49 @@
+//! `version`.
+
+use weft_proto::{
+    client::Service,
+    dns::v1::{self as dns, name_service_client::NameServiceClient},
+    ipam::v1::{self as ipam, address_service_client::AddressServiceClient},
+    proxy::v1::{self as proxy, container_service_client::ContainerServiceClient},
+    router::v1::{self as router, peer_service_client::PeerServiceClient},
+};
+
+use crate::{
+    Outcome,
+    output::Output,
+    report::Versions,
+    services::{ServiceError, Services},
+};
+
+pub(super) async fn version(services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    let ask = async |service: Service| -> Result<String, ServiceError> {
+        match service {
+            Service::Router => {
+                let call =
+                    |channel| async { PeerServiceClient::new(channel).get_status(router::GetStatusRequest {}).await };
+                services.ask(service, call).await.map(|status| status.version)
+            }
+            Service::Ipam => {
+                let call =
+                    |channel| async { AddressServiceClient::new(channel).get_status(ipam::GetStatusRequest {}).await };
+                services.ask(service, call).await.map(|status| status.version)
+            }
+            Service::Dns => {
+                let call =
+                    |channel| async { NameServiceClient::new(channel).get_status(dns::GetStatusRequest {}).await };
+                services.ask(service, call).await.map(|status| status.version)
+            }
+            Service::DockerProxy => {
+                let call = |channel| async {
+                    ContainerServiceClient::new(channel).get_status(proxy::GetStatusRequest {}).await
+                };
+                services.ask(service, call).await.map(|status| status.version)
+            }
+        }
+    };
+    let [a, b, c, d] = Service::ALL;
+    let asked = tokio::join!(ask(a), ask(b), ask(c), ask(d));
+    let services = [(a, asked.0), (b, asked.1), (c, asked.2), (d, asked.3)];
+    output.print(&Versions::new(services.map(|(service, version)| (service, version.map_err(|e| e.to_string())))))?;
+    Ok(Outcome::Done)
+}

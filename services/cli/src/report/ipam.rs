@@ -1,0 +1,101 @@
+//! `status ipam`.
+
+use std::fmt;
+
+use serde::Serialize;
+use weft_proto::{common::v1::PeerName, ipam::v1 as pb};
+
+use super::{Identity, Problem, prefix};
+
+/// Who owns which share of the addresses.
+#[derive(Debug, Serialize)]
+pub struct Ipam {
+    /// What is shared out; absent while unknown.
+    pub range: Option<String>,
+    /// Shares, this host's first.
+    pub shares: Vec<Share>,
+    /// Requests of this host that wait for space.
+    pub pending: Vec<Pending>,
+}
+
+/// One peer's share.
+#[derive(Debug, Serialize)]
+pub struct Share {
+    /// Whose.
+    pub peer: Identity,
+    /// Whether it is this host.
+    pub local: bool,
+    /// Addresses that the peer owns.
+    pub owned: u64,
+    /// How many of them it says are free.
+    pub free: u64,
+    /// The share of all addresses, in percent.
+    pub percent: f64,
+    /// Addresses in use, for this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active: Option<u64>,
+    /// Whether the peer can be asked for space.
+    pub reachable: bool,
+}
+
+/// A request that waits.
+#[derive(Debug, Serialize)]
+pub struct Pending {
+    /// For whom.
+    pub container: String,
+    /// Where an address is wanted.
+    pub subnet: String,
+    /// Why it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+impl Ipam {
+    /// Takes what ipam says; `local` is this host's name, as far as known.
+    #[must_use]
+    pub fn new(status: &pb::GetStatusResponse, local: Option<&PeerName>) -> Self {
+        let total: u64 = status.shares.iter().map(|share| share.owned).sum();
+        let share = |share: &pb::PeerShare| {
+            let is_local = local.is_some() && share.peer_name.as_ref() == local;
+            Share {
+                peer: Identity::new(share.peer_name.as_ref(), &share.name, &share.nickname),
+                local: is_local,
+                owned: share.owned,
+                free: share.free,
+                percent: share.owned as f64 * 100.0 / total.max(1) as f64,
+                active: is_local.then_some(status.allocated),
+                reachable: share.reachable || is_local,
+            }
+        };
+        let mut shares: Vec<_> = status.shares.iter().map(share).collect();
+        shares.sort_by_key(|share| (!share.local, share.peer.name.clone()));
+        let pending = status.pending.iter().map(|pending| Pending {
+            container: pending.container_id.clone(),
+            subnet: pending.subnet.as_ref().map(prefix).unwrap_or_default(),
+            problem: pending.problem.as_ref().map(Into::into),
+        });
+        Self { range: status.range.as_ref().map(prefix), shares, pending: pending.collect() }
+    }
+}
+
+impl fmt::Display for Ipam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for share in &self.shares {
+            let Share { peer, owned, percent, .. } = share;
+            write!(f, "{peer:<37} {owned:>8} IPs ({percent:04.1}% of total)")?;
+            if let Some(active) = share.active {
+                write!(f, " ({active} active)")?;
+            }
+            writeln!(f, "{}", if share.reachable { "" } else { " - unreachable!" })?;
+        }
+        for pending in &self.pending {
+            let container = pending.container.get(..12).unwrap_or(&pending.container);
+            write!(f, "{container} waits for an address of {}", pending.subnet)?;
+            match &pending.problem {
+                Some(problem) => writeln!(f, ": {problem}")?,
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! The command against fake services on sockets of a temporary folder.
+
+use std::path::Path;
+
+use clap::Parser;
+use tokio::{net::UnixListener, task::JoinHandle};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status, transport::Server};
+use weft::{Cli, Environment, Outcome};
+use weft_proto::{
+    common::v1::IpPrefix,
+    dns::v1::{
+        self as dns,
+        name_service_server::{NameService, NameServiceServer},
+    },
+    proxy::v1::{
+        self as proxy,
+        container_service_server::{ContainerService, ContainerServiceServer},
+    },
+};
+
+struct Proxy;
+
+#[tonic::async_trait]
+impl ContainerService for Proxy {
+    async fn get_status(
+        &self,
+        _: Request<proxy::GetStatusRequest>,
+    ) -> Result<Response<proxy::GetStatusResponse>, Status> {
+        Ok(Response::new(proxy::GetStatusResponse {
+            version: "0.1.0".to_owned(),
+            addresses: vec!["unix:///run/weft/docker.sock".to_owned()],
+            ..proxy::GetStatusResponse::default()
+        }))
+    }
+
+    async fn list_containers(
+        &self,
+        _: Request<proxy::ListContainersRequest>,
+    ) -> Result<Response<proxy::ListContainersResponse>, Status> {
+        let container = |id: &str, name: &str| proxy::Container {
+            container_id: id.to_owned(),
+            name: name.to_owned(),
+            state: proxy::ContainerState::Attached.into(),
+            mac: Some(weft_proto::common::v1::MacAddress { octets: vec![2, 0, 0, 0, 0, 1] }),
+            ..proxy::Container::default()
+        };
+        let containers = vec![container("aaaaaaaaaaaaaaaa", "db"), container("bbbbbbbbbbbbbbbb", "web")];
+        Ok(Response::new(proxy::ListContainersResponse { containers }))
+    }
+
+    async fn attach(&self, request: Request<proxy::AttachRequest>) -> Result<Response<proxy::AttachResponse>, Status> {
+        let request = request.into_inner();
+        if request.container != "db" {
+            return Err(Status::not_found(format!("there is no container {}", request.container)));
+        }
+        let addresses = ["10.32.0.1/12", "fd00::1/108"];
+        let addresses = addresses.map(|text| IpPrefix::from(text.parse::<ipnet::IpNet>().expect("valid"))).into();
+        Ok(Response::new(proxy::AttachResponse { addresses }))
+    }
+
+    async fn detach(&self, _: Request<proxy::DetachRequest>) -> Result<Response<proxy::DetachResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+struct Dns;
+
+#[tonic::async_trait]
+impl NameService for Dns {
+    async fn register(&self, _: Request<dns::RegisterRequest>) -> Result<Response<dns::RegisterResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn deregister(
+        &self,
+        _: Request<dns::DeregisterRequest>,
+    ) -> Result<Response<dns::DeregisterResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn replace(&self, _: Request<dns::ReplaceRequest>) -> Result<Response<dns::ReplaceResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn lookup(&self, request: Request<dns::LookupRequest>) -> Result<Response<dns::LookupResponse>, Status> {
+        let known = request.into_inner().name == "db";
+        let addresses = known.then(|| std::net::IpAddr::from([10, 32, 0, 1]).into()).into_iter().collect();
+        Ok(Response::new(dns::LookupResponse { addresses }))
+    }
+
+    async fn list_records(
+        &self,
+        _: Request<dns::ListRecordsRequest>,
+    ) -> Result<Response<dns::ListRecordsResponse>, Status> {
+        Ok(Response::new(dns::ListRecordsResponse::default()))
+    }
+
+    async fn get_status(&self, _: Request<dns::GetStatusRequest>) -> Result<Response<dns::GetStatusResponse>, Status> {
+        Ok(Response::new(dns::GetStatusResponse { zone: "weft.internal.".to_owned(), ..Default::default() }))
+    }
+}
+
+/// Serves dns and docker-proxy, but neither router nor ipam.
+fn serve(folder: &Path) -> [JoinHandle<Result<(), tonic::transport::Error>>; 2] {
+    let incoming =
+        |name| UnixListenerStream::new(UnixListener::bind(folder.join(name)).expect("the socket can be bound"));
+    let proxy = incoming("docker-proxy.sock");
+    let dns = incoming("dns.sock");
+    [
+        tokio::spawn(Server::builder().add_service(ContainerServiceServer::new(Proxy)).serve_with_incoming(proxy)),
+        tokio::spawn(Server::builder().add_service(NameServiceServer::new(Dns)).serve_with_incoming(dns)),
+    ]
+}
+
+/// Runs a command line and returns how it ended, and what it wrote to stdout and stderr.
+async fn weft_in(folder: &Path, environment: Environment, line: &str) -> (Outcome, String, String) {
+    let words = ["weft", "--socket-folder", folder.to_str().expect("text")].into_iter().chain(line.split(' '));
+    let cli = Cli::try_parse_from(words).expect("a valid command line");
+    let (mut out, mut complaints) = (Vec::new(), Vec::new());
+    let outcome = weft::run(cli, &environment, &mut out, &mut complaints).await;
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (outcome, text(out), text(complaints))
+}
+
+#[tokio::test]
+async fn verbs_print_what_scripts_expect() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let _services = serve(folder.path());
+    let done = async |line| {
+        let (outcome, out, complaints) = weft_in(folder.path(), Environment::default(), line).await;
+        assert_eq!((outcome, complaints.as_str()), (Outcome::Done, ""), "{line}");
+        out
+    };
+    assert_eq!(done("attach db").await, "10.32.0.1 fd00::1\n");
+    assert_eq!(done("ps web").await, "bbbbbbbbbbbb 02:00:00:00:00:01\n");
+    assert_eq!(done("ps aaaa nobody").await.lines().count(), 1);
+    assert_eq!(done("dns-lookup db").await, "10.32.0.1\n");
+    assert_eq!(done("dns-lookup nobody").await, "");
+    assert_eq!(done("status dns").await, "");
+    let json: serde_json::Value = serde_json::from_str(&done("attach db --output json").await).expect("JSON");
+    assert_eq!(json["addresses"][0], "10.32.0.1");
+    assert_eq!(done("env").await, "export DOCKER_HOST=unix:///run/weft/docker.sock ORIG_DOCKER_HOST=\n");
+}
+
+#[tokio::test]
+async fn env_can_be_repeated() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let _services = serve(folder.path());
+    let set = Environment::of([("DOCKER_HOST", "tcp://192.0.2.1:2375")]);
+    let (_, out, _) = weft_in(folder.path(), set, "env").await;
+    assert_eq!(out, "export DOCKER_HOST=unix:///run/weft/docker.sock ORIG_DOCKER_HOST=tcp://192.0.2.1:2375\n");
+    let again = Environment::of([("DOCKER_HOST", "unix:///run/weft/docker.sock"), ("ORIG_DOCKER_HOST", "x")]);
+    let (_, out, _) = weft_in(folder.path(), again, "env").await;
+    assert_eq!(out, "export DOCKER_HOST=unix:///run/weft/docker.sock\n", "the original is kept");
+}
+
+#[tokio::test]
+async fn refusals_are_told_once_and_fail() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let _services = serve(folder.path());
+    let (outcome, out, complaints) = weft_in(folder.path(), Environment::default(), "attach nobody").await;
+    assert_eq!((outcome, out.as_str()), (Outcome::Failed, ""));
+    assert_eq!(complaints, "weft: there is no container nobody\n");
+    let (_, _, complaints) = weft_in(folder.path(), Environment::default(), "detach db").await;
+    assert!(complaints.contains("of another version"), "{complaints}");
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_costs_its_section_and_the_exit_code() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let _services = serve(folder.path());
+    // A socket that nobody serves any more.
+    drop(UnixListener::bind(folder.path().join("ipam.sock")).expect("the socket can be bound"));
+    let (outcome, out, complaints) = weft_in(folder.path(), Environment::default(), "status").await;
+    assert_eq!((outcome, complaints.as_str()), (Outcome::Failed, ""));
+    assert!(out.contains("Service: router\n        Problem: router is not running here, there is no socket"), "{out}");
+    assert!(out.contains("Service: ipam\n        Problem: ipam is not running, nobody serves"), "{out}");
+    assert!(out.contains("Domain: weft.internal.\n"), "{out}");
+    assert!(out.contains("Address: unix:///run/weft/docker.sock\n"), "{out}");
+
+    let (outcome, out, _) = weft_in(folder.path(), Environment::default(), "status -o json").await;
+    let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((outcome, &json["router"]["away"]["reason"]), (Outcome::Failed, &"not_running".into()));
+    assert_eq!(json["dns"]["zone"], "weft.internal.");
+
+    let (outcome, out, complaints) = weft_in(folder.path(), Environment::default(), "status peers").await;
+    assert_eq!((outcome, out.as_str()), (Outcome::Failed, ""));
+    assert!(complaints.contains("`docker compose up -d`"), "{complaints}");
+    let (outcome, out, _) = weft_in(folder.path(), Environment::default(), "version").await;
+    assert_eq!(outcome, Outcome::Done);
+    assert!(out.contains("docker-proxy 0.1.0\n"), "{out}");
+}
+
+#[tokio::test]
+async fn a_silent_service_does_not_hang_the_command() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let _silent = UnixListener::bind(folder.path().join("router.sock")).expect("the socket can be bound");
+    let (outcome, _, complaints) = weft_in(folder.path(), Environment::default(), "status targets").await;
+    assert_eq!(outcome, Outcome::Failed);
+    assert!(complaints.contains("router did not answer within 5 s"), "{complaints}");
+}
+
+#[tokio::test]
+async fn what_is_no_socket_is_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    std::fs::write(folder.path().join("router.sock"), "").expect("writes");
+    let (outcome, _, complaints) = weft_in(folder.path(), Environment::default(), "connect host2").await;
+    assert_eq!(outcome, Outcome::Failed);
+    assert!(complaints.contains("router.sock"), "{complaints}");
+}
