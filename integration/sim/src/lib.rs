@@ -1,1 +1,3 @@
 //! Many cores on one virtual clock and network, with a reference model.
+
+pub mod ring;
