@@ -9,6 +9,7 @@ mod attach;
 mod dns;
 mod host;
 mod hosts_file;
+mod links;
 mod namespace;
 mod nftables;
 mod privileges;
@@ -75,7 +76,7 @@ impl KernelConfig {
             bridge: "weft".into(),
             bridge_mac: MacAddress::of_container(&holder),
             tap: "weft-tap".into(),
-            tap_queue_length: 1000,
+            tap_queue_length: 64,
             mtu,
             proc_sys: "/proc/sys".into(),
             dns_port: "weft-dns".into(),
@@ -150,7 +151,9 @@ pub enum AttachError {
         pid: u32,
     },
     /// The process is in the host's own network namespace.
-    #[error("the container {container} uses the host's network and cannot be attached: run it with a network of its own")]
+    #[error(
+        "the container {container} uses the host's network and cannot be attached: run it with a network of its own"
+    )]
     HostNetwork {
         /// Whom to attach.
         container: ContainerId,

@@ -12,7 +12,8 @@ mod marker;
 
 pub use announce::{announcement, announcements};
 pub use difference::{
-    Change, DesiredHost, ForwardingEntry, ObservedBridge, ObservedHost, ObservedLink, ObservedPort, PortRole, Sysctl, difference,
+    Change, DesiredHost, ForwardingEntry, ObservedBridge, ObservedHost, ObservedLink, ObservedPort, PortRole, Sysctl,
+    difference,
 };
 pub use firewall::{
     BaseChain, ChainRef, Comparison, Expression, Family, FilterChains, Hook, MetaKey, PayloadBase, Rule, Table,

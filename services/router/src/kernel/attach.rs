@@ -1,0 +1,346 @@
+//! Attaching containers, and detaching them.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rustix::event::{Timespec, poll};
+use socket2::{Domain, SockAddr, Socket, Type};
+use weft_router_core::hostnet::{ALIAS, ForwardingEntry, ObservedLink, PortMarker, PortRole, announcements, host_interface};
+use weft_types::ContainerId;
+
+use super::{
+    AttachError, AttachSpec, Attached, CONTAINER_INTERFACE, KernelConfig, hosts_file,
+    host::{Owner, marker},
+    links::{self, IPV6_MINIMUM_MTU, InterfaceRoute, LinkChange, VethPair, Which},
+    namespace::Namespace,
+    rtnetlink::Channel,
+};
+
+/// How long the bridge may take to pass frames of a new port; it takes less than a millisecond.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Owner {
+    /// Makes a container's `ethwe` as it should be; see [`super::Kernel::attach`].
+    pub(super) fn attach(&mut self, spec: &AttachSpec) -> Result<Attached, AttachError> {
+        let container = || spec.container.clone();
+        let failed = |source: anyhow::Error| AttachError::Failed { container: container(), source };
+        if spec.addresses.is_empty() {
+            return Err(AttachError::NoAddress { container: container() });
+        }
+        let namespace = Namespace::of_process(spec.pid).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => AttachError::NoProcess { container: container(), pid: spec.pid },
+            // A process that is just ending.
+            _ if error.raw_os_error() == Some(libc::ESRCH) => {
+                AttachError::NoProcess { container: container(), pid: spec.pid }
+            }
+            _ => failed(anyhow::Error::new(error).context("failed to open its network namespace")),
+        })?;
+        if namespace.is(&self.own_namespace).map_err(|error| failed(error.into()))? {
+            return Err(AttachError::HostNetwork { container: container() });
+        }
+        let bridge = self
+            .channel
+            .link(&self.config.bridge)
+            .and_then(|link| link.context("the bridge is missing"))
+            .map_err(failed)?
+            .index;
+        let (config, host) = (&self.config, &mut self.channel);
+        let attached = namespace
+            .run(|| {
+                let container = Channel::open()?;
+                Ok(Attaching { config, host, container, namespace: &namespace, bridge, spec }.run())
+            })
+            .map_err(failed)?;
+        let attached = attached.map_err(|error| error.downcast::<AttachError>().unwrap_or_else(failed))?;
+        match &spec.hosts_file {
+            Some(hosts) => self.hosts_files.insert(spec.container.clone(), hosts.clone()),
+            None => self.hosts_files.remove(&spec.container),
+        };
+        Ok(attached)
+    }
+
+    /// Takes addresses from a container; see [`super::Kernel::detach`].
+    pub(super) fn detach(&mut self, container: &ContainerId, addresses: &[IpNet]) -> anyhow::Result<Vec<IpNet>> {
+        let name = host_interface(container);
+        let found = self.channel.link(&name)?;
+        let ours = found.and_then(|link| marker(&link).filter(|m| m.container == *container).map(|m| (link, m)));
+        let Some((link, marker)) = ours else {
+            self.hosts_files.remove(container);
+            return Ok(Vec::new());
+        };
+        let present = match (link.peer_namespace, link.peer_index) {
+            (Some(namespace), Some(index)) => self.channel.addresses_elsewhere(namespace, index).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let named = |present: &IpNet| addresses.is_empty() || addresses.iter().any(|a| a.addr() == present.addr());
+        let (removed, kept): (Vec<IpNet>, Vec<IpNet>) = present.into_iter().partition(named);
+        if kept.is_empty() {
+            self.channel.perform(vec![links::delete_link(link.index, &link.name)])?;
+            self.hosts_files.remove(container);
+            return Ok(removed);
+        }
+        if !removed.is_empty() {
+            self.remove_addresses(&link, &marker, &removed)
+                .with_context(|| format!("failed to take addresses from the container {container}"))?;
+            if let Some(hosts) = self.hosts_files.get(container) {
+                let kept: Vec<IpAddr> = kept.iter().map(IpNet::addr).collect();
+                hosts_file::write(hosts, &kept)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn remove_addresses(&mut self, link: &ObservedLink, marker: &PortMarker, removed: &[IpNet]) -> anyhow::Result<()> {
+        let index = link.peer_index.context("its interface cannot be found")?;
+        let namespace = Namespace::of_process(marker.pid)
+            .with_context(|| format!("the process {} that was attached is gone", marker.pid))?;
+        // The number may belong to another process by now.
+        if self.channel.namespace_number(namespace.as_fd())? != link.peer_namespace {
+            anyhow::bail!("the process {} is no longer in the container", marker.pid);
+        }
+        let requests = removed.iter().map(|address| links::remove_address(index, *address)).collect();
+        namespace.run(|| Channel::open()?.perform(requests))
+    }
+}
+
+/// One attaching, on a thread in the container's namespace: `/proc/sys/net` there is the container's.
+struct Attaching<'a> {
+    config: &'a KernelConfig,
+    /// To the host's kernel state.
+    host: &'a mut Channel,
+    /// To the container's.
+    container: Channel,
+    namespace: &'a Namespace,
+    bridge: u32,
+    spec: &'a AttachSpec,
+}
+
+/// Both ends of a container's veth pair.
+struct Ends {
+    host: ObservedLink,
+    container: ObservedLink,
+    /// Made by this attempt.
+    new: bool,
+}
+
+impl Attaching<'_> {
+    fn run(mut self) -> anyhow::Result<Attached> {
+        let name = host_interface(&self.spec.container);
+        let ends = match self.find(&name)? {
+            Some(ends) => ends,
+            None => self.create(&name).inspect_err(|_| self.remove(&name))?,
+        };
+        let before = if ends.new { Vec::new() } else { self.container.addresses(ends.container.index)? };
+        match self.configure(&ends) {
+            Ok(addresses) => Ok(Attached { host_interface: name, addresses }),
+            Err(error) => {
+                if ends.new {
+                    self.remove(&name);
+                } else {
+                    self.take_back(ends.container.index, &before);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds a pair that is there already. What is left of one is removed.
+    fn find(&mut self, name: &str) -> anyhow::Result<Option<Ends>> {
+        let host = self.host.link(name)?.filter(|link| link.kind == "veth");
+        let container = self.container.link(CONTAINER_INTERFACE)?;
+        match (host, container) {
+            (Some(host), Some(container))
+                if host.peer_index == Some(container.index) && container.peer_index == Some(host.index) =>
+            {
+                Ok(Some(Ends { host, container, new: false }))
+            }
+            (host, container) => {
+                if let Some(container) = container {
+                    if container.kind != "veth" || container.alias.as_deref() != Some(ALIAS) {
+                        return Err(AttachError::ForeignInterface { container: self.spec.container.clone() }.into());
+                    }
+                    self.container.perform(vec![links::delete_link(container.index, CONTAINER_INTERFACE)])?;
+                }
+                if let Some(host) = host {
+                    self.host.perform(vec![links::delete_link(host.index, name)])?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn create(&mut self, name: &str) -> anyhow::Result<Ends> {
+        let pair = VethPair {
+            name,
+            bridge: self.bridge,
+            mtu: self.config.mtu,
+            peer_name: CONTAINER_INTERFACE,
+            peer_mac: self.spec.mac,
+            peer_namespace: self.namespace.as_fd(),
+        };
+        self.host.perform(vec![links::create_veth(&pair)])?;
+        let host = self.host.link(name)?.context("the new port is gone")?;
+        let container = self.container.link(CONTAINER_INTERFACE)?.context("the new interface is gone")?;
+        Ok(Ends { host, container, new: true })
+    }
+
+    /// Makes both ends right, whatever they are like, and returns the addresses that the container has then.
+    fn configure(&mut self, ends: &Ends) -> anyhow::Result<Vec<IpNet>> {
+        let (host, container) = (ends.host.index, ends.container.index);
+        let (name, mtu) = (ends.host.name.as_str(), self.config.mtu);
+        let alias =
+            PortMarker { container: self.spec.container.clone(), mac: self.spec.mac, pid: self.spec.pid }.to_string();
+        let role = PortRole::Local(self.spec.mac);
+        let port = LinkChange {
+            alias: Some(alias),
+            mtu: Some(mtu),
+            master: Some(self.bridge),
+            quiet: ends.host.makes_addresses == Some(true),
+            up: true,
+            ..LinkChange::default()
+        };
+        self.host.perform(vec![
+            links::set_link(Which::Index(host), name, port),
+            links::set_port(Which::Index(host), name, role.settings()),
+            links::add_forwarding(ForwardingEntry { port: host, mac: self.spec.mac }),
+        ])?;
+
+        let ipv6 = self.write_sysctls()?;
+        let wanted: Vec<IpNet> =
+            self.spec.addresses.iter().copied().filter(|address| ipv6 || address.addr().is_ipv4()).collect();
+        let up = LinkChange {
+            mac: (ends.container.mac != Some(self.spec.mac)).then_some(self.spec.mac),
+            mtu: Some(mtu),
+            up: true,
+            ..LinkChange::default()
+        };
+        let mut requests: Vec<_> =
+            wanted.iter().map(|address| links::add_address(container, *address)).collect();
+        requests.push(links::set_link(Which::Index(container), CONTAINER_INTERFACE, up));
+        requests.extend(self.routes(container, ipv6).into_iter().map(links::add_route));
+        self.container.perform(requests)?;
+
+        self.wait_for_port(name)?;
+        let addresses = self.container.addresses(container)?;
+        let plain: Vec<IpAddr> = addresses.iter().map(IpNet::addr).collect();
+        self.announce(container, &plain)?;
+        if let Some(hosts) = &self.spec.hosts_file {
+            hosts_file::write(hosts, &plain)?;
+        }
+        let ready = LinkChange { alias: Some(ALIAS.into()), ..LinkChange::default() };
+        self.container.perform(vec![links::set_link(Which::Index(container), CONTAINER_INTERFACE, ready)])?;
+        Ok(addresses)
+    }
+
+    /// Sets what netlink cannot, and tells whether the container can have IPv6.
+    fn write_sysctls(&self) -> anyhow::Result<bool> {
+        let write = |path: &str, value: &str| {
+            let path = self.config.proc_sys.join(path);
+            // Writing what is there already costs an announcement of the change for some settings.
+            if fs::read_to_string(&path).is_ok_and(|present| present.trim_end() == value) {
+                return Ok(());
+            }
+            fs::write(&path, value).with_context(|| format!("failed to write {value} to {}", path.display()))
+        };
+        // Without it the first address of a subnet would take the others along when it goes.
+        write(&format!("net/ipv4/conf/{CONTAINER_INTERFACE}/promote_secondaries"), "1")?;
+        let wanted = self.spec.addresses.iter().any(|address| address.addr().is_ipv6());
+        let folder = format!("net/ipv6/conf/{CONTAINER_INTERFACE}");
+        let possible = self.config.mtu >= IPV6_MINIMUM_MTU && self.config.proc_sys.join(&folder).is_dir();
+        if !(wanted && possible) {
+            return Ok(false);
+        }
+        write(&format!("{folder}/accept_ra"), "0")?;
+        write(&format!("{folder}/accept_dad"), "0")?;
+        write(&format!("{folder}/disable_ipv6"), "0")?;
+        // The engine switches it off there too, and a container reaches its own addresses by the loopback.
+        write("net/ipv6/conf/lo/disable_ipv6", "0")?;
+        Ok(true)
+    }
+
+    fn routes(&self, interface: u32, ipv6: bool) -> Vec<InterfaceRoute> {
+        let mut destinations: Vec<IpNet> = Vec::new();
+        if self.spec.dns {
+            destinations.push(Ipv4Net::new_assert(self.config.dns_address, 32).into());
+        }
+        if self.spec.multicast_route {
+            destinations.push(Ipv4Net::new_assert([224, 0, 0, 0].into(), 4).into());
+            if ipv6 {
+                destinations.push(Ipv6Net::new_assert([0xff00, 0, 0, 0, 0, 0, 0, 0].into(), 8).into());
+            }
+        }
+        destinations.into_iter().map(|destination| InterfaceRoute { destination, interface }).collect()
+    }
+
+    /// Waits until the bridge passes the port's frames, which the kernel arranges a moment after both ends are up.
+    fn wait_for_port(&mut self, name: &str) -> anyhow::Result<()> {
+        let deadline = now() + PATIENCE;
+        while !self.host.link(name)?.with_context(|| format!("the port {name} is gone"))?.forwards {
+            if now() > deadline {
+                anyhow::bail!("the bridge does not pass frames of the port {name}");
+            }
+            let pause = Timespec { tv_sec: 0, tv_nsec: 200_000 };
+            // There is nothing to hear: the kernel tells nobody when the port of a bridge passes frames.
+            let _ = poll(&mut [], Some(&pause));
+        }
+        Ok(())
+    }
+
+    /// Tells neighbours, who may remember another container's MAC for an address.
+    fn announce(&self, interface: u32, addresses: &[IpAddr]) -> anyhow::Result<()> {
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None).context("failed to open a packet socket")?;
+        let destination = packet_address(interface)?;
+        for frame in announcements(self.spec.mac, addresses) {
+            socket.send_to(&frame, &destination).context("failed to announce the addresses")?;
+        }
+        Ok(())
+    }
+
+    /// Undoes an attempt. What fails here is found as a leftover.
+    fn remove(&mut self, name: &str) {
+        let outcome = self.host.link(name).and_then(|link| match link {
+            Some(link) => self.host.perform(vec![links::delete_link(link.index, name)]),
+            None => Ok(()),
+        });
+        if let Err(error) = outcome {
+            tracing::warn!(name, error = %format_args!("{error:#}"), "failed to remove a port");
+        }
+    }
+
+    fn take_back(&mut self, interface: u32, before: &[IpNet]) {
+        let added = self.spec.addresses.iter().filter(|address| !before.contains(address));
+        let requests = added.map(|address| links::remove_address(interface, *address)).collect();
+        if let Err(error) = self.container.perform(requests) {
+            tracing::warn!(error = %format_args!("{error:#}"), "failed to take back addresses");
+        }
+    }
+}
+
+/// Address of an interface for packet sockets; frames carry their own header.
+#[expect(unsafe_code, reason = "the socket address of packet sockets has no safe constructor")]
+fn packet_address(interface: u32) -> anyhow::Result<SockAddr> {
+    let index = i32::try_from(interface).context("an interface has a positive index")?;
+    // SAFETY: the storage is zeroed and larger than `sockaddr_ll`, whose fields are plain numbers; the length is its size.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let link = storage.cast::<libc::sockaddr_ll>();
+            (*link).sll_family = libc::AF_PACKET as libc::sa_family_t;
+            (*link).sll_ifindex = index;
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })
+    }
+    .context("failed to make a packet address")?;
+    Ok(address)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a deadline of waiting for the kernel")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,45 +1,324 @@
-//! Observes the host and applies what has to change.
+//! Observes the host, applies what has to change, and knows what stays wrong.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    sync::Arc,
+};
 
-use anyhow::bail;
+use anyhow::{Context, anyhow, bail};
 use ipnet::IpNet;
 use tokio::sync::watch;
+use weft_router_core::hostnet::{
+    self, Change, ChainRef, DesiredHost, Family, FilterChains, ForwardingEntry, ObservedHost, ObservedLink, PortMarker,
+};
 use weft_types::ContainerId;
 
-use super::{AttachError, AttachSpec, Attached, DnsSockets, HostRoute, KernelConfig, ObservedAttachment, Problem};
+use super::{
+    DnsSockets, HostRoute, HostsFile, KernelConfig, ObservedAttachment, Problem,
+    dns::DnsPort,
+    links::{self, LinkChange, Which},
+    namespace::Namespace,
+    nftables::{self, Nftables, Step},
+    rtnetlink::{Channel, Request},
+};
 
+/// After so many rounds of observing and changing, somebody else is undoing what we do.
+const ROUNDS: usize = 8;
+
+/// Chains of the table `filter` that rules of ours may be in.
+const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
+
+/// The one who writes kernel network state.
 pub(super) struct Owner {
-    config: KernelConfig,
+    pub(super) config: KernelConfig,
+    pub(super) channel: Channel,
+    pub(super) own_namespace: Namespace,
+    /// Hosts files of attached containers, for keeping them right when addresses go.
+    pub(super) hosts_files: BTreeMap<ContainerId, HostsFile>,
+    nftables: Option<Nftables>,
+    dns: Option<DnsPort>,
+    dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
+    subnets: BTreeSet<IpNet>,
+    problems: Vec<Problem>,
 }
 
 impl Owner {
-    pub(super) fn open(config: KernelConfig, _: watch::Sender<Option<Arc<DnsSockets>>>) -> anyhow::Result<Self> {
-        Ok(Self { config })
+    pub(super) fn open(
+        config: KernelConfig,
+        dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            config,
+            channel: Channel::open()?,
+            own_namespace: Namespace::current().context("failed to open the own network namespace")?,
+            hosts_files: BTreeMap::new(),
+            nftables: Nftables::open().ok(),
+            dns: None,
+            dns_sockets,
+            subnets: BTreeSet::new(),
+            problems: Vec::new(),
+        })
     }
-    pub(super) fn reconcile(&mut self) -> anyhow::Result<usize> {
-        let _ = super::desired(&self.config, None);
-        bail!("not to be had yet")
-    }
+
+    /// Returns what was wrong at the last comparison beside what failed.
     pub(super) fn problems(&self) -> Vec<Problem> {
-        Vec::new()
+        self.problems.clone()
     }
-    pub(super) fn attach(&mut self, spec: &AttachSpec) -> Result<Attached, AttachError> {
-        Err(AttachError::NoAddress { container: spec.container.clone() })
+
+    /// Makes the host as it should be and returns how many changes that took. Goes on after a failure, and returns all.
+    pub(super) fn reconcile(&mut self) -> anyhow::Result<usize> {
+        let mut count = 0;
+        for _ in 0..ROUNDS {
+            let desired = super::desired(&self.config, self.dns.as_ref().map(DnsPort::index));
+            let observed = self.observe(&desired)?;
+            self.problems = self.find_problems(&desired, &observed);
+            let changes = hostnet::difference(&desired, &observed);
+            if changes.is_empty() {
+                return Ok(count);
+            }
+            count += changes.len();
+            let mut failures = Vec::new();
+            for change in changes {
+                tracing::info!(%change, "the host's network differs from what it should be");
+                if let Err(error) = self.apply(&desired, &observed, change) {
+                    failures.push(format!("{error:#}"));
+                }
+            }
+            if !failures.is_empty() {
+                bail!("{}", failures.join("; "));
+            }
+        }
+        bail!("another program keeps undoing what weft sets up in the host's network: see the log for what")
     }
-    pub(super) fn detach(&mut self, _: &ContainerId, _: &[IpNet]) -> anyhow::Result<Vec<IpNet>> {
-        bail!("not to be had yet")
+
+    /// Says which subnets ask the name server.
+    pub(super) fn set_subnets(&mut self, subnets: BTreeSet<IpNet>) -> anyhow::Result<()> {
+        self.subnets = subnets;
+        match &mut self.dns {
+            Some(port) => port.set_subnets(&self.subnets),
+            None => Ok(()),
+        }
     }
-    pub(super) fn set_subnets(&mut self, _: BTreeSet<IpNet>) -> anyhow::Result<()> {
-        bail!("not to be had yet")
-    }
+
     pub(super) fn host_routes(&mut self) -> anyhow::Result<Vec<HostRoute>> {
-        bail!("not to be had yet")
+        let names: BTreeMap<u32, String> =
+            self.channel.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+        let routes = self.channel.main_routes().context("failed to list the host's routes")?;
+        let mut routes: Vec<HostRoute> = routes
+            .into_iter()
+            .map(|(destination, link)| HostRoute {
+                destination,
+                interface: names.get(&link).cloned().unwrap_or_default(),
+            })
+            .filter(|route| route.destination.prefix_len() > 0 && route.interface != self.config.bridge)
+            .collect();
+        routes.sort_unstable();
+        routes.dedup();
+        Ok(routes)
     }
+
     pub(super) fn attachments(&mut self) -> anyhow::Result<Vec<ObservedAttachment>> {
-        bail!("not to be had yet")
+        let mut attachments = Vec::new();
+        for link in self.channel.links()? {
+            let Some(marker) = marker(&link) else { continue };
+            let addresses = match (link.peer_namespace, link.peer_index) {
+                (Some(namespace), Some(index)) => {
+                    self.channel.addresses_elsewhere(namespace, index).unwrap_or_else(|error| {
+                        tracing::debug!(container = %marker.container, %error, "failed to list a container's addresses");
+                        Vec::new()
+                    })
+                }
+                _ => Vec::new(),
+            };
+            attachments.push(ObservedAttachment {
+                container: marker.container,
+                mac: marker.mac,
+                pid: marker.pid,
+                host_interface: link.name,
+                addresses,
+            });
+        }
+        attachments.sort_unstable();
+        Ok(attachments)
     }
+
+    /// Removes every link, rule and table of ours. Goes on after a failure, and returns all.
     pub(super) fn remove_all(&mut self) -> anyhow::Result<()> {
-        bail!("not to be had yet")
+        let mut failures = Vec::new();
+        let mut note = |outcome: anyhow::Result<()>| {
+            if let Err(error) = outcome {
+                failures.push(format!("{error:#}"));
+            }
+        };
+        self.dns = None;
+        self.dns_sockets.send_replace(None);
+        self.hosts_files.clear();
+        let ours = |link: &ObservedLink| {
+            let names = [&self.config.bridge, &self.config.tap, &self.config.dns_port];
+            marker(link).is_some() || names.contains(&&link.name) && ["bridge", "tun", "veth"].contains(&&*link.kind)
+        };
+        match self.channel.links() {
+            Ok(links) => {
+                for link in links.iter().filter(|link| ours(link)) {
+                    note(self.channel.perform(vec![links::delete_link(link.index, &link.name)]));
+                }
+            }
+            Err(error) => note(Err(error)),
+        }
+        if let Some(nftables) = &mut self.nftables {
+            note(nftables.transact(&[Step::RemoveTable(Family::Inet, hostnet::ALIAS)]));
+            note(marked_rules(nftables).and_then(|(chains, _)| {
+                let steps: Vec<Step<'_>> = chains
+                    .iter()
+                    .flat_map(|(chain, rules)| rules.iter().map(move |(handle, _)| Step::DeleteRule(chain, *handle)))
+                    .collect();
+                if steps.is_empty() { Ok(()) } else { nftables.transact(&steps) }
+            }));
+        }
+        if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures.join("; "))) }
     }
+
+    fn observe(&mut self, desired: &DesiredHost) -> anyhow::Result<ObservedHost> {
+        let links = self.channel.links()?;
+        let bridge = links.iter().find(|link| link.name == desired.bridge && link.kind == "bridge");
+        let forwarding: BTreeSet<ForwardingEntry> =
+            bridge.map(|bridge| self.channel.forwarding(bridge.index)).transpose()?.unwrap_or_default();
+        let read = |path: &String| fs::read_to_string(self.config.proc_sys.join(path)).ok();
+        let sysctls = desired
+            .sysctls()
+            .into_iter()
+            .filter_map(|sysctl| read(&sysctl.path).map(|value| (sysctl.path, value.trim_end().to_owned())))
+            .collect();
+        let mut observed = ObservedHost { links, forwarding, sysctls, ..ObservedHost::default() };
+        match &mut self.nftables {
+            Some(nftables) => {
+                observed.table = nftables.table(desired.table.family, &desired.table.name)?;
+                (observed.chains, observed.accepting) = marked_rules(nftables)?;
+            }
+            // Nothing can be written: nothing differs. It is reported as a problem.
+            None => observed.table = Some(desired.table.clone()),
+        }
+        Ok(observed)
+    }
+
+    fn apply(&mut self, desired: &DesiredHost, observed: &ObservedHost, change: Change) -> anyhow::Result<()> {
+        let bridge = || {
+            let bridge = observed.links.iter().find(|link| link.name == desired.bridge);
+            bridge.map(|bridge| bridge.index).context("the bridge is missing")
+        };
+        let request: Request = match change {
+            Change::DeleteLink { index, name } => links::delete_link(index, &name),
+            Change::CreateBridge => links::create_bridge(&desired.bridge, desired.bridge_mac, desired.mtu),
+            Change::CreateDnsPort => {
+                let bridge = bridge()?;
+                let port = DnsPort::create(&self.config, &mut self.channel, bridge, &self.subnets)
+                    .context("failed to make the name server's port")?;
+                self.dns_sockets.send_replace(Some(port.sockets()));
+                self.dns = Some(port);
+                return Ok(());
+            }
+            Change::SetLink { index, name, alias, mac, mtu, tx_queue_length, master, quiet, up } => {
+                let change = LinkChange { alias, mac, mtu, tx_queue_length, master, quiet, up };
+                links::set_link(Which::Index(index), &name, change)
+            }
+            Change::SetBridge { index, settings } => links::set_bridge(index, settings),
+            Change::SetPort { index, name, settings } => links::set_port(Which::Index(index), &name, settings),
+            Change::AddForwarding(entry) => links::add_forwarding(entry),
+            Change::RemoveForwarding(entry) => links::remove_forwarding(entry),
+            Change::WriteSysctl(sysctl) => {
+                let path = self.config.proc_sys.join(&sysctl.path);
+                return fs::write(&path, &sysctl.value)
+                    .with_context(|| format!("failed to write {} to {}", sysctl.value, path.display()));
+            }
+            Change::ReplaceTable(table) => return self.transact(&[Step::ReplaceTable(&table)]),
+            Change::MarkChain { chain, delete, insert } => {
+                let deletes = delete.into_iter().map(|handle| Step::DeleteRule(&chain, handle));
+                let inserts = insert.iter().map(|rule| Step::InsertRule(&chain, rule));
+                let steps: Vec<Step<'_>> = deletes.chain(inserts).collect();
+                return self.transact(&steps).with_context(|| format!("failed to change the chain {}", chain.chain));
+            }
+        };
+        self.channel.perform(vec![request])
+    }
+
+    fn transact(&mut self, steps: &[Step<'_>]) -> anyhow::Result<()> {
+        self.nftables.as_mut().context("the kernel has no nftables")?.transact(steps)
+    }
+
+    fn find_problems(&self, desired: &DesiredHost, observed: &ObservedHost) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut add = |reason, message| problems.push(Problem { reason, message });
+        let bridge = observed.links.iter().find(|link| link.name == desired.bridge);
+        if let Some(link) = bridge.filter(|link| link.kind != "bridge") {
+            add(
+                "bridge_name_taken",
+                format!("the host has a link {} that is no bridge: rename it, or name weft's bridge otherwise", link.name),
+            );
+        }
+        if !observed.links.iter().any(|link| link.name == desired.tap && link.kind == "tun") {
+            add(
+                "tap_missing",
+                format!("the device {} is missing, so nothing reaches other hosts: restart the router", desired.tap),
+            );
+        }
+        if self.nftables.is_none() {
+            add(
+                "nftables_missing",
+                "the kernel has no nftables, so weft cannot keep its filter rules: load the module nf_tables".into(),
+            );
+        }
+        let bridged = |setting: &str| {
+            let path = self.config.proc_sys.join("net/bridge").join(setting);
+            fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")
+        };
+        for (family, setting, tool) in [
+            (Family::Ipv4, "bridge-nf-call-iptables", "iptables-legacy"),
+            (Family::Ipv6, "bridge-nf-call-ip6tables", "ip6tables-legacy"),
+        ] {
+            let reachable = observed.chains.keys().any(|chain| chain.family == family);
+            if !reachable && bridged(setting) && nftables::legacy_filter(family).unwrap_or(false) {
+                add(
+                    "legacy_xtables",
+                    format!(
+                        "the host filters with legacy xtables, which may drop overlay frames between its containers: run \
+                         `{tool} -I FORWARD -i {bridge} -o {bridge} -j ACCEPT` on the host, or let it use iptables-nft",
+                        bridge = desired.bridge
+                    ),
+                );
+            }
+        }
+        problems
+    }
+}
+
+/// Reads whose port a link is.
+pub(super) fn marker(link: &ObservedLink) -> Option<PortMarker> {
+    link.alias.as_deref().filter(|_| link.kind == "veth")?.parse().ok()
+}
+
+type MarkedRules = BTreeMap<ChainRef, Vec<(u64, hostnet::Rule)>>;
+
+/// Lists the chains of others that exist, with the rules in them that are ours, and which of them have to accept.
+fn marked_rules(nftables: &mut Nftables) -> anyhow::Result<(MarkedRules, Vec<ChainRef>)> {
+    let mut chains = MarkedRules::new();
+    let mut accepting = Vec::new();
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let mut present = FilterChains::default();
+        for name in CHAINS {
+            let chain = ChainRef { family, chain: name.into() };
+            if !nftables.has_chain(&chain)? {
+                continue;
+            }
+            match name {
+                "DOCKER-USER" => present.docker_user = true,
+                _ => present.forward = true,
+            }
+            let mut rules = nftables.filter_rules(&chain)?;
+            rules.retain(|(_, rule)| rule.comment.as_deref() == Some(hostnet::ALIAS));
+            chains.insert(chain, rules);
+        }
+        accepting.extend(hostnet::engine_chain(family, present));
+    }
+    Ok((chains, accepting))
 }

@@ -1,0 +1,69 @@
+//! Network namespaces of others: finding, comparing and entering them.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use anyhow::Context;
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::fstat;
+
+/// An open network namespace. Keeps it alive: close it soon, or a dead container's links stay.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    fd: OwnedFd,
+}
+
+impl Namespace {
+    /// Opens the namespace of a process.
+    pub(super) fn of_process(pid: u32) -> io::Result<Self> {
+        // 0 would be taken for nobody, and is.
+        File::open(format!("/proc/{pid}/ns/net")).map(|file| Self { fd: file.into() })
+    }
+
+    /// Opens the namespace of the calling thread.
+    pub(super) fn current() -> io::Result<Self> {
+        File::open("/proc/thread-self/ns/net").map(|file| Self { fd: file.into() })
+    }
+
+    /// Tells whether both are the same namespace.
+    pub(super) fn is(&self, other: &Self) -> io::Result<bool> {
+        let (a, b) = (fstat(&self.fd)?, fstat(&other.fd)?);
+        Ok(a.st_ino == b.st_ino && a.st_dev == b.st_dev)
+    }
+
+    /// Runs `action` on a thread of its own inside the namespace. Sockets opened there stay there.
+    pub(super) fn run<T: Send>(&self, action: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        on_thread(|| {
+            setns(&self.fd, CloneFlags::CLONE_NEWNET).context("failed to enter the network namespace")?;
+            action()
+        })
+    }
+
+    /// Runs `action` on a thread of its own inside a new namespace, which lives as long as a socket, link or descriptor
+    /// in it.
+    pub(super) fn run_in_new<T: Send>(action: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        on_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).context("failed to make a network namespace")?;
+            action()
+        })
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn on_thread<T: Send>(action: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("weft-namespace".into())
+            .spawn_scoped(scope, action)
+            .context("failed to start a thread")?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}

@@ -6,9 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, constants::NETLINK_ROUTE};
 
@@ -95,7 +93,9 @@ impl Channel {
         while answered < expected.len() {
             for (sequence, answer) in self.receive()? {
                 let position = sequence.wrapping_sub(first) as usize;
-                let (Some((what, tolerated)), Answer::Done(result)) = (expected.get(position), answer) else { continue };
+                let (Some((what, tolerated)), Answer::Done(result)) = (expected.get(position), answer) else {
+                    continue;
+                };
                 answered += 1;
                 if let Err(refused) = result
                     && !tolerated.iter().any(|errno| refused.is(*errno))

@@ -112,7 +112,8 @@ impl Worker {
                 }
             }
             if self.active && self.due.is_some_and(|due| due <= now()) {
-                self.reconcile();
+                // What failed is logged and in the problems.
+                let _ = self.reconcile();
             }
         }
     }

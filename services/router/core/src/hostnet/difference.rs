@@ -53,14 +53,18 @@ pub struct ObservedLink {
     pub tx_queue_length: u32,
     /// Index of the bridge (or other) that it is a port of.
     pub master: Option<u32>,
-    /// The other end of a veth pair lies in another namespace.
-    pub peer_elsewhere: bool,
+    /// Index of the other end of a veth pair, in that end's namespace.
+    pub peer_index: Option<u32>,
+    /// Our number for the namespace of the other end; absent when it is our own.
+    pub peer_namespace: Option<i32>,
     /// Gives itself link-local IPv6 addresses; absent where IPv6 is off.
     pub makes_addresses: Option<bool>,
     /// Settings as a bridge.
     pub bridge: Option<ObservedBridge>,
     /// Settings as a port of a bridge.
     pub port: Option<ObservedPort>,
+    /// Passes frames as a port of a bridge.
+    pub forwards: bool,
 }
 
 /// Settings of a bridge that matter to us.
@@ -278,7 +282,7 @@ impl DesiredHost {
     fn is_leftover(&self, link: &ObservedLink) -> bool {
         let stale_dns_port = link.name == self.dns_port && Some(link.index) != self.dns_index;
         let marked = link.alias.as_deref().is_some_and(|alias| alias.parse::<PortMarker>().is_ok());
-        link.kind == "veth" && (stale_dns_port || marked && !link.peer_elsewhere)
+        link.kind == "veth" && (stale_dns_port || marked && link.peer_namespace.is_none())
     }
 }
 
@@ -289,25 +293,23 @@ impl DesiredHost {
 #[must_use]
 pub fn difference(desired: &DesiredHost, observed: &ObservedHost) -> Vec<Change> {
     let (leftovers, links): (Vec<_>, Vec<_>) = observed.links.iter().partition(|link| desired.is_leftover(link));
-    let mut changes: Vec<Change> = leftovers
-        .into_iter()
-        .map(|link| Change::DeleteLink { index: link.index, name: link.name.clone() })
-        .collect();
+    let mut changes: Vec<Change> =
+        leftovers.into_iter().map(|link| Change::DeleteLink { index: link.index, name: link.name.clone() }).collect();
 
     match links.iter().find(|link| link.name == desired.bridge) {
         None => changes.push(Change::CreateBridge),
         // A name that somebody else took: a problem, not ours to change.
         Some(link) if link.kind != "bridge" => {}
         Some(bridge) => {
+            for sysctl in desired.sysctls() {
+                if observed.sysctls.get(&sysctl.path).is_some_and(|value| *value != sysctl.value) {
+                    changes.push(Change::WriteSysctl(sysctl));
+                }
+            }
             bridge_changes(desired, bridge, &mut changes);
             for link in &links {
                 if let Some(role) = desired.role(link) {
                     port_changes(desired, bridge.index, link, role, &observed.forwarding, &mut changes);
-                }
-            }
-            for sysctl in desired.sysctls() {
-                if observed.sysctls.get(&sysctl.path).is_some_and(|value| *value != sysctl.value) {
-                    changes.push(Change::WriteSysctl(sysctl));
                 }
             }
             if !links.iter().any(|link| Some(link.index) == desired.dns_index && link.name == desired.dns_port) {

@@ -57,7 +57,8 @@ pub fn rewrite_hosts(existing: &str, hosts: &HostsFile, addresses: &[IpAddr]) ->
 
 /// The full name first, as resolvers take the first as canonical. Text that is no name would forge lines: left out.
 fn own_names(hosts: &HostsFile) -> Vec<String> {
-    let is_name = |text: &str| !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '#');
+    let is_name =
+        |text: &str| !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '#');
     let mut names = Vec::new();
     if is_name(&hosts.hostname) {
         if is_name(&hosts.domainname) {
@@ -110,7 +111,10 @@ mod tests {
         for kept in ["127.0.0.1\tlocalhost\n", "192.0.2.7\tdb.example\n", "172.17.0.1\tgateway\n"] {
             assert_eq!(text.matches(kept).count(), 1, "{text}");
         }
-        assert!(text.ends_with("10.32.0.1\tc1.example.org c1 # weft\nfd12::a20:1\tc1.example.org c1 # weft\n"), "{text}");
+        assert!(
+            text.ends_with("10.32.0.1\tc1.example.org c1 # weft\nfd12::a20:1\tc1.example.org c1 # weft\n"),
+            "{text}"
+        );
     }
 
     #[test]
