@@ -4,7 +4,10 @@
 //! performs what [`Workflow::poll_step`] returns and reports exactly one [`Outcome`] for it. What happens meanwhile (the
 //! container dies, starts again with another pid, is removed) changes the goal, and the next step follows the newest one.
 
+mod progress;
+
 use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -13,6 +16,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_types::ContainerId;
 
 use crate::AddressArgument;
+use progress::{Life, Progress};
 
 /// What a running container is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,10 +144,6 @@ pub struct Status {
     pub problem: Option<(String, Instant)>,
 }
 
-/// The containers of the host, and what is under way for each.
-#[derive(Debug, Default)]
-pub struct Workflow {}
-
 /// One of the other services, whose state may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
@@ -157,6 +157,18 @@ pub enum Service {
 
 /// Shortest and longest pause before a failed step is tried again.
 pub const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// How many containers are held at most. Further ones are ignored; [`crate::reconcile`] finds them again.
+pub const MAX_CONTAINERS: usize = 65_536;
+
+/// The containers of the host, and what is under way for each.
+#[derive(Debug, Default)]
+pub struct Workflow {
+    containers: BTreeMap<ContainerId, Progress>,
+    /// Those that may have a step to perform.
+    dirty: BTreeSet<ContainerId>,
+    /// At most two for each call of a `handle_*`.
+    events: VecDeque<Event>,
+}
 
 impl Workflow {
     /// Makes a workflow without containers.
@@ -165,80 +177,142 @@ impl Workflow {
         Self::default()
     }
 
-    /// The container runs with this goal, which replaces an earlier one.
+    /// The container runs with this goal, which replaces an earlier one; addresses that it got by [`Self::attach`] stay.
     ///
     /// With a `deadline` (somebody waits for the start), what has failed by then is undone and reported as
-    /// [`Event::Failed`]; without one it is tried for ever. A goal with an older process never replaces that of a newer
-    /// one: the shell inspects after each event, so the last call is right.
-    pub fn handle_started(&mut self, container: ContainerId, goal: Goal, deadline: Option<Instant>, now: Instant) {
-        let _ = (container, goal, deadline, now);
+    /// [`Event::Failed`]; without one it is tried for ever. Every call is answered with one of the two events, unless the
+    /// container dies or starts anew before. The newest process counts: the shell inspects the container after each sign
+    /// of a start, so the last call is right.
+    pub fn handle_started(&mut self, container: ContainerId, goal: Goal, deadline: Option<Instant>) {
+        if let Some(progress) = self.progress(container) {
+            progress.start(goal, deadline);
+        }
     }
 
     /// Gives a running container more addresses (`weft attach`); as [`Self::handle_started`] if it has none yet.
-    pub fn attach(&mut self, container: ContainerId, goal: Goal, deadline: Option<Instant>, now: Instant) {
-        let _ = (container, goal, deadline, now);
+    ///
+    /// If they can't be had by the `deadline`, the container keeps what it had before.
+    pub fn attach(&mut self, container: ContainerId, goal: Goal, deadline: Option<Instant>) {
+        if let Some(progress) = self.progress(container) {
+            progress.add(goal, deadline);
+        }
     }
 
     /// Takes addresses away (`weft detach`): those that were got for `arguments`; empty: all, with the interface.
-    pub fn detach(&mut self, container: &ContainerId, arguments: &[AddressArgument], now: Instant) {
-        let _ = (container, arguments, now);
+    ///
+    /// Answered with [`Event::Ready`], or [`Event::Gone`] if no address is left. Returns false, and does nothing, if it
+    /// does not know the container.
+    pub fn detach(&mut self, container: &ContainerId, arguments: &[AddressArgument]) -> bool {
+        let Some(progress) = self.containers.get_mut(container) else { return false };
+        progress.release(arguments);
+        self.dirty.insert(container.clone());
+        true
     }
 
     /// The container has other names, or its health changed.
-    pub fn handle_renamed(&mut self, container: &ContainerId, names: Vec<String>, unhealthy: bool, now: Instant) {
-        let _ = (container, names, unhealthy, now);
+    pub fn handle_renamed(&mut self, container: &ContainerId, names: Vec<String>, unhealthy: bool) {
+        if let Some(progress) = self.containers.get_mut(container) {
+            progress.rename(names, unhealthy);
+            self.dirty.insert(container.clone());
+        }
     }
 
     /// The container's process ended: interface and names go, addresses stay.
-    pub fn handle_died(&mut self, container: &ContainerId, now: Instant) {
-        let _ = (container, now);
+    ///
+    /// Events lag behind the calls that cause them: the shell inspects the container first, and reports a newer process
+    /// instead if there is one.
+    pub fn handle_died(&mut self, container: &ContainerId) {
+        if let Some(progress) = self.progress(container.clone()) {
+            progress.end(Life::Dead);
+        }
     }
 
     /// The container was removed: its addresses go too.
-    pub fn handle_removed(&mut self, container: &ContainerId, now: Instant) {
-        let _ = (container, now);
+    pub fn handle_removed(&mut self, container: &ContainerId) {
+        if let Some(progress) = self.progress(container.clone()) {
+            progress.end(Life::Removed);
+        }
     }
 
-    /// A service came back, perhaps without its memory: what it had is stated again.
-    pub fn handle_service_lost(&mut self, service: Service, now: Instant) {
-        let _ = (service, now);
+    /// A service came back, perhaps without its memory: what it had is stated again, and what failed is tried at once.
+    pub fn handle_service_lost(&mut self, service: Service) {
+        for (container, progress) in &mut self.containers {
+            progress.forget(service);
+            self.dirty.insert(container.clone());
+        }
     }
 
     /// Takes what came of the container's step.
     pub fn handle_outcome(&mut self, container: &ContainerId, outcome: Outcome, now: Instant) {
-        let _ = (container, outcome, now);
+        let Some(progress) = self.containers.get_mut(container) else { return };
+        if let Some(reason) = progress.take_outcome(outcome, now) {
+            let pid = progress.pid();
+            self.events.push_back(Event::Failed { container: container.clone(), pid, reason });
+        }
+        self.dirty.insert(container.clone());
     }
 
-    /// Lets failed steps be tried again.
+    /// Lets failed steps be tried again, and gives up what is past its deadline.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        for (container, progress) in &mut self.containers {
+            if progress.timeout().is_none_or(|(at, _)| at > now) {
+                continue;
+            }
+            if let Some(reason) = progress.expire(now) {
+                let pid = progress.pid();
+                self.events.push_back(Event::Failed { container: container.clone(), pid, reason });
+            }
+            self.dirty.insert(container.clone());
+        }
     }
 
-    /// Returns the next step to perform; call until none.
+    /// Returns the next step to perform; call until none. Events follow from it: poll those afterwards.
     pub fn poll_step(&mut self) -> Option<(ContainerId, Step)> {
+        while let Some(container) = self.dirty.pop_first() {
+            let Some(progress) = self.containers.get_mut(&container) else { continue };
+            if let Some(step) = progress.next_step() {
+                return Some((container, step));
+            }
+            if progress.is_over() {
+                if progress.tells_end() {
+                    self.events.push_back(Event::Gone { container: container.clone() });
+                }
+                self.containers.remove(&container);
+            } else if let Some((pid, addresses)) = progress.take_ready() {
+                self.events.push_back(Event::Ready { container, pid, addresses });
+            }
+        }
         None
     }
 
     /// Returns the next thing to tell; call until none.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.events.pop_front()
     }
 
     /// Returns when [`Self::handle_timeout`] is due, and why.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        None
+        self.containers.values().filter_map(Progress::timeout).min()
     }
 
     /// Returns what is known of the container.
     #[must_use]
     pub fn status(&self, container: &ContainerId) -> Option<Status> {
-        let _ = container;
-        None
+        self.containers.get(container).and_then(Progress::status)
     }
 
     /// Returns the containers that are, or are to be, attached.
-    pub fn containers(&self) -> impl Iterator<Item = (ContainerId, Status)> {
-        std::iter::empty()
+    pub fn containers(&self) -> impl Iterator<Item = (&ContainerId, Status)> {
+        self.containers.iter().filter_map(|(container, progress)| Some((container, progress.status()?)))
+    }
+
+    /// Returns the container's progress, a new one if need be and there is room.
+    fn progress(&mut self, container: ContainerId) -> Option<&mut Progress> {
+        if self.containers.len() >= MAX_CONTAINERS && !self.containers.contains_key(&container) {
+            return None;
+        }
+        self.dirty.insert(container.clone());
+        Some(self.containers.entry(container).or_default())
     }
 }
