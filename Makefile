@@ -6,7 +6,7 @@ SET_UP := integration/set-up
 # Static binaries: see .cargo/config.toml.
 BUILT := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu
 # What images and lab consist of.
-PARTS := $(addprefix --package ,weft-router weft-ipam weft-dns weft-docker-proxy weft-wait weft weft-images weft-lab)
+PARTS := $(addprefix --package ,weft-router weft-ipam weft-dns weft-docker-proxy weft weft-images weft-lab)
 LAB := $(BUILT)/release/weft-lab
 
 .PHONY: help
