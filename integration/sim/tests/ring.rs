@@ -2,7 +2,9 @@
 //!
 //! `WEFT_SIM_SEEDS=n` runs that many seeds, `WEFT_SIM_SEED=n` that one alone. A failing seed is named in the failure.
 
-use weft_sim::ring::{Founding, Scenario, World, run};
+use std::thread;
+
+use weft_sim::ring::{Founding, Scenario, Summary, Violation, World, run};
 
 #[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
 fn number(variable: &str) -> Option<u64> {
@@ -18,17 +20,23 @@ fn seeds(default: u64) -> Vec<u64> {
 
 #[test]
 fn no_address_is_held_twice_and_nobody_waits_for_ever() {
+    let seeds = seeds(300);
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let results: Vec<(u64, Result<Summary, Violation>)> = thread::scope(|scope| {
+        let work = |worker: usize| {
+            let own = seeds.iter().copied().skip(worker).step_by(workers);
+            own.map(|seed| (seed, run(&Scenario::from_seed(seed), seed))).collect::<Vec<_>>()
+        };
+        let running: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
+        running.into_iter().flat_map(|worker| worker.join().expect("a core panicked")).collect()
+    });
     let mut granted = 0;
     let mut crashes = 0;
-    for seed in seeds(300) {
-        let scenario = Scenario::from_seed(seed);
-        match run(&scenario, seed) {
-            Ok(summary) => {
-                granted += summary.granted;
-                crashes += summary.crashes;
-            }
-            Err(violation) => panic!("WEFT_SIM_SEED={seed} replays it: {violation}\n{scenario:?}"),
-        }
+    for (seed, result) in results {
+        let replay = || format!("WEFT_SIM_SEED={seed} replays it: {:?}", Scenario::from_seed(seed));
+        let summary = result.unwrap_or_else(|violation| panic!("{violation}; {}", replay()));
+        granted += summary.granted;
+        crashes += summary.crashes;
     }
     println!("{granted} addresses were given, {crashes} processes died");
 }
@@ -61,7 +69,9 @@ fn the_smallest_ranges_are_used_to_their_last_address() {
 #[test]
 fn two_rings_that_meet_stay_apart_and_say_so() {
     for seed in seeds(10) {
-        let mut world = World::new(scenario(2, 24, Founding::TwoFounders), seed);
+        // Hardly any requests: addresses of two rings are not compared.
+        let scenario = Scenario { request_millis: 1_000_000, ..scenario(2, 24, Founding::TwoFounders) };
+        let mut world = World::new(scenario, seed);
         world.run_trouble().unwrap_or_else(|violation| panic!("WEFT_SIM_SEED={seed}: {violation}"));
         let ids = world.ring_ids();
         if ids[0] == ids[1] {

@@ -53,7 +53,9 @@ impl Model {
         held.insert(address);
         let holder = (host, open.container);
         match self.holders.insert(address.v4.addr(), holder.clone()) {
-            Some(other) if other != holder => Err(Violation(format!("{} is held by {other:?} and by {holder:?}", address.v4))),
+            Some(other) if other != holder => {
+                Err(Violation(format!("{} is held by {other:?} and by {holder:?}", address.v4)))
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -80,9 +82,5 @@ impl Model {
 
     pub(super) fn live(&self, host: usize) -> impl Iterator<Item = (&ContainerId, &BTreeSet<DualAddress>)> {
         self.live.get(&host).into_iter().flatten()
-    }
-
-    pub(super) fn held(&self) -> usize {
-        self.holders.len()
     }
 }

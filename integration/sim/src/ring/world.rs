@@ -167,7 +167,10 @@ impl World {
         self.check_agreement()?;
 
         let usable = AddressRange::from(self.range).size() as usize - 2;
-        let room = usable.saturating_sub(self.model.held());
+        // A container whose answer got lost in a crash may hold an address that it was never told.
+        let held = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        let held: usize = held.flat_map(|process| process.ipam.allocations()).map(|(_, held)| held.len()).sum();
+        let room = usable.saturating_sub(held);
         let refused = self.summary.refused;
         for host in (0..self.hosts.len()).take(room) {
             let container = self.new_container(host);
@@ -208,7 +211,12 @@ impl World {
         let ids = self.ring_ids();
         if ids.iter().any(|id| *id != ids[0] || id.is_none()) {
             let now = self.instant();
-            let waiting: Vec<_> = self.hosts.iter_mut().filter_map(|host| Some(host.process.as_mut()?.ipam.status(now))).map(|status| (status.state, status.voters, status.voters_heard)).collect();
+            let waiting: Vec<_> = self
+                .hosts
+                .iter_mut()
+                .filter_map(|host| Some(host.process.as_mut()?.ipam.status(now)))
+                .map(|status| (status.state, status.voters, status.voters_heard))
+                .collect();
             return Err(Violation(format!("after the calm the rings are {ids:?}, {waiting:?}")));
         }
         let rings: Vec<_> = self.hosts.iter().filter_map(|host| Some(host.process.as_ref()?.ipam.ring()?.1)).collect();
@@ -236,19 +244,24 @@ impl World {
 
     /// Checks that no two running hosts take one address for theirs.
     fn check_owners(&self) -> Result<(), Violation> {
-        let mut owners: Vec<(AddressRange, usize, weft_ipam_core::RingId)> = Vec::new();
+        let mut owned: Vec<(weft_ipam_core::RingId, AddressRange, usize)> = Vec::new();
         for (number, host) in self.hosts.iter().enumerate() {
             let Some(process) = &host.process else { continue };
             let Some((info, ring)) = process.ipam.ring() else { continue };
-            for span in ring.owned_in(process.ipam.owner(), self.range.into()) {
-                let other = owners.iter().find(|(owned, _, id)| *id == info.id && owned.intersection(span).is_some());
-                if let Some((owned, other, _)) = other {
-                    return Err(Violation(format!("host {number} owns {span}, host {other} {owned}")));
-                }
-                owners.push((span, number, info.id));
-            }
+            let spans = ring.owned_in(process.ipam.owner(), self.range.into());
+            owned.extend(spans.into_iter().map(|span| (info.id, span, number)));
         }
-        Ok(())
+        owned.sort();
+        let pairs = owned.windows(2).map(|pair| (pair[0], pair[1]));
+        let double = pairs
+            .filter(|(first, second)| first.0 == second.0)
+            .find(|(first, second)| first.1.intersection(second.1).is_some());
+        match double {
+            Some(((_, span, host), (_, other_span, other))) => {
+                Err(Violation(format!("host {host} owns {span}, host {other} {other_span}")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn perform(&mut self, what: What) -> Result<(), Violation> {
@@ -270,7 +283,13 @@ impl World {
                 }
                 Ok(())
             }
-            What::Start { host } => if self.hosts[host].process.is_none() { self.start_process(host) } else { Ok(()) },
+            What::Start { host } => {
+                if self.hosts[host].process.is_none() {
+                    self.start_process(host)
+                } else {
+                    Ok(())
+                }
+            }
             What::StartRouter { host } => {
                 if !self.hosts[host].router_up {
                     self.start_router(host);
@@ -341,7 +360,10 @@ impl World {
             self.event(host, event)?;
         }
         let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
-        let due = process.ipam.poll_timeout().map(|(at, _)| at.duration_since(self.start).max(self.now + Duration::from_millis(1)));
+        let due = process
+            .ipam
+            .poll_timeout()
+            .map(|(at, _)| at.duration_since(self.start).max(self.now + Duration::from_millis(1)));
         if due != process.wake {
             process.wake = due;
             if let Some(due) = due {
@@ -459,7 +481,11 @@ impl World {
         let peers: Vec<PeerName> = self.hosts.iter().map(|host| host.peer).collect();
         let Host { router, process, peer, .. } = &mut self.hosts[host];
         let Some(process) = process else { return };
-        let mut origins: Vec<_> = router.others.iter().map(|(origin, published)| (peers[*origin], router::entries(&published.entries))).collect();
+        let mut origins: Vec<_> = router
+            .others
+            .iter()
+            .map(|(origin, published)| (peers[*origin], router::entries(&published.entries)))
+            .collect();
         origins.push((*peer, router::entries(&router.own.entries)));
         router.told = router.others.iter().map(|(origin, published)| (*origin, published.entries.clone())).collect();
         process.subscribed = true;
@@ -600,7 +626,8 @@ impl World {
     }
 
     fn reachability(&mut self, host: usize) -> Reachability {
-        let reached: Vec<usize> = (0..self.hosts.len()).filter(|other| *other == host || self.reaches(host, *other)).collect();
+        let reached: Vec<usize> =
+            (0..self.hosts.len()).filter(|other| *other == host || self.reaches(host, *other)).collect();
         let Host { router, targets, .. } = &mut self.hosts[host];
         router.reached.extend(targets.iter().filter(|target| reached.contains(target)));
         let (target_count, targets_given) = (targets.len() as u32, !targets.is_empty());
