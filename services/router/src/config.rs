@@ -20,6 +20,7 @@ pub const DEFAULT_PORT: u16 = 6783;
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "weft-router", version, about = "Joins hosts into a mesh and carries the containers' frames, sealed")]
 pub struct Options {
+    /// What all services have.
     #[command(flatten)]
     pub common: CommonOptions,
 

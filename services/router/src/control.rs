@@ -171,3 +171,6 @@ impl Control {
         tokio::spawn(dial::run(Arc::clone(&self.shared), dial, address));
     }
 }
+
+#[cfg(test)]
+mod tests;

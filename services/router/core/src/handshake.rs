@@ -151,7 +151,7 @@ pub struct Handshake {
 
 #[derive(Debug)]
 enum State {
-    Hello { hello: Vec<u8>, pake: Option<Pake> },
+    Hello { hello: Vec<u8>, pake: Option<Box<Pake>> },
     Noise { pattern: Box<Pattern> },
     Done { established: Option<Box<Established>> },
     Failed,
@@ -183,8 +183,8 @@ impl Handshake {
 
     fn new(config: HandshakeConfig, initiator: bool, seed: [u8; 32]) -> Self {
         let mut entropy = Entropy::new(seed, b"pake");
-        let pake = config.password.as_ref().map(|password| Pake::start(password, initiator, &mut entropy));
-        let hello = Hello { versions: PROTOCOL_VERSIONS, pake: pake.as_ref().map(Pake::message) }.encode();
+        let pake = config.password.as_ref().map(|password| Box::new(Pake::start(password, initiator, &mut entropy)));
+        let hello = Hello { versions: PROTOCOL_VERSIONS, pake: pake.as_ref().map(|pake| pake.message()) }.encode();
         let state = State::Hello { hello, pake };
         Self { config, initiator, seed, input: Vec::new(), output: VecDeque::new(), state }
     }
@@ -256,7 +256,7 @@ impl Handshake {
         }
     }
 
-    fn handle_hello(&mut self, ours: &[u8], pake: Option<Pake>, body: &[u8]) -> Result<(), HandshakeError> {
+    fn handle_hello(&mut self, ours: &[u8], pake: Option<Box<Pake>>, body: &[u8]) -> Result<(), HandshakeError> {
         let theirs = Hello::decode(body)?;
         if !self.initiator {
             // Also when the two do not fit: the initiator says then why, as this side does.

@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -71,7 +71,7 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
             }
         };
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let place = Arc::clone(&places).try_acquire_owned().ok().filter(|_| throttle.permits(remote.ip()));
+        let place = Arc::clone(&places).try_acquire_owned().ok().filter(|_| throttle.permits(remote.ip(), clock()));
         let Some(place) = place else {
             refuse(&stream);
             continue;
@@ -86,7 +86,7 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
                 }
                 Err(failure) => {
                     if failure.error == Some(HandshakeError::WrongPassword) {
-                        throttle.punish(remote.ip());
+                        throttle.punish(remote.ip(), clock());
                         // The place is kept meanwhile, so that many at once do not guess faster.
                         tokio::time::sleep(FAILURE_PAUSE).await;
                     }
@@ -97,6 +97,10 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
             }
         });
     }
+}
+
+fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Tells an initiator to come again, if that goes without waiting, and closes.

@@ -4,10 +4,8 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
-
-use tokio::time::Instant;
 
 /// How long the connection of a wrong password takes up its place after it has been told so.
 pub(super) const FAILURE_PAUSE: Duration = Duration::from_millis(500);
@@ -33,21 +31,20 @@ struct Failures {
 impl Failures {
     /// Returns how many still count.
     fn counting(self, now: Instant) -> u32 {
-        let forgiven = now.duration_since(self.last).as_secs() / REFILL.as_secs();
+        let forgiven = now.saturating_duration_since(self.last).as_secs() / REFILL.as_secs();
         self.count.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
     }
 }
 
 impl Throttle {
     /// Tells whether the address may try.
-    pub(super) fn permits(&self, address: IpAddr) -> bool {
+    pub(super) fn permits(&self, address: IpAddr, now: Instant) -> bool {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.get(&source(address)).is_none_or(|failures| failures.counting(Instant::now()) < BURST)
+        failures.get(&source(address)).is_none_or(|failures| failures.counting(now) < BURST)
     }
 
     /// Counts a wrong password.
-    pub(super) fn punish(&self, address: IpAddr) {
-        let now = Instant::now();
+    pub(super) fn punish(&self, address: IpAddr, now: Instant) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = failures.entry(source(address)).or_insert(Failures { count: 0, last: now });
         *entry = Failures { count: entry.counting(now).saturating_add(1), last: now };
@@ -74,23 +71,25 @@ fn source(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn guessing_slows_down_and_knowing_is_forgiven() {
+    #[test]
+    fn guessing_slows_down_and_knowing_is_forgiven() {
+        #[expect(clippy::disallowed_methods, reason = "the starting point of the test's clock")]
+        let now = Instant::now();
         let throttle = Throttle::default();
         let [one, neighbour, other] = ["fd00::1", "fd00::2", "fd00:0:0:1::1"].map(|text| text.parse().expect("valid"));
         for _ in 0..BURST {
-            assert!(throttle.permits(one));
-            throttle.punish(one);
+            assert!(throttle.permits(one, now));
+            throttle.punish(one, now);
         }
-        assert!(!throttle.permits(one) && !throttle.permits(neighbour) && throttle.permits(other));
-        tokio::time::advance(REFILL).await;
-        assert!(throttle.permits(neighbour));
-        throttle.punish(neighbour);
-        assert!(!throttle.permits(one));
+        assert!(!throttle.permits(one, now) && !throttle.permits(neighbour, now) && throttle.permits(other, now));
+        let later = now + REFILL;
+        assert!(throttle.permits(neighbour, later));
+        throttle.punish(neighbour, later);
+        assert!(!throttle.permits(one, later));
         throttle.forgive(one);
-        assert!(throttle.permits(one));
+        assert!(throttle.permits(one, later));
         for index in 0..2000_u32 {
-            throttle.punish(std::net::Ipv4Addr::from(index).into());
+            throttle.punish(std::net::Ipv4Addr::from(index).into(), later);
         }
         assert!(throttle.failures.lock().expect("whole").len() <= ADDRESSES);
     }

@@ -1,0 +1,191 @@
+//! Connections over the loopback, between two routers that do nothing else.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use weft_router_core::mesh::GoodbyeReason;
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Router {
+    control: Control,
+    events: mpsc::Receiver<ControlEvent>,
+}
+
+impl Router {
+    fn new(key: u8, password: Option<&str>) -> Self {
+        let password = password.map(|text| Password::new(text.as_bytes()));
+        let (control, events) = Control::new(StaticKey::from_private([key; 32]), password);
+        Self { control, events }
+    }
+
+    /// Listens on a port that the kernel chooses, and returns it.
+    fn listen(&self) -> SocketAddr {
+        let listener = bind(Some(std::net::Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        self.control.listen(listener);
+        address
+    }
+
+    /// Returns the next event but for the questions that every handshake asks.
+    async fn event(&mut self) -> ControlEvent {
+        timeout(DEADLINE, async {
+            loop {
+                match self.events.recv().await.expect("the queue stays open") {
+                    ControlEvent::Introduce { random, remote, reply } => {
+                        reply.send(introduction(random, remote)).expect("the handshake waits");
+                    }
+                    event => return event,
+                }
+            }
+        })
+        .await
+        .expect("an event in time")
+    }
+
+    async fn connected(&mut self) -> Connected {
+        match self.event().await {
+            ControlEvent::Connected(connected) => *connected,
+            other => panic!("not connected: {other:?}"),
+        }
+    }
+}
+
+fn introduction(random: u64, remote: SocketAddr) -> Introduction {
+    Introduction {
+        protocol_min: 1,
+        protocol_max: 1,
+        name: "name".into(),
+        nickname: "host".into(),
+        instance: 7,
+        connection: random,
+        address_range: "10.32.0.0/12".parse().expect("valid"),
+        ring_id: None,
+        data_port: 0,
+        listen_port: 6783,
+        observed: Some(remote),
+    }
+}
+
+#[tokio::test]
+async fn messages_pass_and_a_goodbye_comes_before_the_end() {
+    let (mut a, mut b) = (Router::new(1, Some("x")), Router::new(2, Some("x")));
+    let address = b.listen();
+    a.control.dial(DialId(5), DialAddress::Endpoint(address));
+    let (at_a, at_b) = tokio::join!(a.connected(), b.connected());
+    assert_eq!(at_a.peer, StaticKey::from_private([2; 32]).name());
+    assert_eq!(at_b.peer, StaticKey::from_private([1; 32]).name());
+    assert_eq!((at_a.dial, at_b.dial), (Some(DialId(5)), None));
+    assert_eq!((at_a.introduction.connection, at_b.introduction.connection), (at_b.local_random, at_a.local_random));
+
+    assert!(at_a.outgoing.send(ControlMessage::Digest([9; 32])));
+    match b.event().await {
+        ControlEvent::Message { connection, message: Ok(ControlMessage::Digest(hash)) } => {
+            assert_eq!((connection, hash), (at_b.connection, [9; 32]));
+        }
+        other => panic!("no digest: {other:?}"),
+    }
+    assert!(matches!(a.event().await, ControlEvent::Transmitted { count: 1, .. }));
+    let goodbye = Goodbye { reason: GoodbyeReason::Stopping, message: "the end".into() };
+    at_a.outgoing.close(Some(goodbye.clone()));
+    match b.event().await {
+        ControlEvent::Message { message: Ok(ControlMessage::Goodbye(said)), .. } => assert_eq!(said, goodbye),
+        other => panic!("no goodbye: {other:?}"),
+    }
+    assert!(matches!(b.event().await, ControlEvent::Closed { problem: None, .. }));
+    assert!(matches!(a.event().await, ControlEvent::Closed { problem: None, .. }));
+}
+
+#[tokio::test]
+async fn both_sides_name_a_wrong_password_and_guessing_is_stopped() {
+    let (mut a, mut b) = (Router::new(1, Some("x")), Router::new(2, Some("y")));
+    let address = b.listen();
+    let sentence = |remote: &str| {
+        format!("the password differs from that of {remote}: set the same WEFT_PASSWORD on both hosts")
+    };
+    let mut reasons = Vec::new();
+    for _ in 0..6 {
+        a.control.dial(DialId(1), DialAddress::Endpoint(address));
+        let asked = async {
+            // The other router has to be asked for its introduction too.
+            tokio::select! { event = a.event() => (Some(event), None), event = b.event() => (None, Some(event)) }
+        };
+        let mut outcome = asked.await;
+        while outcome.0.is_none() {
+            if let Some(ControlEvent::Refused { problem, .. }) = outcome.1 {
+                assert_eq!(problem.message, sentence("127.0.0.1"));
+            }
+            outcome = tokio::select! { event = a.event() => (Some(event), None), event = b.event() => (None, Some(event)) };
+        }
+        let Some(ControlEvent::DialFailed { problem, .. }) = outcome.0 else { panic!("it did not fail: {outcome:?}") };
+        if problem.reason == "wrong_password" {
+            assert_eq!(problem.message, sentence(&address.to_string()));
+            assert!(problem.is_final);
+        }
+        reasons.push(problem.reason);
+    }
+    assert_eq!(reasons, [&["wrong_password"; 5][..], &["busy"]].concat());
+}
+
+#[tokio::test]
+async fn a_password_here_and_none_there_is_named_on_both_sides() {
+    let (mut a, mut b) = (Router::new(1, Some("x")), Router::new(2, None));
+    let address = b.listen();
+    a.control.dial(DialId(1), DialAddress::Endpoint(address));
+    match tokio::join!(a.event(), b.event()) {
+        (ControlEvent::DialFailed { problem: at_a, .. }, ControlEvent::Refused { problem: at_b, .. }) => {
+            assert!(at_a.message.contains("runs without a password, this host with one"), "{}", at_a.message);
+            assert!(at_b.message.contains("runs with a password, this host without"), "{}", at_b.message);
+        }
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn unreachable_and_unknown_hosts_are_named() {
+    let mut a = Router::new(1, None);
+    let closed = bind(Some(std::net::Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
+    let address = closed.local_addr().expect("bound");
+    drop(closed);
+    a.control.dial(DialId(1), DialAddress::Endpoint(address));
+    match a.event().await {
+        ControlEvent::DialFailed { problem, .. } => {
+            assert_eq!(problem.reason, "unreachable");
+            assert!(problem.message.contains(&address.to_string()), "{}", problem.message);
+        }
+        other => panic!("it did not fail: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_on_the_port_is_refused_without_harm() {
+    let mut b = Router::new(2, Some("y"));
+    let address = b.listen();
+    let mut stranger = TcpStream::connect(address).await.expect("listening");
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
+    match b.event().await {
+        ControlEvent::Refused { problem, .. } => assert_eq!(problem.reason, "not_weft"),
+        other => panic!("not refused: {other:?}"),
+    }
+    let mut rest = Vec::new();
+    // A reset tells the same.
+    let _ = timeout(DEADLINE, stranger.read_to_end(&mut rest)).await.expect("closed in time");
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let first = bind(Some(std::net::Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
+    let port = first.local_addr().expect("bound").port();
+    let error = bind(Some(std::net::Ipv4Addr::LOCALHOST.into()), port).expect_err("taken").to_string();
+    assert_eq!(
+        error,
+        format!("cannot listen on 127.0.0.1:{port}: another process uses the port; stop it or set WEFT_PORT")
+    );
+}
