@@ -1,3 +1,91 @@
 //! Attaches containers by relaying the Docker API.
+//!
+//! The shell around `weft-docker-proxy-core`: [`relay`] passes bytes between clients and the engine, [`intercept`] looks into
+//! the few calls that matter, [`watcher`] follows the engine's events, and [`driver`] performs what the core's workflow
+//! decides.
 
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod attach;
+pub mod config;
+pub mod driver;
+pub mod engine;
+pub mod intercept;
+pub mod listener;
+pub mod relay;
+pub mod services;
 pub mod shim;
+pub mod watcher;
+
+use tokio::sync::{mpsc, watch};
+use tonic::service::Routes;
+use weft_docker_proxy_core::workflow::Service;
+use weft_proto::{client, proxy::v1::container_service_server::ContainerServiceServer};
+use weft_service::{Health, Shutdown};
+
+use crate::{
+    api::Api,
+    attach::Attacher,
+    config::Config,
+    driver::Driver,
+    engine::Engine,
+    intercept::Intercept,
+    listener::Listeners,
+    services::Services,
+    watcher::{EngineState, Watcher},
+};
+
+/// Name of the Docker API's socket in the folder of sockets.
+const DOCKER_SOCKET: &str = "docker.sock";
+
+/// Runs the service until `shutdown`.
+///
+/// # Errors
+/// If it cannot start: a socket or port is taken, or a folder cannot be written.
+pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    let tcp = config.tcp_address()?;
+    let folder = &config.common.socket_folder;
+    let server = weft_service::bind(&client::Service::DockerProxy.socket(folder))?;
+    let shim = shim::install(&config.shim_folder)?;
+    let docker_socket = folder.join(DOCKER_SOCKET);
+    let listeners = Listeners::bind(&docker_socket, &config.engine_socket, tcp).await?;
+    listener::share_folder(folder, &config.engine_socket);
+
+    let engine = Engine::new(config.engine_socket.clone());
+    let services = Services::new(
+        folder,
+        services::Options {
+            // The reason for missing space should come before the client's patience ends.
+            address_timeout: config.attach_deadline().mul_f32(0.8),
+            multicast_route: !config.no_multicast_route,
+            rewrite_hosts: !config.no_rewrite_hosts,
+        },
+    );
+    let driver = Driver::spawn(services.clone(), shutdown.clone());
+    let attacher = Attacher::new(&config, engine.clone(), driver.clone());
+    let engine_socket = config.engine_socket_name();
+    let intercept = Intercept::new(
+        engine.clone(),
+        attacher.clone(),
+        services.clone(),
+        config.create_options(&shim),
+        engine_socket.clone(),
+    );
+
+    let (engine_state, engine_watch) = watch::channel(EngineState::default());
+    let (again, compare) = mpsc::channel(1);
+    tokio::spawn(Watcher::new(engine.clone(), attacher.clone(), services, engine_state, compare).run());
+    for service in [Service::Ipam, Service::Router, Service::Dns] {
+        tokio::spawn(watcher::watch_service(service, folder.clone(), driver.clone(), again.clone()));
+    }
+    tokio::spawn(listeners.serve(engine, intercept, shutdown.clone()));
+
+    let mut addresses = vec![format!("unix://{}", docker_socket.display())];
+    addresses.extend(tcp.map(|address| format!("tcp://{address}")));
+    tracing::info!(?addresses, engine = engine_socket, shim = %shim.display(), "relaying the Docker API");
+    let health = Health::starting().await;
+    health.ready().await;
+    let api = Api::new(attacher, engine_watch, engine_socket, addresses);
+    server.serve(Routes::new(ContainerServiceServer::new(api)), &health, shutdown).await
+}

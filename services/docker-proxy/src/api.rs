@@ -1,0 +1,145 @@
+//! The gRPC service: what `weft ps`, `attach` and `detach` ask for.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+use weft_docker_proxy_core::{
+    AddressArgument, Container,
+    address::parse_words,
+    eligibility::Network,
+    workflow::{self, Goal},
+};
+use weft_proto::{
+    common::v1::{IpPrefix, Problem},
+    proxy::v1::{
+        self as pb, AttachRequest, AttachResponse, ContainerState, DetachRequest, DetachResponse, GetStatusRequest,
+        GetStatusResponse, ListContainersRequest, ListContainersResponse, container_service_server::ContainerService,
+    },
+};
+use weft_types::MacAddress;
+
+use crate::{attach::Attacher, driver::View, services::prefixes, watcher::EngineState};
+
+/// Serves the contract `weft.proxy.v1`.
+#[derive(Debug)]
+pub struct Api {
+    attacher: Attacher,
+    engine: watch::Receiver<EngineState>,
+    engine_socket: String,
+    addresses: Vec<String>,
+}
+
+impl Api {
+    /// Makes the service. `addresses` is what `DOCKER_HOST` may be set to, best first.
+    #[must_use]
+    pub const fn new(
+        attacher: Attacher,
+        engine: watch::Receiver<EngineState>,
+        engine_socket: String,
+        addresses: Vec<String>,
+    ) -> Self {
+        Self { attacher, engine, engine_socket, addresses }
+    }
+
+    async fn running(&self, name: &str) -> Result<(Container, u32), Status> {
+        let found = self.attacher.engine.container(name).await;
+        let container = found.map_err(|error| Status::unavailable(format!("{error:#}")))?;
+        let container = container.ok_or_else(|| Status::not_found(format!("there is no container \"{name}\"")))?;
+        let pid = container
+            .pid
+            .ok_or_else(|| Status::failed_precondition(format!("container {name} does not run: start it first")))?;
+        Ok((container, pid))
+    }
+}
+
+fn arguments(words: &[String]) -> Result<Vec<AddressArgument>, Status> {
+    parse_words(words.iter().map(String::as_str)).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+#[tonic::async_trait]
+impl ContainerService for Api {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        let engine = self.engine.borrow().clone();
+        let views = self.attacher.driver.list().await;
+        let engine_problem = engine.problem.map(|message| problem("engine_away", message, Duration::ZERO));
+        let problems = engine_problem.into_iter().chain(views.iter().filter_map(view_problem)).collect();
+        Ok(Response::new(GetStatusResponse {
+            version: weft_service::VERSION.to_owned(),
+            addresses: self.addresses.clone(),
+            engine_socket: self.engine_socket.clone(),
+            engine_version: engine.version.version,
+            engine_api_version: engine.version.api_version,
+            attached_containers: views.iter().filter(|view| view.status.attached).count() as u64,
+            problems,
+        }))
+    }
+
+    async fn list_containers(
+        &self,
+        _: Request<ListContainersRequest>,
+    ) -> Result<Response<ListContainersResponse>, Status> {
+        let containers = self.attacher.driver.list().await.into_iter().map(container).collect();
+        Ok(Response::new(ListContainersResponse { containers }))
+    }
+
+    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
+        let request = request.into_inner();
+        let addresses = arguments(&request.addresses)?;
+        let (container, pid) = self.running(&request.container).await?;
+        if container.network == Network::Host {
+            let message = format!("container {} uses the host's network and cannot be attached", request.container);
+            return Err(Status::failed_precondition(message));
+        }
+        let names = self.attacher.names(&container);
+        let goal = Goal { pid, addresses, names, unhealthy: container.unhealthy };
+        let attached = self.attacher.driver.add(container, goal, self.attacher.patience()).await;
+        let addresses = attached.map_err(Status::failed_precondition)?;
+        Ok(Response::new(AttachResponse { addresses: messages(&addresses) }))
+    }
+
+    async fn detach(&self, request: Request<DetachRequest>) -> Result<Response<DetachResponse>, Status> {
+        let request = request.into_inner();
+        let addresses = if request.addresses.is_empty() { Vec::new() } else { arguments(&request.addresses)? };
+        let (container, _) = self.running(&request.container).await?;
+        let held = |views: Vec<View>| {
+            let view = views.into_iter().find(|view| view.container.id == container.id);
+            view.map(|view| view.status.addresses).unwrap_or_default()
+        };
+        let driver = &self.attacher.driver;
+        let before = held(driver.list().await);
+        driver.remove(container.id.clone(), addresses).await;
+        let after = held(driver.list().await);
+        let removed: Vec<_> = before.into_iter().filter(|address| !after.contains(address)).collect();
+        Ok(Response::new(DetachResponse { removed: messages(&removed) }))
+    }
+}
+
+fn messages(addresses: &[workflow::DualAddress]) -> Vec<IpPrefix> {
+    prefixes(addresses).into_iter().map(Into::into).collect()
+}
+
+fn container(view: View) -> pb::Container {
+    let problem = view_problem(&view);
+    let state = if view.status.attached { ContainerState::Attached } else { ContainerState::Attaching };
+    pb::Container {
+        container_id: view.container.id.to_string(),
+        mac: Some(MacAddress::of_container(&view.container.id).into()),
+        addresses: messages(&view.status.addresses),
+        name: view.container.name,
+        state: state.into(),
+        dns_names: view.status.names,
+        problem,
+    }
+}
+
+fn view_problem(view: &View) -> Option<Problem> {
+    let (message, _) = view.status.problem.as_ref()?;
+    let name = &view.container.name;
+    let message = format!("container {name} is not attached: {message}");
+    Some(problem("not_attached", message, view.problem_age.unwrap_or_default()))
+}
+
+fn problem(reason: &str, message: String, age: Duration) -> Problem {
+    Problem { reason: reason.to_owned(), message, age_seconds: age.as_secs() }
+}

@@ -1,0 +1,80 @@
+//! From a container of the engine to a goal of the workflow.
+
+use std::time::Duration;
+
+use weft_docker_proxy_core::{Container, Decision, eligibility, names, workflow::Goal};
+
+use crate::{
+    config::Config,
+    driver::{Attached, Driver},
+    engine::Engine,
+};
+
+/// Attaches containers that the engine runs.
+#[derive(Debug, Clone)]
+pub struct Attacher {
+    /// Who is asked about containers.
+    pub engine: Engine,
+    /// Who attaches.
+    pub driver: Driver,
+    zone: String,
+    patience: Duration,
+}
+
+impl Attacher {
+    /// Makes one.
+    #[must_use]
+    pub fn new(config: &Config, engine: Engine, driver: Driver) -> Self {
+        Self { engine, driver, zone: config.zone().to_owned(), patience: config.attach_deadline() }
+    }
+
+    /// Returns how long a client waits for a container's network.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Returns what weft is to do about a container that exists.
+    #[must_use]
+    pub fn decide(&self, container: &Container) -> Decision {
+        eligibility::of_container(container)
+    }
+
+    /// Returns what a running container is to have; nothing if it does not run or is none of weft's.
+    #[must_use]
+    pub fn goal(&self, container: &Container) -> Option<Goal> {
+        match (self.decide(container), container.pid) {
+            (Decision::Attach { addresses }, Some(pid)) => {
+                let names = self.names(container);
+                Some(Goal { pid, addresses, names, unhealthy: container.unhealthy })
+            }
+            (Decision::Attach { .. } | Decision::LeaveAlone { .. } | Decision::Refuse { .. }, _) => None,
+        }
+    }
+
+    /// Returns the names of a container.
+    #[must_use]
+    pub fn names(&self, container: &Container) -> Vec<String> {
+        names::of_container(container, &self.zone)
+    }
+
+    /// Sees to it that a container that just started has its network; waits for it.
+    ///
+    /// # Errors
+    /// One sentence that says why it has none.
+    pub async fn started(&self, name: &str) -> Attached {
+        let container = self.engine.container(name).await.map_err(|error| format!("{error:#}"))?;
+        let Some(container) = container else { return Ok(Vec::new()) };
+        match self.goal(&container) {
+            Some(goal) => self.driver.start(container, goal, self.patience).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Sees to it that a running container has its network, now or later.
+    pub async fn keep(&self, container: Container) {
+        if let Some(goal) = self.goal(&container) {
+            self.driver.keep_started(container, goal).await;
+        }
+    }
+}

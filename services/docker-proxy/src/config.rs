@@ -1,0 +1,137 @@
+//! Options of the service.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::bail;
+use weft_docker_proxy_core::create;
+use weft_service::CommonOptions;
+
+/// Attaches containers by relaying the Docker API.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "weft-docker-proxy", version)]
+pub struct Config {
+    /// Options that all services have.
+    #[command(flatten)]
+    pub common: CommonOptions,
+
+    /// The engine's own Unix socket.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_ENGINE_SOCKET", value_name = "PATH", default_value = "/var/run/docker.sock")]
+    pub engine_socket: PathBuf,
+
+    /// Path of the engine's socket on the host, for sentences that name it; default: --engine-socket.
+    #[arg(long, env = "WEFT_ENGINE_SOCKET", value_name = "PATH")]
+    pub engine_socket_on_host: Option<PathBuf>,
+
+    /// Where to offer the Docker API by TCP, beside the Unix socket. Only loopback addresses: the API gives root on the
+    /// host to whoever reaches it. Empty: nowhere.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_TCP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12375")]
+    pub tcp_listen: String,
+
+    /// How long a start may wait for the container's network, in seconds; then the container is stopped, and the client
+    /// is told why.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_ATTACH_TIMEOUT", value_name = "SECONDS", default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub attach_timeout: u64,
+
+    /// Folder on the host, at the same path here, where the program that containers wait in is kept.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_SHIM_FOLDER", value_name = "PATH", default_value = "/var/lib/weft/shim")]
+    pub shim_folder: PathBuf,
+
+    /// Zone of the containers' names.
+    #[arg(long, env = "WEFT_DNS_DOMAIN", value_name = "DOMAIN", default_value = "weft.internal")]
+    pub dns_domain: String,
+
+    /// Leave the resolvers of containers as the user wants them; names are registered all the same.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_WITHOUT_DNS")]
+    pub without_dns: bool,
+
+    /// Do not route multicast to the overlay inside containers.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_NO_MULTICAST_ROUTE")]
+    pub no_multicast_route: bool,
+
+    /// Leave the containers' /etc/hosts as the engine wrote them.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_NO_REWRITE_HOSTS")]
+    pub no_rewrite_hosts: bool,
+}
+
+/// Where dns answers the containers: the same on each host.
+pub(crate) const DNS_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 83, 53);
+
+impl Config {
+    /// Returns where to listen by TCP.
+    ///
+    /// # Errors
+    /// If the option is no address, or one that others than this host reach.
+    pub fn tcp_address(&self) -> anyhow::Result<Option<SocketAddr>> {
+        let text = self.tcp_listen.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let Ok(address) = text.parse::<SocketAddr>() else {
+            bail!("--tcp-listen \"{text}\" is no address: write it as 127.0.0.1:12375, or leave it empty");
+        };
+        let loopback = match address.ip() {
+            IpAddr::V4(v4) => v4.is_loopback(),
+            IpAddr::V6(v6) => v6.is_loopback(),
+        };
+        if !loopback {
+            bail!(
+                "--tcp-listen {address} is reached from other hosts, and the Docker API gives root to whoever reaches it: \
+                 listen on 127.0.0.1, or leave it empty and use the Unix socket"
+            );
+        }
+        Ok(Some(address))
+    }
+
+    /// Returns how long a start may wait for the network.
+    #[must_use]
+    pub fn attach_deadline(&self) -> Duration {
+        Duration::from_secs(self.attach_timeout)
+    }
+
+    /// Returns the zone without a dot at its end.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        self.dns_domain.trim_end_matches('.')
+    }
+
+    /// Returns the path by which people know the engine's socket.
+    #[must_use]
+    pub fn engine_socket_name(&self) -> String {
+        self.engine_socket_on_host.as_ref().unwrap_or(&self.engine_socket).display().to_string()
+    }
+
+    /// Returns what is put into each attached container.
+    #[must_use]
+    pub fn create_options(&self, shim: &std::path::Path) -> create::Options {
+        let dns = (!self.without_dns).then(|| create::Dns { address: DNS_ADDRESS, domain: self.zone().to_owned() });
+        create::Options { shim_host_path: shim.display().to_string(), dns }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn config(arguments: &[&str]) -> Config {
+        Config::parse_from(["weft-docker-proxy"].iter().chain(arguments))
+    }
+
+    #[test]
+    fn the_api_is_offered_on_this_host_only() {
+        let tcp = |text: &str| config(&["--tcp-listen", text]).tcp_address();
+        assert_eq!(tcp("").expect("valid"), None);
+        assert_eq!(tcp("127.0.0.1:1").expect("valid"), Some(([127, 0, 0, 1], 1).into()));
+        assert!(tcp("[::1]:1").is_ok());
+        for text in ["0.0.0.0:1", "192.0.2.1:1", "[::]:1", "localhost", "1"] {
+            let error = tcp(text).expect_err(text).to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+}

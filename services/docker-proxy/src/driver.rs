@@ -1,0 +1,319 @@
+//! Drives the workflow: one task that holds it, performs its steps, and tells those who wait.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use weft_docker_proxy_core::{
+    Container, Event, Outcome, Workflow,
+    address::AddressArgument,
+    workflow::{DualAddress, Goal, Service, Status},
+};
+use weft_service::Shutdown;
+use weft_types::ContainerId;
+
+use crate::services::Services;
+
+/// Requests that may wait for the task; those who send more wait too.
+const QUEUE: usize = 256;
+
+/// What came of an attachment: the addresses, or one sentence.
+pub type Attached = Result<Vec<DualAddress>, String>;
+
+/// A container with what weft shows of it.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// What the engine said when it was last asked.
+    pub container: Container,
+    /// What the workflow knows.
+    pub status: Status,
+    /// How long a problem has lasted, if there is one.
+    pub problem_age: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Started {
+        container: Box<Container>,
+        goal: Goal,
+        patience: Option<Duration>,
+        reply: Option<oneshot::Sender<Attached>>,
+    },
+    Add {
+        container: Box<Container>,
+        goal: Goal,
+        patience: Duration,
+        reply: oneshot::Sender<Attached>,
+    },
+    Remove {
+        container: ContainerId,
+        addresses: Vec<AddressArgument>,
+        reply: oneshot::Sender<()>,
+    },
+    Changed {
+        container: Box<Container>,
+        names: Vec<String>,
+    },
+    Died {
+        container: ContainerId,
+    },
+    Removed {
+        container: ContainerId,
+    },
+    ServiceLost {
+        service: Service,
+    },
+    List {
+        reply: oneshot::Sender<Vec<View>>,
+    },
+}
+
+/// A handle to the driver; clones share it.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Driver {
+    /// Starts the task.
+    #[must_use]
+    pub fn spawn(services: Services, shutdown: Shutdown) -> Self {
+        let (requests, received) = mpsc::channel(QUEUE);
+        let state = State {
+            workflow: Workflow::new(),
+            services,
+            facts: BTreeMap::new(),
+            steps: JoinSet::new(),
+            waiting: BTreeMap::new(),
+            removing: BTreeMap::new(),
+            detached: BTreeSet::new(),
+        };
+        tokio::spawn(state.run(received, shutdown));
+        Self { requests }
+    }
+
+    /// Gives a started container its network, and returns when it has it or `patience` is over.
+    ///
+    /// # Errors
+    /// One sentence that says why it has none; everything was undone.
+    pub async fn start(&self, container: Container, goal: Goal, patience: Duration) -> Attached {
+        let (reply, answer) = oneshot::channel();
+        let container = Box::new(container);
+        self.send(Request::Started { container, goal, patience: Some(patience), reply: Some(reply) }).await;
+        answer.await.unwrap_or_else(|_| Err(STOPPING.to_owned()))
+    }
+
+    /// Gives a running container its network; what fails is tried again for as long as it runs.
+    pub async fn keep_started(&self, container: Container, goal: Goal) {
+        self.send(Request::Started { container: Box::new(container), goal, patience: None, reply: None }).await;
+    }
+
+    /// Gives a running container more addresses.
+    ///
+    /// # Errors
+    /// One sentence that says why it has not got them.
+    pub async fn add(&self, container: Container, goal: Goal, patience: Duration) -> Attached {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Add { container: Box::new(container), goal, patience, reply }).await;
+        answer.await.unwrap_or_else(|_| Err(STOPPING.to_owned()))
+    }
+
+    /// Takes addresses from a container; empty: all.
+    pub async fn remove(&self, container: ContainerId, addresses: Vec<AddressArgument>) {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Remove { container, addresses, reply }).await;
+        // An answer that does not come means that the service stops.
+        let _ = answer.await;
+    }
+
+    /// Says that a container's names or health changed.
+    pub async fn changed(&self, container: Container, names: Vec<String>) {
+        self.send(Request::Changed { container: Box::new(container), names }).await;
+    }
+
+    /// Says that a container's process ended.
+    pub async fn died(&self, container: ContainerId) {
+        self.send(Request::Died { container }).await;
+    }
+
+    /// Says that a container was removed.
+    pub async fn removed(&self, container: ContainerId) {
+        self.send(Request::Removed { container }).await;
+    }
+
+    /// Says that a service came back, perhaps without its memory.
+    pub async fn service_lost(&self, service: Service) {
+        self.send(Request::ServiceLost { service }).await;
+    }
+
+    /// Returns all containers that are, or are to be, attached.
+    pub async fn list(&self) -> Vec<View> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::List { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    async fn send(&self, request: Request) {
+        // The task ends only when the service stops; then nobody needs an answer.
+        let _ = self.requests.send(request).await;
+    }
+}
+
+const STOPPING: &str = "weft's docker-proxy is stopping";
+
+struct State {
+    workflow: Workflow,
+    services: Services,
+    /// What the engine said of each container when it was last asked.
+    facts: BTreeMap<ContainerId, Container>,
+    steps: JoinSet<(ContainerId, Outcome)>,
+    waiting: BTreeMap<ContainerId, Vec<oneshot::Sender<Attached>>>,
+    removing: BTreeMap<ContainerId, Vec<oneshot::Sender<()>>>,
+    /// Running containers that were detached by hand: they stay so until they start anew.
+    detached: BTreeSet<ContainerId>,
+}
+
+impl State {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, shutdown: Shutdown) {
+        loop {
+            self.drain();
+            let timeout = self.workflow.poll_timeout().map(|(at, _)| at);
+            tokio::select! {
+                () = shutdown.requested() => break,
+                Some(request) = requests.recv() => self.handle(request, now()),
+                Some(step) = self.steps.join_next(), if !self.steps.is_empty() => {
+                    // A step that panicked is a bug of this service; its container is tried again by the time-out.
+                    if let Ok((container, outcome)) = step {
+                        self.workflow.handle_outcome(&container, outcome, now());
+                    }
+                }
+                () = sleep_until(timeout), if timeout.is_some() => self.workflow.handle_timeout(now()),
+            }
+        }
+    }
+
+    fn handle(&mut self, request: Request, now: Instant) {
+        match request {
+            Request::Started { container, goal, patience, reply } => {
+                if patience.is_none() && self.detached.contains(&container.id) {
+                    return;
+                }
+                let id = self.remember(*container);
+                self.detached.remove(&id);
+                self.waiting.entry(id.clone()).or_default().extend(reply);
+                self.workflow.handle_started(id, goal, patience.map(|patience| now + patience));
+            }
+            Request::Add { container, goal, patience, reply } => {
+                let id = self.remember(*container);
+                self.detached.remove(&id);
+                self.waiting.entry(id.clone()).or_default().push(reply);
+                self.workflow.attach(id, goal, Some(now + patience));
+            }
+            Request::Remove { container, addresses, reply } => {
+                if addresses.is_empty() {
+                    self.detached.insert(container.clone());
+                }
+                if self.workflow.detach(&container, &addresses) {
+                    self.removing.entry(container).or_default().push(reply);
+                }
+            }
+            Request::Changed { container, names } => {
+                let unhealthy = container.unhealthy;
+                let id = self.remember(*container);
+                self.workflow.handle_renamed(&id, names, unhealthy);
+            }
+            Request::Died { container } => {
+                self.detached.remove(&container);
+                self.workflow.handle_died(&container);
+            }
+            Request::Removed { container } => {
+                self.detached.remove(&container);
+                self.workflow.handle_removed(&container);
+            }
+            Request::ServiceLost { service } => self.workflow.handle_service_lost(service),
+            Request::List { reply } => {
+                // Nobody waits any more if the client went away.
+                let _ = reply.send(self.views(now));
+            }
+        }
+    }
+
+    fn remember(&mut self, container: Container) -> ContainerId {
+        let id = container.id.clone();
+        self.facts.insert(id.clone(), container);
+        id
+    }
+
+    fn drain(&mut self) {
+        while let Some((container, step)) = self.workflow.poll_step() {
+            let facts = self.facts.get(&container).cloned().unwrap_or_else(|| unknown(&container));
+            tracing::debug!(container = container.short(), ?step, "performing");
+            let performed = self.services.clone().perform(facts, step);
+            self.steps.spawn(async move { (container, performed.await) });
+        }
+        while let Some(event) = self.workflow.poll_event() {
+            self.tell(event);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Ready { container, addresses, .. } => {
+                tracing::info!(container = container.short(), "attached");
+                self.answer(&container, &Ok(addresses));
+            }
+            Event::Failed { container, reason, .. } => {
+                tracing::warn!(container = container.short(), reason, "not attached");
+                self.answer(&container, &Err(reason));
+            }
+            Event::Gone { container } => {
+                tracing::info!(container = container.short(), "detached");
+                self.answer(&container, &Err("the container ended before it had its network".to_owned()));
+                if self.workflow.status(&container).is_none() {
+                    self.facts.remove(&container);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, container: &ContainerId, attached: &Attached) {
+        // Clients that went away do not wait any more.
+        for reply in self.waiting.remove(container).unwrap_or_default() {
+            let _ = reply.send(attached.clone());
+        }
+        for reply in self.removing.remove(container).unwrap_or_default() {
+            let _ = reply.send(());
+        }
+    }
+
+    fn views(&self, now: Instant) -> Vec<View> {
+        let view = |(id, status): (&ContainerId, Status)| {
+            let container = self.facts.get(id).cloned()?;
+            let problem_age = status.problem.as_ref().map(|(_, since)| now.saturating_duration_since(*since));
+            Some(View { container, status, problem_age })
+        };
+        self.workflow.containers().filter_map(view).collect()
+    }
+}
+
+/// Facts of a container that is gone from the engine: what is left is to take things from it.
+fn unknown(id: &ContainerId) -> Container {
+    let reply = serde_json::json!({ "Id": id.as_str() });
+    Container::parse(reply.to_string().as_bytes()).expect("an id is all that a container must have")
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell reads the clock here, for the workflow")]
+fn now() -> Instant {
+    Instant::now()
+}

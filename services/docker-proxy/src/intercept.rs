@@ -1,0 +1,161 @@
+//! Answers the few calls that weft looks into.
+
+use http::Method;
+use weft_docker_proxy_core::{
+    AddressArgument, Call, CreateRequest, Decision, ImageConfig, Network, commit, create, eligibility, inspect, list,
+    route,
+};
+
+use crate::{
+    attach::Attacher,
+    engine::{Engine, encode},
+    relay::{Answer, Interceptor, Request},
+    services::Services,
+};
+
+/// Looks into calls that create, start and show containers.
+#[derive(Debug, Clone)]
+pub struct Intercept {
+    engine: Engine,
+    attacher: Attacher,
+    services: Services,
+    options: create::Options,
+    engine_socket: String,
+}
+
+impl Intercept {
+    /// Makes one.
+    #[must_use]
+    pub const fn new(
+        engine: Engine,
+        attacher: Attacher,
+        services: Services,
+        options: create::Options,
+        engine_socket: String,
+    ) -> Self {
+        Self { engine, attacher, services, options, engine_socket }
+    }
+
+    async fn create(&self, request: &Request) -> anyhow::Result<Answer> {
+        let Ok(create) = CreateRequest::parse(&request.body) else {
+            // The engine says what is wrong with it.
+            return self.pass(request, &request.body).await;
+        };
+        let Some(image) = self.image(&create).await? else {
+            return self.pass(request, &request.body).await;
+        };
+        let driver = match create.network() {
+            Network::Named(name) => self.network_driver(&name).await?,
+            Network::Bridge | Network::None | Network::Host | Network::Container => None,
+        };
+        match eligibility::of_request(&create, &image, driver.as_deref(), &self.engine_socket) {
+            Decision::Refuse { message } => Ok(Answer::error(400, &message)),
+            Decision::LeaveAlone { reason } => {
+                tracing::debug!(%reason, "a container is created without weft");
+                self.pass(request, &request.body).await
+            }
+            Decision::Attach { .. } => match create::rewrite(&create, &image, &self.options) {
+                Ok(body) => self.pass(request, &body).await,
+                Err(reason) => {
+                    tracing::debug!(%reason, "a request is left as it is, because the engine will refuse it");
+                    self.pass(request, &request.body).await
+                }
+            },
+        }
+    }
+
+    /// Returns the configuration of the request's image; nothing if there is no such image.
+    async fn image(&self, create: &CreateRequest) -> anyhow::Result<Option<ImageConfig>> {
+        let Some(name) = create.image() else { return Ok(None) };
+        let answer = self.engine.get(&format!("/images/{}/json", encode(name))).await?;
+        Ok((answer.status == 200).then(|| ImageConfig::parse(&answer.body)).transpose()?)
+    }
+
+    async fn network_driver(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let answer = self.engine.get(&format!("/networks/{}", encode(name))).await?;
+        let network: Option<serde_json::Value> =
+            (answer.status == 200).then(|| serde_json::from_slice(&answer.body)).transpose()?;
+        Ok(network.and_then(|network| Some(network.get("Driver")?.as_str()?.to_owned())))
+    }
+
+    /// Lets the engine start a container, and answers when it has its network.
+    async fn start(&self, request: &Request, name: &str) -> anyhow::Result<Answer> {
+        let Some(container) = self.engine.container(name).await? else {
+            return self.pass(request, &request.body).await;
+        };
+        let Decision::Attach { addresses } = self.attacher.decide(&container) else {
+            return self.pass(request, &request.body).await;
+        };
+        // While the engine makes namespaces, ipam writes to its disk.
+        let subnet = match addresses.first() {
+            Some(AddressArgument::Default) => Some(None),
+            Some(AddressArgument::Subnet(subnet)) => Some(Some(*subnet)),
+            Some(AddressArgument::Given(_)) | None => None,
+        };
+        if let Some(subnet) = subnet {
+            tokio::spawn(self.services.clone().prepare_address(container.id.clone(), subnet));
+        }
+        let (response, body) = self.engine.forward(request, &request.body).await?;
+        let answer = Answer::of_engine(&response, body);
+        if response.status != 204 {
+            return Ok(answer);
+        }
+        match self.attacher.started(container.id.as_str()).await {
+            Ok(_) => Ok(answer),
+            Err(reason) => {
+                let name = if container.name.is_empty() { container.id.short() } else { &container.name };
+                // It waits for a network that does not come: it must not be left behind.
+                if let Err(error) = self.engine.kill(container.id.as_str()).await {
+                    tracing::warn!(container = container.id.short(), "failed to stop the container: {error:#}");
+                }
+                Ok(Answer::error(500, &format!("weft could not attach container {name} and stopped it: {reason}")))
+            }
+        }
+    }
+
+    async fn restore(
+        &self,
+        request: &Request,
+        restore: impl FnOnce(&[u8]) -> Option<Vec<u8>> + Send,
+    ) -> anyhow::Result<Answer> {
+        let (response, body) = self.engine.forward(request, &request.body).await?;
+        let restored = if response.status == 200 { restore(&body) } else { None };
+        Ok(Answer::of_engine(&response, restored.unwrap_or(body)))
+    }
+
+    async fn commit(&self, request: &Request, name: &str) -> anyhow::Result<Answer> {
+        let inspected = self.engine.get(&format!("/containers/{}/json", encode(name))).await?;
+        let rewritten = match inspected.status {
+            200 => commit::rewrite(&inspected.body, &request.body).ok().flatten(),
+            _ => None,
+        };
+        self.pass(request, rewritten.as_deref().unwrap_or(&request.body)).await
+    }
+
+    async fn pass(&self, request: &Request, body: &[u8]) -> anyhow::Result<Answer> {
+        let (response, body) = self.engine.forward(request, body).await?;
+        Ok(Answer::of_engine(&response, body))
+    }
+}
+
+impl Interceptor for Intercept {
+    fn wants(&self, method: &str, target: &str) -> bool {
+        call(method, target) != Call::Other
+    }
+
+    async fn answer(&self, request: Request) -> Answer {
+        let answer = match call(&request.head.method, &request.head.target) {
+            Call::Create { .. } => self.create(&request).await,
+            Call::Start { container } | Call::Restart { container } => self.start(&request, &container).await,
+            Call::Inspect { .. } => self.restore(&request, |body| inspect::restore(body).ok().flatten()).await,
+            Call::List => self.restore(&request, |body| list::restore(body).ok().flatten()).await,
+            Call::Commit { container } => self.commit(&request, &container).await,
+            Call::Other => self.pass(&request, &request.body).await,
+        };
+        answer.unwrap_or_else(|error| Answer::error(503, &format!("{error:#}")))
+    }
+}
+
+fn call(method: &str, target: &str) -> Call {
+    Method::from_bytes(method.as_bytes()).map_or(Call::Other, |method| route::classify(&method, target))
+}

@@ -1,0 +1,310 @@
+//! One client's connection.
+
+use std::{
+    io,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    net::UnixStream,
+};
+
+use super::{
+    body,
+    head::{self, Framing, HeadError, RequestHead, ResponseHead},
+    message::{Answer, Request},
+};
+
+/// Longest body of a request that is looked into, in bytes. The engine's own limit for a container's configuration.
+const LONGEST_REQUEST: u64 = 4 << 20;
+
+/// Longest body of a response that is looked into: a list of some ten thousand containers.
+const LONGEST_RESPONSE: u64 = 64 << 20;
+
+/// How long a client may take for one request head once it began.
+const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bytes that are read at a time.
+const BUFFER: usize = 64 * 1024;
+
+/// Decides about requests, and answers those that it wants to look into.
+pub trait Interceptor: Send + Sync {
+    /// Tells whether the request is to be answered by [`answer`](Self::answer); all others pass untouched.
+    fn wants(&self, method: &str, target: &str) -> bool;
+
+    /// Answers a request.
+    fn answer(&self, request: Request) -> impl Future<Output = Answer> + Send;
+}
+
+/// Serves one client until it goes away or a message makes it impossible to go on.
+///
+/// Ends without an error in both cases: the client has been told, or is gone.
+pub async fn serve<S, I>(client: S, engine_socket: &Path, interceptor: &I)
+where
+    S: AsyncRead + AsyncWrite + Send,
+    I: Interceptor,
+{
+    let (reader, mut writer) = tokio::io::split(client);
+    let mut reader = BufReader::with_capacity(BUFFER, reader);
+    loop {
+        match serve_request(&mut reader, &mut writer, engine_socket, interceptor).await {
+            Ok(Next::Request) => {}
+            Ok(Next::Close) => break,
+            Err(error) => {
+                tracing::debug!(%error, "a client's connection ended");
+                break;
+            }
+        }
+    }
+    // The client may be gone already.
+    let _ = writer.shutdown().await;
+}
+
+/// What follows a request on its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Request,
+    Close,
+}
+
+impl Next {
+    fn request_if(keep_alive: bool) -> Self {
+        if keep_alive { Self::Request } else { Self::Close }
+    }
+}
+
+async fn serve_request<R, W, I>(
+    reader: &mut BufReader<R>,
+    writer: &mut W,
+    engine_socket: &Path,
+    interceptor: &I,
+) -> io::Result<Next>
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin,
+    I: Interceptor,
+{
+    // Between requests a client may stay silent for as long as it likes.
+    if reader.fill_buf().await?.is_empty() {
+        return Ok(Next::Close);
+    }
+    let request = match tokio::time::timeout(HEAD_DEADLINE, head::read_request(reader)).await {
+        Ok(Ok(Some(request))) => request,
+        Ok(Ok(None)) => return Ok(Next::Close),
+        Ok(Err(HeadError::Transport(error))) => return Err(error),
+        Ok(Err(error)) => return refuse(writer, 400, &error.to_string()).await,
+        Err(_) => return refuse(writer, 400, "the request head did not come within 30 s").await,
+    };
+    if interceptor.wants(&request.method, &request.target) {
+        return intercept(request, reader, writer, interceptor).await;
+    }
+    match UnixStream::connect(engine_socket).await {
+        Ok(engine) => relay(&request, reader, writer, engine).await,
+        Err(error) => {
+            let socket = engine_socket.display();
+            let message = format!("the Docker Engine does not answer on {socket} ({error}): is it running?");
+            refuse(writer, 503, &message).await
+        }
+    }
+}
+
+/// Says why and ends the connection: what follows on it cannot be told apart from the refused body.
+async fn refuse(writer: &mut (impl AsyncWrite + Unpin), status: u16, message: &str) -> io::Result<Next> {
+    write_answer(writer, &Answer::error(status, message)).await?;
+    Ok(Next::Close)
+}
+
+async fn write_answer(writer: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> io::Result<()> {
+    writer.write_all(&answer.head).await?;
+    writer.write_all(&answer.body).await?;
+    writer.flush().await
+}
+
+async fn intercept<R, W, I>(
+    head: RequestHead,
+    reader: &mut BufReader<R>,
+    writer: &mut W,
+    interceptor: &I,
+) -> io::Result<Next>
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin,
+    I: Interceptor,
+{
+    if head.head.has_token("expect", "100-continue") && head.framing != Framing::Empty {
+        writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        writer.flush().await?;
+    }
+    let Some(body) = body::collect(head.framing, reader, LONGEST_REQUEST).await? else {
+        let message = format!("the request body is longer than {LONGEST_REQUEST} bytes");
+        return refuse(writer, 413, &message).await;
+    };
+    let keep_alive = head.keep_alive;
+    let answer = interceptor.answer(Request { head, body }).await;
+    write_answer(writer, &answer).await?;
+    Ok(Next::request_if(keep_alive && answer.keep_alive))
+}
+
+/// Sends a request that was looked into, with this body, and returns the whole response.
+///
+/// # Errors
+/// If the engine closes the connection, answers something that is not HTTP, or more than can be looked into.
+pub async fn exchange(engine: UnixStream, request: &Request, body: &[u8]) -> io::Result<(ResponseHead, Vec<u8>)> {
+    let (engine_reader, mut engine_writer) = engine.into_split();
+    let mut engine_reader = BufReader::with_capacity(BUFFER, engine_reader);
+    let untouched = request.head.framing == Framing::Empty && body.is_empty();
+    let head = &request.head.head;
+    engine_writer.write_all(&if untouched { head.bytes.clone() } else { head.with_length(body.len()) }).await?;
+    engine_writer.write_all(body).await?;
+    loop {
+        let response = match head::read_response(&mut engine_reader, &request.head.method).await {
+            Ok(response) => response,
+            Err(HeadError::Transport(error)) => return Err(error),
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        };
+        if (100..200).contains(&response.status) {
+            continue;
+        }
+        return match body::collect(response.framing, &mut engine_reader, LONGEST_RESPONSE).await? {
+            Some(body) => Ok((response, body)),
+            None => {
+                let message = format!("the engine's answer is longer than {LONGEST_RESPONSE} bytes");
+                Err(io::Error::new(io::ErrorKind::InvalidData, message))
+            }
+        };
+    }
+}
+
+/// Passes a request to the engine and its response to the client, both as they came.
+async fn relay<R, W>(
+    request: &RequestHead,
+    reader: &mut BufReader<R>,
+    writer: &mut W,
+    engine: UnixStream,
+) -> io::Result<Next>
+where
+    R: AsyncRead + Send + Unpin,
+    W: AsyncWrite + Send + Unpin,
+{
+    let (engine_reader, mut engine_writer) = engine.into_split();
+    let mut engine_reader = BufReader::with_capacity(BUFFER, engine_reader);
+    engine_writer.write_all(&request.head.bytes).await?;
+
+    let body_passed = AtomicBool::new(false);
+    let response = {
+        let upload = async {
+            // An engine that stops reading has usually answered already, and its answer is what counts.
+            if body::copy(request.framing, reader, &mut engine_writer).await.is_ok() {
+                body_passed.store(true, Ordering::Relaxed);
+                pass_end(reader, &mut engine_writer).await;
+            } else {
+                let _ = engine_writer.shutdown().await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            response = respond(request, &mut engine_reader, writer) => response?,
+            never = upload => never,
+        }
+    };
+    match response {
+        Response::Hijacked => {
+            tunnel(reader, writer, &mut engine_reader, &mut engine_writer).await?;
+            Ok(Next::Close)
+        }
+        Response::Whole { keep_alive } => {
+            Ok(Next::request_if(keep_alive && request.keep_alive && body_passed.load(Ordering::Relaxed)))
+        }
+    }
+}
+
+/// Waits for the client's end of the stream, and passes it on: the engine then stops what it does for the client.
+///
+/// A client that sends its next request already is waited for no more; the request stays in the buffer.
+async fn pass_end<R>(reader: &mut BufReader<R>, engine: &mut (impl AsyncWrite + Unpin))
+where
+    R: AsyncRead + Unpin,
+{
+    if !reader.fill_buf().await.is_ok_and(|next| !next.is_empty()) {
+        let _ = engine.shutdown().await;
+    }
+}
+
+/// What the engine answered.
+#[derive(Debug, Clone, Copy)]
+enum Response {
+    /// A message, passed on whole.
+    Whole { keep_alive: bool },
+    /// A head, after which the connection is a stream in both directions.
+    Hijacked,
+}
+
+/// Passes on the engine's response, and those before it that only announce it.
+async fn respond<E, W>(request: &RequestHead, engine: &mut BufReader<E>, writer: &mut W) -> io::Result<Response>
+where
+    E: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    loop {
+        let response = match head::read_response(engine, &request.method).await {
+            Ok(response) => response,
+            Err(HeadError::Transport(error)) => {
+                let message = format!("the Docker Engine closed the connection before it answered ({error})");
+                refuse(writer, 502, &message).await?;
+                return Ok(Response::Whole { keep_alive: false });
+            }
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        };
+        writer.write_all(&response.head.bytes).await?;
+        writer.flush().await?;
+        if response.status == 101 || is_raw_stream(&response) {
+            return Ok(Response::Hijacked);
+        }
+        if !(100..200).contains(&response.status) {
+            body::copy(response.framing, engine, writer).await?;
+            return Ok(Response::Whole { keep_alive: response.keep_alive });
+        }
+    }
+}
+
+/// Tells whether the engine took the connection over without saying 101, as it does for clients that do not ask to upgrade.
+fn is_raw_stream(response: &ResponseHead) -> bool {
+    const STREAMS: [&[u8]; 2] = [b"application/vnd.docker.raw-stream", b"application/vnd.docker.multiplexed-stream"];
+    response.framing == Framing::UntilClose
+        && response.head.values("content-type").any(|value| STREAMS.contains(&value.trim_ascii()))
+}
+
+/// Copies both ways until both sides have ended; an end is passed on while the other direction goes on.
+async fn tunnel<R, W, E, F>(
+    client_reader: &mut R,
+    client_writer: &mut W,
+    engine_reader: &mut E,
+    engine_writer: &mut F,
+) -> io::Result<()>
+where
+    R: AsyncBufRead + Unpin,
+    W: AsyncWrite + Unpin,
+    E: AsyncBufRead + Unpin,
+    F: AsyncWrite + Unpin,
+{
+    let upload = async {
+        // A client that is gone is noticed when the engine writes; until then the engine may go on reading.
+        let _ = body::copy(Framing::UntilClose, client_reader, engine_writer).await;
+        let _ = engine_writer.shutdown().await;
+        std::future::pending().await
+    };
+    let download = async {
+        body::copy(Framing::UntilClose, engine_reader, client_writer).await?;
+        client_writer.shutdown().await
+    };
+    // The engine ends its side last: it has nothing to read for after that.
+    tokio::select! {
+        biased;
+        done = download => done,
+        never = upload => never,
+    }
+}

@@ -1,0 +1,253 @@
+//! Performs the workflow's steps by calling the other services.
+
+use std::{net::IpAddr, path::Path, time::Duration};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use tonic::{Code, Request, Status, transport::Channel};
+use weft_docker_proxy_core::{Container, Outcome, Step, workflow::DualAddress};
+use weft_proto::{
+    client::{self, Service},
+    convert::InvalidMessage,
+    dns::v1::{
+        DeregisterRequest, ListRecordsRequest, RegisterRequest, Registration, name_service_client::NameServiceClient,
+    },
+    ipam::v1::{
+        self as ipam, AllocateRequest, ClaimRequest, FreeRequest, ListAllocationsRequest, LookupRequest,
+        address_service_client::AddressServiceClient,
+    },
+    router::v1::{
+        AttachRequest, DetachRequest, GetStatusRequest, HostsFile, ListAttachmentsRequest,
+        attachment_service_client::AttachmentServiceClient, peer_service_client::PeerServiceClient,
+    },
+};
+use weft_types::ContainerId;
+
+/// Longest time that one call may take beyond what the called service itself waits.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Clients of the other services; clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Services {
+    addresses: AddressServiceClient<Channel>,
+    attachments: AttachmentServiceClient<Channel>,
+    names: NameServiceClient<Channel>,
+    peers: PeerServiceClient<Channel>,
+    options: Options,
+}
+
+/// How containers are attached.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long ipam may wait for space.
+    pub address_timeout: Duration,
+    /// Route multicast to the overlay.
+    pub multicast_route: bool,
+    /// Write overlay addresses into the containers' /etc/hosts.
+    pub rewrite_hosts: bool,
+}
+
+impl Services {
+    /// Makes clients of the services whose sockets are in `folder`; nothing is opened yet.
+    #[must_use]
+    pub fn new(folder: &Path, options: Options) -> Self {
+        let channel = |service: Service| client::channel(&service.socket(folder));
+        let router = channel(Service::Router);
+        Self {
+            addresses: AddressServiceClient::new(channel(Service::Ipam)),
+            attachments: AttachmentServiceClient::new(router.clone()),
+            names: NameServiceClient::new(channel(Service::Dns)),
+            peers: PeerServiceClient::new(router),
+            options,
+        }
+    }
+
+    /// Performs a step for a container.
+    pub async fn perform(mut self, container: Container, step: Step) -> Outcome {
+        let service = performer(&step);
+        match self.call(&container, step).await {
+            Ok(outcome) => outcome,
+            Err(status) => failed(service, &status),
+        }
+    }
+
+    /// Asks ipam for an address of the default subnet, so that it is on disk before it is needed.
+    pub async fn prepare_address(mut self, container: ContainerId, subnet: Option<Ipv4Net>) {
+        // What fails here is asked for again by the workflow, which reports it.
+        let _ = self.allocate(&container, subnet).await;
+    }
+
+    /// Returns the containers that the router says are attached.
+    ///
+    /// # Errors
+    /// If the router does not answer.
+    pub async fn attached(&mut self) -> Result<Vec<ContainerId>, Status> {
+        let answer = self.attachments.list_attachments(within(CALL_DEADLINE, ListAttachmentsRequest {})).await?;
+        Ok(answer.into_inner().attachments.iter().filter_map(|found| found.container_id.parse().ok()).collect())
+    }
+
+    /// Returns the containers that hold addresses.
+    ///
+    /// # Errors
+    /// If ipam does not answer.
+    pub async fn allocated(&mut self) -> Result<Vec<ContainerId>, Status> {
+        let answer = self.addresses.list_allocations(within(CALL_DEADLINE, ListAllocationsRequest {})).await?;
+        Ok(answer.into_inner().allocations.iter().filter_map(|found| found.container_id.parse().ok()).collect())
+    }
+
+    /// Returns the containers of this host that have names.
+    ///
+    /// # Errors
+    /// If router or dns do not answer.
+    pub async fn registered(&mut self) -> Result<Vec<ContainerId>, Status> {
+        let local = self.peers.get_status(within(CALL_DEADLINE, GetStatusRequest {})).await?.into_inner().peer_name;
+        let answer = self.names.list_records(within(CALL_DEADLINE, ListRecordsRequest {})).await?;
+        let ours = answer.into_inner().records.into_iter().filter(|record| record.origin == local);
+        Ok(ours.filter_map(|record| record.container_id.parse().ok()).collect())
+    }
+
+    async fn call(&mut self, container: &Container, step: Step) -> Result<Outcome, Status> {
+        let id = &container.id;
+        let container_id = id.to_string();
+        match step {
+            Step::Lookup => {
+                let answer = self.addresses.lookup(within(CALL_DEADLINE, LookupRequest { container_id })).await?;
+                let held = answer.into_inner().addresses.iter().map(dual_address).collect::<Result<_, _>>()?;
+                Ok(Outcome::Held(held))
+            }
+            Step::Allocate { subnet } => self.allocate(id, subnet).await.map(Outcome::Given),
+            Step::Claim { address } => {
+                let timeout_millis = self.timeout_millis();
+                let request = ClaimRequest { container_id, address: Some(address.into()), timeout_millis };
+                let answer =
+                    self.addresses.claim(within(self.options.address_timeout + CALL_DEADLINE, request)).await?;
+                given(answer.into_inner().address.as_ref())
+            }
+            Step::Attach { pid, addresses } => {
+                let hosts_file = (self.options.rewrite_hosts && !container.hosts_path.is_empty()).then(|| HostsFile {
+                    path: container.hosts_path.clone(),
+                    hostname: container.hostname.clone(),
+                    domainname: container.domainname.clone(),
+                    extra_hosts: container.extra_hosts.clone(),
+                });
+                let request = AttachRequest {
+                    container_id,
+                    pid,
+                    addresses: addresses.into_iter().map(Into::into).collect(),
+                    multicast_route: self.options.multicast_route,
+                    hosts_file,
+                };
+                self.attachments.attach(within(CALL_DEADLINE, request)).await?;
+                Ok(Outcome::Done)
+            }
+            Step::Register { names, addresses, unhealthy } => {
+                let addresses = addresses.into_iter().map(Into::into).collect();
+                let registration = Some(Registration { container_id, names, addresses, unhealthy });
+                self.names.register(within(CALL_DEADLINE, RegisterRequest { registration })).await?;
+                Ok(Outcome::Done)
+            }
+            Step::Deregister => {
+                let request = DeregisterRequest { container_id, names: Vec::new() };
+                self.names.deregister(within(CALL_DEADLINE, request)).await?;
+                Ok(Outcome::Done)
+            }
+            Step::Detach { addresses } => {
+                let addresses = addresses.into_iter().map(Into::into).collect();
+                self.attachments.detach(within(CALL_DEADLINE, DetachRequest { container_id, addresses })).await?;
+                Ok(Outcome::Done)
+            }
+            Step::Free { addresses } => {
+                let addresses = addresses.into_iter().map(Into::into).collect();
+                self.addresses.free(within(CALL_DEADLINE, FreeRequest { container_id, addresses })).await?;
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    async fn allocate(&mut self, container: &ContainerId, subnet: Option<Ipv4Net>) -> Result<DualAddress, Status> {
+        let request = AllocateRequest {
+            container_id: container.to_string(),
+            subnet: subnet.map(Into::into),
+            timeout_millis: self.timeout_millis(),
+        };
+        let answer = self.addresses.allocate(within(self.options.address_timeout + CALL_DEADLINE, request)).await?;
+        let address = answer.into_inner().address;
+        Ok(dual_address(&address.ok_or(InvalidMessage::missing("AllocateResponse.address"))?)?)
+    }
+
+    fn timeout_millis(&self) -> u32 {
+        u32::try_from(self.options.address_timeout.as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+fn within<T>(deadline: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    request
+}
+
+fn given(address: Option<&ipam::DualAddress>) -> Result<Outcome, Status> {
+    let address = address.ok_or(InvalidMessage::missing("ClaimResponse.address"))?;
+    Ok(Outcome::Given(dual_address(address)?))
+}
+
+fn dual_address(address: &ipam::DualAddress) -> Result<DualAddress, InvalidMessage> {
+    let v4 = address.v4.as_ref().ok_or(InvalidMessage::missing("DualAddress.v4"))?;
+    let v6 = address.v6.as_ref().map(v6_prefix).transpose()?;
+    Ok(DualAddress { v4: v4.try_into()?, v6 })
+}
+
+fn v6_prefix(prefix: &weft_proto::common::v1::IpPrefix) -> Result<Ipv6Net, InvalidMessage> {
+    match IpNet::try_from(prefix)? {
+        IpNet::V6(net) => Ok(net),
+        IpNet::V4(net) => Err(InvalidMessage::invalid("DualAddress.v6", format!("{net} is not an IPv6 prefix"))),
+    }
+}
+
+/// Returns all addresses of a container, IPv4 before its twin.
+pub(crate) fn prefixes(addresses: &[DualAddress]) -> Vec<IpNet> {
+    let both = |address: &DualAddress| [Some(IpNet::V4(address.v4)), address.v6.map(IpNet::V6)];
+    addresses.iter().flat_map(both).flatten().collect()
+}
+
+/// Returns the addresses alone.
+pub(crate) fn addresses_of(prefixes: &[IpNet]) -> Vec<IpAddr> {
+    prefixes.iter().map(IpNet::addr).collect()
+}
+
+/// Returns the service that performs a step.
+const fn performer(step: &Step) -> Service {
+    match step {
+        Step::Lookup | Step::Allocate { .. } | Step::Claim { .. } | Step::Free { .. } => Service::Ipam,
+        Step::Attach { .. } | Step::Detach { .. } => Service::Router,
+        Step::Register { .. } | Step::Deregister => Service::Dns,
+    }
+}
+
+/// Says whether a failure is worth another try, and why it happened.
+fn failed(service: Service, status: &Status) -> Outcome {
+    let permanent = match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::ResourceExhausted
+        | Code::Unimplemented => true,
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::Unauthenticated => false,
+    };
+    // A status that did not come from the service has its cause attached.
+    let reason = match std::error::Error::source(status) {
+        Some(_) => format!("weft's service {} does not answer: `docker compose ps` says why", service.name()),
+        None => status.message().to_owned(),
+    };
+    Outcome::Failed { reason, permanent }
+}

@@ -1,0 +1,214 @@
+//! Watches the engine and the other services, so that what is attached follows what runs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::{mpsc, watch};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use weft_docker_proxy_core::{
+    Container, events,
+    reconcile::{Action, Listed, Observed, reconcile},
+    workflow::Service,
+};
+use weft_proto::client;
+use weft_types::ContainerId;
+
+use crate::{
+    attach::Attacher,
+    engine::{Engine, EngineVersion},
+    services::Services,
+};
+
+/// Shortest and longest pause before a lost connection is tried again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Longest line of the engine's event stream.
+const LONGEST_EVENT: usize = 1 << 20;
+
+/// What is known of the engine.
+#[derive(Debug, Clone, Default)]
+pub struct EngineState {
+    /// What runs there, once it has answered.
+    pub version: EngineVersion,
+    /// Why it does not answer now.
+    pub problem: Option<String>,
+}
+
+/// Follows the engine.
+#[derive(Debug)]
+pub struct Watcher {
+    engine: Engine,
+    attacher: Attacher,
+    services: Services,
+    state: watch::Sender<EngineState>,
+    again: mpsc::Receiver<()>,
+}
+
+impl Watcher {
+    /// Makes one. `again` asks for all to be compared anew.
+    #[must_use]
+    pub const fn new(
+        engine: Engine,
+        attacher: Attacher,
+        services: Services,
+        state: watch::Sender<EngineState>,
+        again: mpsc::Receiver<()>,
+    ) -> Self {
+        Self { engine, attacher, services, state, again }
+    }
+
+    /// Follows the engine for ever, over its restarts.
+    pub async fn run(mut self) {
+        let mut pause = PAUSE.0;
+        loop {
+            match self.follow().await {
+                Ok(()) => pause = PAUSE.0,
+                Err(error) => {
+                    let message = format!("{error:#}");
+                    let changed = self.state.send_if_modified(|state| {
+                        let changed = state.problem.is_none();
+                        state.problem = Some(message.clone());
+                        changed
+                    });
+                    if changed {
+                        tracing::warn!(reason = message, "the Docker Engine is away");
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// Follows one event stream to its end. Listening starts before listing, so nothing happens unseen between the two.
+    async fn follow(&mut self) -> anyhow::Result<()> {
+        let mut stream = self.engine.events().await?;
+        let version = self.engine.version().await?;
+        tracing::info!(version = version.version, api = version.api_version, "the Docker Engine answers");
+        self.state.send_replace(EngineState { version, problem: None });
+        self.compare().await?;
+        let mut line = Vec::new();
+        loop {
+            tokio::select! {
+                read = next_events(&mut stream, &mut line) => match read? {
+                    Some(events) => {
+                        for event in events {
+                            self.handle(event).await?;
+                        }
+                    }
+                    None => return Ok(()),
+                },
+                Some(()) = self.again.recv() => self.compare().await?,
+            }
+        }
+    }
+
+    async fn handle(&self, event: events::Event) -> anyhow::Result<()> {
+        let driver = &self.attacher.driver;
+        match event {
+            events::Event::Started(id) => {
+                if let Some(container) = self.engine.container(id.as_str()).await? {
+                    self.attacher.keep(container).await;
+                }
+            }
+            events::Event::Died(id) => {
+                // With a restart policy it may run again already: then the start that follows says so.
+                driver.died(id).await;
+            }
+            events::Event::Destroyed(id) => driver.removed(id).await,
+            events::Event::Renamed(id, _) | events::Event::HealthChanged(id, _) | events::Event::NetworkChanged(id) => {
+                if let Some(container) = self.engine.container(id.as_str()).await? {
+                    let names = self.attacher.names(&container);
+                    if self.attacher.goal(&container).is_some() {
+                        driver.changed(container, names).await;
+                    }
+                }
+            }
+            events::Event::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Compares what the engine runs with what the services hold, and sets right what differs.
+    async fn compare(&mut self) -> anyhow::Result<()> {
+        // First what is held, then what exists: a container made in between holds nothing yet, and keeps what it gets.
+        let observed = self.observed().await;
+        let mut containers: BTreeMap<ContainerId, Container> = BTreeMap::new();
+        let mut listed = BTreeMap::new();
+        for (id, running) in self.engine.containers().await? {
+            let Ok(id) = id.parse::<ContainerId>() else { continue };
+            let container = if running { self.engine.container(id.as_str()).await? } else { None };
+            let attach = container.as_ref().is_some_and(|container| self.attacher.goal(container).is_some());
+            listed.insert(id.clone(), Listed { running: running && container.is_some(), attach });
+            containers.extend(container.map(|container| (id, container)));
+        }
+        for action in reconcile(&listed, &observed) {
+            match action {
+                Action::Start(id) => {
+                    if let Some(container) = containers.remove(&id) {
+                        self.attacher.keep(container).await;
+                    }
+                }
+                Action::Died(id) => self.attacher.driver.died(id).await,
+                Action::Removed(id) => self.attacher.driver.removed(id).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the services what they hold. One that is away holds nothing for now: it is asked again when it is back.
+    async fn observed(&mut self) -> Observed {
+        let set = |answer: Result<Vec<ContainerId>, tonic::Status>| answer.unwrap_or_default().into_iter().collect();
+        let attachments: BTreeSet<_> = set(self.services.attached().await);
+        let allocations = set(self.services.allocated().await);
+        let registrations = set(self.services.registered().await);
+        Observed { attachments, allocations, registrations }
+    }
+}
+
+/// Returns the events that came, or nothing at the end of the stream.
+async fn next_events(stream: &mut Incoming, line: &mut Vec<u8>) -> anyhow::Result<Option<Vec<events::Event>>> {
+    let Some(frame) = stream.frame().await else { return Ok(None) };
+    let mut events = Vec::new();
+    for byte in frame?.into_data().unwrap_or_default() {
+        if byte == b'\n' {
+            events.push(events::parse(line));
+            line.clear();
+        } else if line.len() < LONGEST_EVENT {
+            line.push(byte);
+        }
+    }
+    Ok(Some(events))
+}
+
+/// Follows the readiness of another service for ever, and says when it is ready anew.
+pub async fn watch_service(service: Service, folder: PathBuf, driver: crate::driver::Driver, again: mpsc::Sender<()>) {
+    let name = match service {
+        Service::Ipam => client::Service::Ipam,
+        Service::Router => client::Service::Router,
+        Service::Dns => client::Service::Dns,
+    };
+    let mut health = HealthClient::new(client::channel(&name.socket(&folder)));
+    let mut pause = PAUSE.0;
+    loop {
+        if let Ok(answer) = health.watch(HealthCheckRequest::default()).await {
+            let mut states = answer.into_inner();
+            while let Ok(Some(state)) = states.message().await {
+                if state.status() == ServingStatus::Serving {
+                    pause = PAUSE.0;
+                    tracing::debug!(service = name.name(), "a service is ready");
+                    driver.service_lost(service).await;
+                    // One comparison that waits already will see this service too.
+                    let _ = again.try_send(());
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
