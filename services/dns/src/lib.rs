@@ -15,6 +15,7 @@ mod listener;
 mod problems;
 mod sockets;
 mod state;
+mod tcp;
 mod upstream;
 
 use std::sync::Arc;
@@ -47,10 +48,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result {
     let state = Arc::new(State::new(zone, config.range));
     let upstream = Arc::new(Upstream::new(&config, Arc::clone(&state)).await);
     let handler = Handler::new(Arc::clone(&state), Arc::clone(&upstream));
+    // Serves as long as it lives.
+    let mut additional = Listener::default();
     if let Some(address) = config.listen {
         let (udp, tcp) =
             listener::bind(address).await.with_context(|| format!("failed to listen for queries on {address}"))?;
-        Listener::default().swap(udp, tcp, &handler, &state)?;
+        additional.swap(udp, tcp, &handler, &state)?;
     }
 
     let api = NameServiceServer::new(Api::new(Arc::clone(&state), handler.clone(), Arc::clone(&upstream)));

@@ -11,13 +11,7 @@ use tokio::{
 };
 use weft_service::Result;
 
-use crate::{handler::Handler, problems::Part, state::State};
-
-/// How long a TCP connection may be silent before it is closed.
-const TCP_IDLE: Duration = Duration::from_secs(5);
-
-/// Responses that may wait on one TCP connection; a client that does not read loses what exceeds it.
-const TCP_QUEUE: usize = 32;
+use crate::{handler::Handler, problems::Part, state::State, tcp};
 
 /// How long replaced sockets are served on, so that queries already taken from them are answered.
 const LINGER: Duration = Duration::from_secs(6);
@@ -30,16 +24,21 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    /// Tells whether it was ever given sockets.
+    pub(crate) const fn has_sockets(&self) -> bool {
+        self.replaced.is_some()
+    }
+
     /// Starts to serve a pair of sockets, and lets go of the ones before.
     ///
     /// # Errors
-    /// If the sockets have no address.
+    /// If the UDP socket has no address.
     pub(crate) fn swap(&mut self, udp: UdpSocket, tcp: TcpListener, handler: &Handler, state: &Arc<State>) -> Result {
         let address = udp.local_addr().context("the UDP socket has no address")?;
         let mut server = Server::new(handler.clone());
         server.register_socket(udp);
-        server.register_listener(tcp, TCP_IDLE, TCP_QUEUE);
         let (sender, replaced) = oneshot::channel::<()>();
+        let connections = tcp::serve(tcp, handler.clone());
         let state = Arc::clone(state);
         state.set_serving(address);
         state.problems.clear(Part::Sockets);
@@ -51,7 +50,8 @@ impl Listener {
                     let message = format!("queries on {address} are not answered, because its sockets failed: {why}");
                     state.problems.set(Part::Sockets, message);
                 }
-                _ = async { _ = replaced.await; sleep(LINGER).await } => {}
+                () = connections => {}
+                () = async { _ = replaced.await; sleep(LINGER).await } => {}
             }
         });
         self.replaced = Some(sender);

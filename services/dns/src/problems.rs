@@ -39,7 +39,7 @@ impl Problems {
         let mut problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = problems.get(&part);
         if known.is_none_or(|(known, _)| *known != message) {
-            tracing::warn!(reason = part.reason(), message, "not working as it should");
+            tracing::warn!(reason = part.reason(), problem = message, "not working as it should");
         }
         let since = known.map_or_else(Instant::now, |(_, since)| *since);
         problems.insert(part, (message, since));

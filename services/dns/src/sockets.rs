@@ -42,7 +42,7 @@ pub(crate) async fn receive(path: PathBuf, handler: Handler, state: Arc<State>) 
         let received = connect_and_serve(&path, &mut listener, &handler, &state, &mut wait).await;
         if let Err(error) = received {
             tracing::debug!(error = format!("{error:#}"), "no sockets from the router");
-            if state.address().is_none() {
+            if !listener.has_sockets() {
                 let message =
                     format!("containers' queries are not answered, because the router gave no sockets: {error:#}");
                 state.problems.set(Part::Sockets, message);

@@ -41,6 +41,9 @@ const MAX_IN_FLIGHT: usize = 512;
 /// Most answers kept.
 const CACHED_ANSWERS: u64 = 8_192;
 
+/// What the engine puts into every container.
+const ENGINES_COPY: &str = "/etc/resolv.conf";
+
 /// Largest resolv.conf that is read, in bytes.
 const MAX_FILE: usize = 64 << 10;
 
@@ -200,8 +203,17 @@ impl Forwarded {
 }
 
 /// Reads the resolvers that a resolv.conf lists.
+///
+/// On a host with systemd-resolved the file is a link that leads out of what is mounted into the container; then the engine's
+/// copy of it counts, which it made when the container started.
 async fn read(path: &Path) -> Result<Vec<IpAddr>, String> {
-    let text = tokio::fs::read(path).await.map_err(|error| error.to_string())?;
+    let text = match tokio::fs::read(path).await {
+        Err(_) if tokio::fs::symlink_metadata(path).await.is_ok_and(|file| file.is_symlink()) => {
+            tokio::fs::read(ENGINES_COPY).await
+        }
+        read => read,
+    };
+    let text = text.map_err(|error| error.to_string())?;
     if text.len() > MAX_FILE {
         return Err(format!("the file is larger than {MAX_FILE} bytes"));
     }

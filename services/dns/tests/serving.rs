@@ -119,7 +119,10 @@ async fn ask_udp(server: SocketAddr, message: &Message) -> (Message, usize) {
 }
 
 async fn ask_tcp(server: SocketAddr, message: &Message) -> Message {
-    let mut stream = TcpStream::connect(server).await.expect("connects");
+    ask_over(TcpStream::connect(server).await.expect("connects"), message).await
+}
+
+async fn ask_over(mut stream: TcpStream, message: &Message) -> Message {
     let bytes = message.to_vec().expect("encodes");
     stream.write_u16(bytes.len().try_into().expect("short")).await.expect("sends");
     stream.write_all(&bytes).await.expect("sends");
@@ -244,6 +247,16 @@ async fn garbage_neither_kills_nor_hangs() {
     }
     assert_eq!(ask(router.address, "db.", RecordType::A).await, "NoError 10.32.0.1");
     assert_eq!(ask_tcp(router.address, &question("db.", RecordType::A)).await.answers.len(), 1);
+    // One container cannot keep the others out by holding connections.
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(TcpStream::connect(router.address).await.expect("connects"));
+    }
+    let other = tokio::net::TcpSocket::new_v4().expect("a socket");
+    other.bind("127.0.0.2:0".parse().expect("valid")).expect("binds");
+    let stream = other.connect(router.address).await.expect("connects");
+    assert_eq!(ask_over(stream, &question("db.", RecordType::A)).await.answers.len(), 1);
+    drop(held);
     for mut stream in open {
         let closed = timeout(Duration::from_secs(10), stream.read_to_end(&mut Vec::new())).await;
         closed.expect("idle connections are closed").ok();
