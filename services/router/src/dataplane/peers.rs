@@ -20,7 +20,8 @@ use super::{
     transmit::{Destination, may_batch},
 };
 
-/// How long a replaced session still opens datagrams that were under way.
+/// How long a replaced session stays after its last datagram: some were under way, and where two agreements crossed, the
+/// other side may seal with the one that we replaced.
 const GRACE: Duration = Duration::from_secs(10);
 /// Sessions of one peer besides the one that seals; the oldest goes first.
 const OTHER_SESSIONS: usize = 4;
@@ -122,12 +123,13 @@ impl Peer {
         let position = self.others.iter().position(|session| session.index == header.receiver);
         let position = position.ok_or(DropReason::UnknownSession)?;
         let opened = self.others[position].opener.open(header, datagram).map_err(reason)?;
-        if self.others[position].expires.is_none() {
-            let session = self.others.remove(position);
-            self.promote(session, now);
-            return Ok(opened);
+        if let Some(expires) = &mut self.others[position].expires {
+            *expires = now + GRACE;
+            return Ok(Opened { newest: false, ..opened });
         }
-        Ok(Opened { newest: false, ..opened })
+        let session = self.others.remove(position);
+        self.promote(session, now);
+        Ok(opened)
     }
 
     fn install(&mut self, session: Session, at_once: bool, now: Instant) {
@@ -273,5 +275,130 @@ impl Peers {
     /// Returns when something is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.slots.iter().flatten().filter_map(Peer::poll_timeout).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_router_core::{
+        datagram::{HEADER, TAG},
+        session::{Cipher, SessionKey},
+    };
+
+    use super::*;
+
+    const FAR: PeerName = PeerName::from_public_key([9; 32]);
+
+    /// One end of a pair, which knows the other as the only peer.
+    struct End {
+        peers: Peers,
+        number: u8,
+    }
+
+    impl End {
+        fn new(number: u8, now: Instant) -> Self {
+            let mut peers = Peers::default();
+            peers.ensure(FAR, Arc::default, now);
+            Self { peers, number }
+        }
+
+        fn install(&mut self, generation: u8, initiator: u8, now: Instant) {
+            let key = |from: u8| SessionKey([generation * 2 + from; 32]);
+            let other = 1 - self.number;
+            let session = EstablishedSession {
+                peer: FAR,
+                local_index: SessionIndex(generation.into()),
+                remote_index: SessionIndex(generation.into()),
+                cipher: Cipher::Aes256Gcm,
+                send_key: key(self.number),
+                receive_key: key(other),
+                initiator: self.number == initiator,
+            };
+            self.peers.install(0, &session, now);
+        }
+
+        fn seal(&mut self) -> Vec<u8> {
+            let mut slot = vec![0; HEADER + 1 + TAG];
+            self.peers.get_mut(0).expect("added").seal(&mut slot).expect("has a session");
+            slot
+        }
+
+        fn open(&mut self, mut datagram: Vec<u8>, now: Instant) -> Result<(), DropReason> {
+            let header = Header::decode(&datagram).expect("sealed");
+            let peer = self.peers.get_mut(0).expect("added");
+            peer.open(header, &mut datagram, now).map(|_| ())
+        }
+
+        fn sealing(&mut self) -> u32 {
+            Header::decode(&self.seal()).expect("sealed").receiver.0
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the clock's start only; time then passes virtually")]
+    fn pair() -> (End, End, Instant) {
+        let now = Instant::now();
+        (End::new(0, now), End::new(1, now), now)
+    }
+
+    #[test]
+    fn the_responder_waits_for_the_initiators_first_datagram() {
+        let (mut a, mut b, now) = pair();
+        for end in [&mut a, &mut b] {
+            end.install(1, 0, now);
+            end.install(2, 0, now);
+        }
+        assert_eq!((a.sealing(), b.sealing()), (2, 1));
+        let old = b.seal();
+        assert_eq!(b.open(a.seal(), now), Ok(()));
+        assert_eq!(b.sealing(), 2);
+        assert_eq!(a.open(old, now), Ok(()), "what was under way still opens");
+
+        assert_eq!(a.peers.expire(now + GRACE / 2), []);
+        assert_eq!(a.peers.expire(now + GRACE), [SessionIndex(1)]);
+        assert_eq!(b.peers.expire(now + GRACE), [SessionIndex(1)]);
+        assert!(a.peers.of_session(SessionIndex(1)).is_none());
+    }
+
+    #[test]
+    fn crossed_agreements_work_until_the_next_replaces_both() {
+        let (mut a, mut b, mut now) = pair();
+        a.install(1, 0, now);
+        b.install(2, 1, now);
+        a.install(2, 1, now);
+        b.install(1, 0, now);
+        let (to_b, to_a) = (a.seal(), b.seal());
+        assert_eq!((b.open(to_b, now), a.open(to_a, now)), (Ok(()), Ok(())));
+        for _ in 0..60 {
+            now += Duration::from_secs(1);
+            assert_eq!(a.peers.expire(now), []);
+            assert_eq!(b.peers.expire(now), []);
+            assert_eq!(b.open(a.seal(), now), Ok(()));
+            assert_eq!(a.open(b.seal(), now), Ok(()));
+        }
+        b.install(3, 0, now);
+        a.install(3, 0, now);
+        assert_eq!(b.open(a.seal(), now), Ok(()));
+        assert_eq!((a.sealing(), b.sealing()), (3, 3));
+        assert_eq!(a.peers.expire(now + GRACE).len(), 2);
+        assert_eq!(b.peers.expire(now + GRACE).len(), 2);
+    }
+
+    #[test]
+    fn sessions_of_one_peer_stay_few() {
+        let (mut a, _, now) = pair();
+        for generation in 1..100 {
+            a.install(generation, 0, now);
+            a.peers.expire(now);
+        }
+        assert!(a.peers.get_mut(0).expect("added").others.len() <= OTHER_SESSIONS);
+    }
+
+    #[test]
+    fn a_removed_peer_leaves_nothing() {
+        let (mut a, _, now) = pair();
+        a.install(1, 0, now);
+        a.install(2, 0, now);
+        assert_eq!(a.peers.remove(&FAR).len(), 2);
+        assert!(a.peers.find(&FAR).is_none() && a.peers.of_session(SessionIndex(1)).is_none());
     }
 }

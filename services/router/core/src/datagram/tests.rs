@@ -59,7 +59,7 @@ fn an_exhausted_session_seals_no_more() {
 
 #[test]
 fn a_full_segment_fits_an_ipv6_underlay_of_1500() {
-    assert!(40 + 8 + HEADER + SEGMENT_HEADER + 1414 + TAG <= 1500);
+    const { assert!(40 + 8 + HEADER + SEGMENT_HEADER + 1414 + TAG <= 1500) };
 }
 
 proptest! {
