@@ -1,0 +1,287 @@
+//! The allocator by itself: what one host does with what it is told.
+
+use std::time::{Duration, Instant};
+
+use ipnet::Ipv4Net;
+use prost::Message as _;
+use weft_ipam_core::{
+    Allocator, Creation, Entry, Event, PeerInfo, Reachability, Refusal, RequestId, RingState, Settings, State, Transmit,
+};
+use weft_proto::ipam::v1 as pb;
+use weft_types::{ContainerId, PeerName};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+struct Host {
+    ipam: Allocator,
+    now: Instant,
+    transmits: Vec<Transmit>,
+}
+
+fn peer(number: u8) -> PeerName {
+    PeerName::from_public_key([number; 32])
+}
+
+fn net(text: &str) -> Ipv4Net {
+    text.parse().expect("valid")
+}
+
+fn container(text: &str) -> ContainerId {
+    text.parse().expect("valid")
+}
+
+fn reachability(peers: &[u8], targets: &[u8]) -> Reachability {
+    let info = |number: &u8| PeerInfo { peer: peer(*number), name: format!("host{number}"), nickname: String::new() };
+    Reachability {
+        peers: peers.iter().map(info).collect(),
+        target_count: targets.len() as u32,
+        targets_given: !targets.is_empty(),
+        target_peers: targets.iter().map(|number| peer(*number)).collect(),
+    }
+}
+
+impl Host {
+    #[expect(clippy::disallowed_methods, reason = "only differences to it are ever looked at")]
+    fn new(number: u8, creation: Creation) -> Self {
+        let range = net("10.32.0.0/24");
+        let settings = Settings { peer: peer(number), range, default_subnet: range, creation };
+        let ipam = Allocator::new(settings, State::new(number.into()), number.into());
+        Self { ipam, now: Instant::now(), transmits: Vec::new() }
+    }
+
+    fn founder() -> Self {
+        let mut host = Self::new(1, Creation::Elect { voters: None });
+        host.ipam.handle_connected(Vec::new(), reachability(&[1, 2], &[]));
+        host.drain();
+        host
+    }
+
+    /// Saves at once whatever is to be saved.
+    fn drain(&mut self) -> Vec<Event> {
+        self.ipam.handle_timeout(self.now);
+        while let Some(commit) = self.ipam.poll_commit(self.now) {
+            self.ipam.handle_saved(commit.number);
+        }
+        self.transmits.extend(std::iter::from_fn(|| self.ipam.poll_transmit()));
+        std::iter::from_fn(|| self.ipam.poll_event()).collect()
+    }
+
+    fn answer(&mut self, request: RequestId) -> Option<Result<String, Refusal>> {
+        self.drain().into_iter().find_map(|event| match event {
+            Event::Granted { request: of, address } if of == request => Some(Ok(address.v4.to_string())),
+            Event::Refused { request: of, refusal } if of == request => Some(Err(refusal)),
+            Event::Granted { .. }
+            | Event::Refused { .. }
+            | Event::Freed { .. }
+            | Event::Lost { .. }
+            | Event::RingReady(_) => None,
+        })
+    }
+
+    fn allocate(&mut self, holder: &str, subnet: Option<&str>) -> Option<Result<String, Refusal>> {
+        let request = self.ipam.allocate(container(holder), subnet.map(net), TIMEOUT, self.now);
+        self.answer(request)
+    }
+
+    fn claim(&mut self, holder: &str, address: &str) -> Option<Result<String, Refusal>> {
+        let request = self.ipam.claim(container(holder), net(address), TIMEOUT, self.now);
+        self.answer(request)
+    }
+
+    /// Reports that another peer of the same ring publishes a run.
+    fn hear_run(&mut self, from: u8, network: &str, owner: u8, epoch: u32, version: u64) {
+        let (info, _) = self.ipam.ring().expect("there is a ring");
+        let info = pb::RingInfo {
+            ring_id: info.id.0.to_vec(),
+            range_start: info.range.network().into(),
+            range_length: info.range.prefix_len().into(),
+            ula_prefix: info.ula.octets().to_vec(),
+        };
+        let (start, end) = (u32::from(net(network).network()), u64::from(u32::from(net(network).broadcast())) + 1);
+        let owner = pb::Owner { peer: vec![owner; 32], store: owner.into() };
+        let run = pb::Run { start, end, owner: Some(owner), epoch, version };
+        let entries = [
+            Entry { key: b"ring".to_vec(), value: Some(info.encode_to_vec()) },
+            Entry { key: format!("run/{start:08x}").into_bytes(), value: Some(run.encode_to_vec()) },
+        ];
+        self.ipam.handle_update(peer(from), false, &entries);
+    }
+
+    /// Returns the messages that were sent to other peers.
+    fn sent(&mut self) -> Vec<(PeerName, pb::RingMessage)> {
+        self.transmits
+            .drain(..)
+            .filter_map(|transmit| match transmit {
+                Transmit::Send { peer, payload } => {
+                    Some((peer, pb::RingMessage::decode(payload.as_slice()).expect("valid")))
+                }
+                Transmit::Publish { .. } => None,
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn an_address_goes_to_one_container_and_the_same_container_gets_it_again() {
+    let mut host = Host::founder();
+    let granted = |text: &str| Some(Ok(text.to_owned()));
+    assert_eq!(host.allocate("a", None), granted("10.32.0.1/24"));
+    assert_eq!(host.allocate("b", None), granted("10.32.0.2/24"));
+    assert_eq!(host.allocate("a", None), granted("10.32.0.1/24"));
+    assert_eq!(host.allocate("a", Some("10.32.0.128/25")), granted("10.32.0.129/25"));
+    assert_eq!(host.claim("b", "10.32.0.2/24"), granted("10.32.0.2/24"), "what one holds can be claimed");
+    assert!(
+        matches!(host.claim("c", "10.32.0.1/24"), Some(Err(Refusal::Taken { holder, .. })) if holder.contains(" a "))
+    );
+    host.ipam.free(&container("a"), &[]);
+    assert_eq!(host.allocate("c", None), granted("10.32.0.1/24"), "the lowest free one");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_at_once() {
+    let mut host = Host::founder();
+    let table = [
+        (Some("10.33.0.0/24"), "out_of_range"),
+        (Some("10.32.0.4/31"), "subnet_too_small"),
+        (Some("10.32.0.1/25"), "host_bits"),
+    ];
+    for (subnet, reason) in table {
+        let refusal = host.allocate("a", subnet).expect("at once").expect_err("refused");
+        assert_eq!(refusal.reason(), reason);
+    }
+    for address in ["10.32.0.0/24", "10.32.0.255/24", "192.0.2.0/24"] {
+        let refusal = host.claim("a", address).expect("at once").expect_err("refused");
+        assert_eq!(refusal.reason(), "not_for_containers", "{address}");
+    }
+}
+
+#[test]
+fn nothing_is_answered_or_sent_before_it_is_saved() {
+    let mut host = Host::founder();
+    let first = host.ipam.allocate(container("a"), None, TIMEOUT, host.now);
+    let commit = host.ipam.poll_commit(host.now).expect("an allocation is saved");
+    let again = host.ipam.allocate(container("a"), None, TIMEOUT, host.now);
+    assert_eq!(host.ipam.poll_event(), None, "neither the first, nor who asks for the same");
+    host.ipam.handle_saved(commit.number);
+    let answered: Vec<_> = std::iter::from_fn(|| host.ipam.poll_event()).collect();
+    let of = |event: &Event| match event {
+        Event::Granted { request, .. } => Some(*request),
+        Event::Refused { .. } | Event::Freed { .. } | Event::Lost { .. } | Event::RingReady(_) => None,
+    };
+    assert_eq!(answered.iter().filter_map(of).collect::<Vec<_>>(), [first, again]);
+}
+
+#[test]
+fn who_comes_back_from_the_dead_gives_up_what_was_taken_over() {
+    let mut host = Host::founder();
+    host.allocate("a", None);
+    host.allocate("b", Some("10.32.0.128/25"));
+    host.hear_run(2, "10.32.0.0/25", 2, 1, 0);
+    let lost: Vec<_> = host
+        .drain()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Lost { container, owner, .. } => Some((container, owner)),
+            Event::Granted { .. } | Event::Refused { .. } | Event::Freed { .. } | Event::RingReady(_) => None,
+        })
+        .collect();
+    assert_eq!(lost, [(container("a"), peer(2))]);
+    assert_eq!(host.ipam.lookup(&container("a")), []);
+    assert_eq!(host.ipam.lookup(&container("b")).len(), 1, "what was not taken over stays");
+    let problems = host.ipam.status(host.now).problems;
+    assert!(problems.iter().any(|problem| problem.reason == "addresses_lost" && problem.message.contains("10.32.0.1")));
+    assert_eq!(host.allocate("c", None), Some(Ok("10.32.0.128/24".into())), "only what is still owned is given");
+
+    host.hear_run(3, "10.32.0.0/25", 1, 0, 99);
+    host.drain();
+    let (_, ring) = host.ipam.ring().expect("there is a ring");
+    assert_eq!(ring.fact(0x0a20_0001).map(|fact| fact.owner.peer), Some(peer(2)), "no version beats an epoch");
+}
+
+#[test]
+fn a_claim_of_anothers_address_asks_its_owner_and_ends_with_its_word() {
+    let mut host = Host::founder();
+    host.hear_run(2, "10.32.0.128/25", 2, 0, 5);
+    host.drain();
+    let request = host.ipam.claim(container("a"), net("10.32.0.200/24"), TIMEOUT, host.now);
+    assert_eq!(host.answer(request), None);
+    let sent = host.sent();
+    let [(to, message)] = sent.as_slice() else { panic!("one message: {sent:?}") };
+    assert_eq!(*to, peer(2));
+    let denial = |request_id| pb::RingMessage {
+        request_id,
+        kind: Some(pb::ring_message::Kind::Denial(pb::SpaceDenial { container_id: "z".into() })),
+        ..message.clone()
+    };
+    host.ipam.handle_message(peer(2), &denial(message.request_id ^ 1).encode_to_vec(), host.now).expect("valid");
+    assert_eq!(host.answer(request), None, "the denial of something else ends nothing");
+    host.ipam.handle_message(peer(2), &denial(message.request_id).encode_to_vec(), host.now).expect("valid");
+    let refusal = host.answer(request).expect("answered").expect_err("denied");
+    assert_eq!(refusal.to_string(), "the address 10.32.0.200/24 is already in use by the container z of host2");
+}
+
+#[test]
+fn an_unreachable_owner_is_named_when_the_time_is_over() {
+    let mut host = Host::founder();
+    host.hear_run(2, "10.32.0.0/24", 2, 0, 5);
+    host.drain();
+    host.ipam.handle_reachability(reachability(&[1], &[]));
+    let any = host.ipam.allocate(container("a"), None, TIMEOUT, host.now);
+    assert_eq!(host.answer(any), None);
+    assert_eq!(host.sent(), [], "nobody can be asked");
+    let this = host.ipam.claim(container("b"), net("10.32.0.9/24"), TIMEOUT + TIMEOUT, host.now);
+    host.now += TIMEOUT;
+    let refusal = host.answer(any).expect("in time").expect_err("refused").to_string();
+    assert_eq!(refusal, "the free addresses of 10.32.0.0/24 are owned by peers that cannot be reached: host2");
+    host.now += TIMEOUT;
+    let refusal = host.answer(this).expect("in time").expect_err("refused").to_string();
+    assert_eq!(refusal, "the address 10.32.0.9/24 is owned by the peer host2, which cannot be reached");
+}
+
+#[test]
+fn addresses_outside_the_range_are_checked_against_what_is_known() {
+    let mut host = Host::new(1, Creation::Observe);
+    assert_eq!(host.claim("a", "192.0.2.1/24"), Some(Ok("192.0.2.1/24".into())), "no ring is needed");
+    let claim = pb::ExternalClaim { container_id: "far".into() }.encode_to_vec();
+    let entry = Entry { key: b"external/192.0.2.2".to_vec(), value: Some(claim) };
+    host.ipam.handle_connected(vec![(peer(2), vec![entry])], reachability(&[1, 2], &[2]));
+    let refusal = host.claim("b", "192.0.2.2/24").expect("at once").expect_err("taken").to_string();
+    assert_eq!(refusal, "the address 192.0.2.2/24 is already in use by the container far of host2");
+    host.drain();
+    let published = host.transmits.iter().any(|transmit| match transmit {
+        Transmit::Publish { entries, .. } => entries.iter().any(|entry| entry.key == b"external/192.0.2.1"),
+        Transmit::Send { .. } => false,
+    });
+    assert!(published, "others are told");
+}
+
+#[test]
+fn voters_that_are_counted_differently_do_not_count() {
+    let mut host = Host::new(1, Creation::Elect { voters: None });
+    let ballot = |voters| pb::Ballot { voters, store: 2, ..pb::Ballot::default() };
+    let entry = |voters| Entry { key: b"ballot".to_vec(), value: Some(ballot(voters).encode_to_vec()) };
+    host.ipam.handle_connected(vec![(peer(2), vec![entry(3)])], reachability(&[1, 2], &[2]));
+    host.drain();
+    let status = host.ipam.status(host.now);
+    assert_eq!((status.state, status.voters, status.voters_heard), (RingState::Electing, 2, 1));
+    assert!(status.problems[0].message.starts_with("host2 counts 3 voters for the address ring, this host 2:"));
+    let request = host.ipam.allocate(container("a"), None, TIMEOUT, host.now);
+    host.now += TIMEOUT;
+    let refusal = host.answer(request).expect("in time").expect_err("no ring");
+    assert_eq!(refusal.reason(), "no_ring");
+    assert!(refusal.to_string().contains("host2 counts 3 voters"), "{refusal}");
+
+    host.ipam.handle_update(peer(2), false, &[entry(2)]);
+    host.drain();
+    assert_eq!(host.ipam.status(host.now).voters_heard, 2);
+}
+
+#[test]
+fn free_counts_do_not_churn() {
+    let mut host = Host::founder();
+    host.transmits.clear();
+    for number in 0..100 {
+        host.allocate(&format!("c{number}"), None);
+    }
+    assert!(host.transmits.len() <= 1, "{} publications for 100 of 256 addresses", host.transmits.len());
+}
