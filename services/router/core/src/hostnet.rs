@@ -30,3 +30,6 @@ pub struct Problem {
     /// One sentence that names the thing, the reason and the remedy.
     pub message: String,
 }
+
+#[cfg(test)]
+mod tests;

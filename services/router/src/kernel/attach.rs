@@ -11,12 +11,15 @@ use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustix::event::{Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
-use weft_router_core::hostnet::{ALIAS, ForwardingEntry, ObservedLink, PortMarker, PortRole, announcements, host_interface};
+use weft_router_core::hostnet::{
+    ALIAS, ForwardingEntry, ObservedLink, PortMarker, PortRole, announcements, host_interface,
+};
 use weft_types::ContainerId;
 
 use super::{
-    AttachError, AttachSpec, Attached, CONTAINER_INTERFACE, KernelConfig, hosts_file,
+    AttachError, AttachSpec, Attached, CONTAINER_INTERFACE, KernelConfig,
     host::{Owner, marker},
+    hosts_file,
     links::{self, IPV6_MINIMUM_MTU, InterfaceRoute, LinkChange, VethPair, Which},
     namespace::Namespace,
     rtnetlink::Channel,
@@ -33,13 +36,13 @@ impl Owner {
         if spec.addresses.is_empty() {
             return Err(AttachError::NoAddress { container: container() });
         }
-        let namespace = Namespace::of_process(spec.pid).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => AttachError::NoProcess { container: container(), pid: spec.pid },
-            // A process that is just ending.
-            _ if error.raw_os_error() == Some(libc::ESRCH) => {
+        let namespace = Namespace::of_process(spec.pid).map_err(|error| {
+            // ESRCH: a process that is just ending.
+            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) {
                 AttachError::NoProcess { container: container(), pid: spec.pid }
+            } else {
+                failed(anyhow::Error::new(error).context("failed to open its network namespace"))
             }
-            _ => failed(anyhow::Error::new(error).context("failed to open its network namespace")),
         })?;
         if namespace.is(&self.own_namespace).map_err(|error| failed(error.into()))? {
             return Err(AttachError::HostNetwork { container: container() });
@@ -220,8 +223,7 @@ impl Attaching<'_> {
             up: true,
             ..LinkChange::default()
         };
-        let mut requests: Vec<_> =
-            wanted.iter().map(|address| links::add_address(container, *address)).collect();
+        let mut requests: Vec<_> = wanted.iter().map(|address| links::add_address(container, *address)).collect();
         requests.push(links::set_link(Which::Index(container), CONTAINER_INTERFACE, up));
         requests.extend(self.routes(container, ipv6).into_iter().map(links::add_route));
         self.container.perform(requests)?;

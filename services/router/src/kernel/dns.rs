@@ -114,14 +114,20 @@ impl DnsPort {
             peer_mac: MAC,
             peer_namespace: namespace.as_fd(),
         };
-        let marked = LinkChange { alias: Some(ALIAS.into()), up: true, ..LinkChange::default() };
+        host.perform(vec![links::create_veth(&pair)])?;
+        let port = host.link(name)?.context("the new port is gone")?;
+        let index = port.index;
+        let marked = LinkChange {
+            alias: Some(ALIAS.into()),
+            quiet: port.makes_addresses == Some(true),
+            up: true,
+            ..LinkChange::default()
+        };
         host.perform(vec![
-            links::create_veth(&pair),
-            links::set_link(Which::Name(name), name, marked),
-            links::set_port(Which::Name(name), name, PortRole::Local(MAC).settings()),
+            links::set_link(Which::Index(index), name, marked),
+            links::set_port(Which::Index(index), name, PortRole::Local(MAC).settings()),
+            links::add_forwarding(ForwardingEntry { port: index, mac: MAC }),
         ])?;
-        let index = host.link(name)?.context("the new port is gone")?.index;
-        host.perform(vec![links::add_forwarding(ForwardingEntry { port: index, mac: MAC })])?;
 
         // Answers no question for another address, should there ever be one.
         let strict = config.proc_sys.join(format!("net/ipv4/conf/{INTERFACE}/arp_ignore"));

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use weft_router_core::hostnet::{
-    self, Change, ChainRef, DesiredHost, Family, FilterChains, ForwardingEntry, ObservedHost, ObservedLink, PortMarker,
+    self, ChainRef, Change, DesiredHost, Family, FilterChains, ForwardingEntry, ObservedHost, ObservedLink, PortMarker,
 };
 use weft_types::ContainerId;
 
@@ -253,7 +253,10 @@ impl Owner {
         if let Some(link) = bridge.filter(|link| link.kind != "bridge") {
             add(
                 "bridge_name_taken",
-                format!("the host has a link {} that is no bridge: rename it, or name weft's bridge otherwise", link.name),
+                format!(
+                    "the host has a link {} that is no bridge: rename it, or name weft's bridge otherwise",
+                    link.name
+                ),
             );
         }
         if !observed.links.iter().any(|link| link.name == desired.tap && link.kind == "tun") {

@@ -1,5 +1,7 @@
 //! Messages of route netlink: what is asked, and what the answers mean.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "of the many attributes that the kernel sends, a few matter")]
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
@@ -13,8 +15,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{
-        AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData,
-        InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
+        InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     nsid::{NsidAttribute, NsidMessage},
@@ -51,7 +53,8 @@ pub(super) struct InterfaceRoute {
 impl Channel {
     /// Lists all links.
     pub(super) fn links(&mut self) -> anyhow::Result<Vec<ObservedLink>> {
-        let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).context("failed to list links")?;
+        let answers =
+            self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).context("failed to list links")?;
         Ok(answers.iter().filter_map(read_link).collect())
     }
 
@@ -152,8 +155,7 @@ pub(super) fn set_bridge(index: u32, settings: ObservedBridge) -> Request {
 }
 
 fn bridge_settings(settings: ObservedBridge) -> Vec<InfoBridge> {
-    let spanning_tree =
-        if settings.spanning_tree { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
+    let spanning_tree = if settings.spanning_tree { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
     vec![
         InfoBridge::StpState(spanning_tree),
         InfoBridge::MulticastSnooping(settings.multicast_snooping),
@@ -280,13 +282,14 @@ fn forwarding_message(entry: ForwardingEntry) -> NeighbourMessage {
 pub(super) fn add_address(index: u32, address: IpNet) -> Request {
     let mut message = address_message(index, address);
     match address {
-        IpNet::V4(net) if net.prefix_len() < 31 => message.attributes.push(AddressAttribute::Broadcast(net.broadcast())),
+        IpNet::V4(net) if net.prefix_len() < 31 => {
+            message.attributes.push(AddressAttribute::Broadcast(net.broadcast()))
+        }
         IpNet::V4(_) => {}
         IpNet::V6(_) => message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad)),
     }
     let what = format!("add the address {address}");
-    Request::new(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, what)
-        .tolerating(&[libc::EEXIST])
+    Request::new(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, what).tolerating(&[libc::EEXIST])
 }
 
 pub(super) fn remove_address(index: u32, address: IpNet) -> Request {
@@ -301,8 +304,7 @@ fn address_message(index: u32, address: IpNet) -> AddressMessage {
     message.header.prefix_len = address.prefix_len();
     message.header.scope = AddressScope::Universe;
     message.header.index = index;
-    message.attributes =
-        vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
+    message.attributes = vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
     message
 }
 
@@ -453,8 +455,10 @@ fn read_address(message: &RouteNetlinkMessage, link: u32) -> Option<IpNet> {
         return None;
     }
     // IFA_LOCAL where there is one: IFA_ADDRESS is the far end on links of two stations.
-    let local = message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
-    let any = message.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
+    let local =
+        message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
+    let any =
+        message.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
     let address = local.or(any)?;
     let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     if link_local { None } else { IpNet::new(address, message.header.prefix_len).ok() }

@@ -1,0 +1,283 @@
+//! The owner of kernel network state in network namespaces of its own: needs root, nftables and the iptables tools.
+
+#[path = "kernel/dns.rs"]
+mod dns;
+#[path = "kernel/support.rs"]
+mod support;
+
+use std::{fs, os::unix::fs::MetadataExt, time::Duration};
+
+use support::{Container, Host, eventually, now, on_host, output};
+use weft_router::kernel::{AttachError, HostsFile};
+
+const SIX: &str = "fd12:3456:789a:c::a20";
+
+#[test]
+fn preparing_twice_changes_nothing() {
+    on_host(|Host { kernel, .. }| async move {
+        assert!(kernel.prepare().await.expect("prepared") > 0);
+        assert_eq!(kernel.prepare().await.expect("prepared"), 0);
+        assert_eq!(kernel.problems(), []);
+        let bridge = output("ip", &["-d", "link", "show", "weft"]);
+        for fact in ["mtu 1400", "stp_state 0", "mcast_snooping 0", "alias weft", ",UP"] {
+            assert!(bridge.contains(fact), "{fact}: {bridge}");
+        }
+        let tap = output("bridge", &["-d", "link", "show", "dev", "weft-tap"]);
+        assert!(tap.contains("master weft") && tap.contains("learning off flood on"), "{tap}");
+        assert_eq!(output("ip", &["-6", "address", "show"]), "", "the host is no station of the overlay");
+        let rules = output("nft", &["list", "table", "inet", "weft"]);
+        assert!(rules.contains("ip daddr 127.0.0.0/8 tcp dport 6784 counter packets 0 bytes 0 drop"), "{rules}");
+        assert!(rules.contains(r#"iifname "weft" oifname != "weft" counter"#), "{rules}");
+    });
+}
+
+#[test]
+fn what_others_take_away_is_back_within_a_second() {
+    on_host(|Host { kernel, .. }| async move {
+        let (one, two) = (Container::start("a1"), Container::start("b2"));
+        output(
+            "nft",
+            &["add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"],
+        );
+        kernel.prepare().await.expect("prepared");
+        kernel.attach(one.spec(&["10.32.0.1/12"])).await.expect("attached");
+        kernel.attach(two.spec(&["10.32.0.2/12"])).await.expect("attached");
+        let damages: [&[&str]; 6] = [
+            &["ip", "link", "set", "weft", "down"],
+            &["ip", "link", "delete", "weft"],
+            &["ip", "link", "delete", "weft-dns"],
+            &["nft", "flush", "ruleset", "ip"],
+            &["nft", "delete", "table", "inet", "weft"],
+            &["ip", "link", "set", "vethwa1a1a1a1a", "nomaster"],
+        ];
+        for damage in damages {
+            output(damage[0], &damage[1..]);
+            let start = now();
+            if damage[1] == "flush" {
+                output(
+                    "nft",
+                    &[
+                        "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
+                    ],
+                );
+            }
+            eventually("repaired", || {
+                let bridge = output("ip", &["-br", "link"]);
+                let up = bridge.lines().any(|line| line.starts_with("weft ") && line.contains(",UP"));
+                let ports = output("bridge", &["link"]);
+                let fdb = output("bridge", &["fdb", "show"]);
+                let rules = output("nft", &["list", "ruleset"]);
+                up && ["weft-tap", "weft-dns", "vethwa1a1a1a1a", "vethwb2b2b2b2b"].iter().all(|p| ports.contains(p))
+                    && fdb.contains(&one.spec(&[]).mac.to_string())
+                    && rules.contains("table inet weft")
+                    && rules.contains(r#"iifname "weft" oifname "weft" counter packets"#)
+            })
+            .await;
+            assert!(start.elapsed() < Duration::from_secs(1), "{damage:?} took {:?}", start.elapsed());
+            eventually("containers reach each other", || one.reaches(&two, "10.32.0.2")).await;
+        }
+        // What is left to do after the repairs is nothing.
+        eventually("settled", || true).await;
+        assert_eq!(kernel.prepare().await.expect("prepared"), 0);
+    });
+}
+
+#[test]
+fn attached_containers_reach_each_other_by_both_families() {
+    on_host(|Host { kernel, .. }| async move {
+        kernel.prepare().await.expect("prepared");
+        let (one, two) = (Container::start("a1"), Container::start("b2"));
+        let attached = kernel.attach(one.spec(&["10.32.0.1/12", &format!("{SIX}:1/108")])).await.expect("attached");
+        assert_eq!(attached.host_interface, "vethwa1a1a1a1a");
+        assert_eq!(attached.addresses.len(), 2);
+        kernel.attach(two.spec(&["10.32.0.2/12", &format!("{SIX}:2/108")])).await.expect("attached");
+        assert!(one.reaches(&two, "10.32.0.2"));
+        assert!(two.reaches(&one, "10.32.0.1"));
+        assert!(one.reaches(&two, &format!("{SIX}:2")));
+        assert!(two.reaches(&two, &format!("{SIX}:2")), "its own name leads here");
+        let link = one.output("ip", &["-d", "link", "show", "ethwe"]);
+        for fact in ["mtu 1400", "alias weft", ",UP", &one.spec(&[]).mac.to_string()] {
+            assert!(link.contains(fact), "{fact}: {link}");
+        }
+        let routes = one.output("ip", &["route"]);
+        assert!(routes.contains("169.254.83.53 dev ethwe") && routes.contains("224.0.0.0/4 dev ethwe"), "{routes}");
+        assert!(one.output("ip", &["-6", "route", "show", "table", "local"]).contains("multicast ff00::/8 dev ethwe"));
+        let port = output("bridge", &["-d", "link", "show", "dev", "vethwa1a1a1a1a"]);
+        assert!(port.contains("learning off flood off") && port.contains("hairpin off"), "{port}");
+        assert_eq!(kernel.prepare().await.expect("prepared"), 0, "attaching leaves nothing to correct");
+    });
+}
+
+#[test]
+fn attaching_again_makes_right_and_adds() {
+    on_host(|Host { kernel, .. }| async move {
+        kernel.prepare().await.expect("prepared");
+        let one = Container::start("a1");
+        let spec = one.spec(&["10.32.0.1/12"]);
+        let first = kernel.attach(spec.clone()).await.expect("attached");
+        assert_eq!(kernel.attach(spec.clone()).await.expect("attached"), first);
+        one.output("ip", &["link", "set", "ethwe", "down"]);
+        one.output("ip", &["link", "set", "ethwe", "mtu", "1300"]);
+        let more = kernel.attach(one.spec(&["10.32.0.1/12", "10.32.0.9/12"])).await.expect("attached");
+        assert_eq!(more.addresses.len(), 2);
+        let link = one.output("ip", &["link", "show", "ethwe"]);
+        assert!(link.contains("mtu 1400") && link.contains(",UP"), "{link}");
+        assert!(one.output("ip", &["route"]).contains("169.254.83.53"));
+
+        let seen = kernel.observe().await.expect("observed");
+        assert_eq!(seen.len(), 1);
+        assert_eq!((seen[0].container.clone(), seen[0].pid, seen[0].mac), (one.id.clone(), one.pid, spec.mac));
+        assert_eq!(seen[0].addresses, more.addresses);
+    });
+}
+
+#[test]
+fn detaching_takes_addresses_and_the_interface_with_the_last() {
+    on_host(|Host { kernel, .. }| async move {
+        kernel.prepare().await.expect("prepared");
+        let one = Container::start("a1");
+        kernel.attach(one.spec(&["10.32.0.1/12", "10.32.0.2/12"])).await.expect("attached");
+        let net = |text: &str| vec![text.parse().expect("an address")];
+        assert_eq!(kernel.detach(one.id.clone(), net("10.32.0.1/32")).await.expect("detached"), net("10.32.0.1/12"));
+        assert!(one.output("ip", &["address", "show", "ethwe"]).contains("10.32.0.2/12"), "the other stays");
+        assert_eq!(kernel.detach(one.id.clone(), net("10.32.0.77/12")).await.expect("detached"), []);
+        assert_eq!(kernel.detach(one.id.clone(), Vec::new()).await.expect("detached"), net("10.32.0.2/12"));
+        assert!(!one.output("ip", &["link"]).contains("ethwe"));
+        assert_eq!(kernel.detach(one.id.clone(), Vec::new()).await.expect("detached"), []);
+        assert_eq!(kernel.observe().await.expect("observed"), []);
+    });
+}
+
+#[test]
+fn what_cannot_be_attached_is_said_and_left_alone() {
+    on_host(|Host { kernel, .. }| async move {
+        kernel.prepare().await.expect("prepared");
+        let one = Container::start("a1");
+        let none = kernel.attach(one.spec(&[])).await;
+        assert!(matches!(none, Err(AttachError::NoAddress { .. })), "{none:?}");
+
+        let mut gone = one.spec(&["10.32.0.1/12"]);
+        gone.pid = u32::MAX;
+        let gone = kernel.attach(gone).await;
+        assert!(matches!(gone, Err(AttachError::NoProcess { pid: u32::MAX, .. })), "{gone:?}");
+
+        let mut host = one.spec(&["10.32.0.1/12"]);
+        host.pid = nix::unistd::gettid().as_raw().unsigned_abs();
+        let host = kernel.attach(host).await;
+        assert!(matches!(host, Err(AttachError::HostNetwork { .. })), "{host:?}");
+
+        // A failure half way: the hosts file is not one.
+        let mut half = one.spec(&["10.32.0.1/12"]);
+        half.hosts_file = Some(HostsFile {
+            path: "/etc/passwd".into(),
+            hostname: "c".into(),
+            domainname: String::new(),
+            extra_hosts: vec![],
+        });
+        let error = kernel.attach(half).await.expect_err("refused").to_string();
+        assert!(error.contains("/etc/passwd"), "{error}");
+        assert!(!one.output("ip", &["link"]).contains("ethwe"), "nothing of the attempt is left");
+        assert!(!output("ip", &["link"]).contains("vethw"), "nothing of the attempt is left");
+
+        one.output("ip", &["link", "add", "ethwe", "type", "bridge"]);
+        let foreign = kernel.attach(one.spec(&["10.32.0.1/12"])).await;
+        assert!(matches!(foreign, Err(AttachError::ForeignInterface { .. })), "{foreign:?}");
+        assert!(one.output("ip", &["link"]).contains("ethwe"), "it is not ours to remove");
+    });
+}
+
+#[test]
+fn the_engines_chain_accepts_and_the_iptables_tools_understand_it() {
+    on_host(|Host { kernel, .. }| async move {
+        output("iptables", &["-N", "DOCKER-USER"]);
+        output("iptables", &["-A", "DOCKER-USER", "-j", "RETURN"]);
+        output("iptables", &["-I", "FORWARD", "-j", "DOCKER-USER"]);
+        output("ip6tables", &["-P", "FORWARD", "DROP"]);
+        kernel.prepare().await.expect("prepared");
+        let rule = "-i weft -o weft -m comment --comment weft -j ACCEPT";
+        let listed = output("iptables", &["-S", "DOCKER-USER"]);
+        assert_eq!(listed, format!("-N DOCKER-USER\n-A DOCKER-USER {rule}\n-A DOCKER-USER -j RETURN\n"));
+        assert!(!output("iptables", &["-S", "FORWARD"]).contains("weft"));
+        assert!(output("ip6tables", &["-S", "FORWARD"]).contains(rule));
+
+        output("iptables", &["-F", "DOCKER-USER"]);
+        eventually("accepted again", || output("iptables", &["-S", "DOCKER-USER"]).contains(rule)).await;
+        output("nft", &["insert rule ip filter DOCKER-USER counter drop comment \"weft\""]);
+        eventually("only one marked rule", || {
+            let rules = output("iptables", &["-S", "DOCKER-USER"]);
+            rules.contains(rule) && rules.matches("--comment weft").count() == 1
+        })
+        .await;
+        kernel.remove_all().await.expect("removed");
+        assert_eq!(output("iptables", &["-S", "DOCKER-USER"]), "-N DOCKER-USER\n");
+        assert!(!output("nft", &["list", "ruleset"]).contains("weft"));
+        let links = output("ip", &["-br", "link"]);
+        assert_eq!(links.lines().count(), 1, "only the loopback is left: {links}");
+    });
+}
+
+#[test]
+fn what_an_earlier_run_left_is_used_or_replaced() {
+    on_host(|Host { kernel, config, .. }| async move {
+        let one = Container::start("a1");
+        kernel.prepare().await.expect("prepared");
+        kernel.attach(one.spec(&["10.32.0.1/12"])).await.expect("attached");
+        let dns = kernel.dns_sockets().borrow().clone().expect("sockets");
+        drop(kernel);
+
+        let successor = weft_router::kernel::Kernel::start(config).expect("started");
+        let changes = successor.prepare().await.expect("prepared");
+        assert!(changes > 0, "the name server's port is made anew, for its namespace went with the earlier run");
+        assert_eq!(successor.observe().await.expect("observed").len(), 1, "containers stay attached");
+        assert_eq!(output("ip", &["-br", "link"]).matches("weft-dns").count(), 1);
+        drop(dns);
+        assert_eq!(successor.prepare().await.expect("prepared"), 0);
+        drop(one);
+        eventually("a dead container's port goes", || !output("ip", &["link"]).contains("vethw")).await;
+    });
+}
+
+#[test]
+fn the_hosts_file_names_the_container() {
+    on_host(|Host { kernel, .. }| async move {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("hosts");
+        fs::write(&path, "127.0.0.1\tlocalhost\n172.17.0.2\tdb\n").expect("written");
+        let inode = fs::metadata(&path).expect("there").ino();
+        kernel.prepare().await.expect("prepared");
+        let one = Container::start("a1");
+        let mut spec = one.spec(&["10.32.0.1/12", "10.32.0.2/12"]);
+        spec.hosts_file = Some(HostsFile {
+            path: path.clone(),
+            hostname: "db".into(),
+            domainname: "weft.internal".into(),
+            extra_hosts: vec!["gw:192.0.2.1".into()],
+        });
+        kernel.attach(spec).await.expect("attached");
+        let text = fs::read_to_string(&path).expect("readable");
+        assert!(text.contains("10.32.0.1\tdb.weft.internal db") && text.contains("192.0.2.1\tgw"), "{text}");
+        assert!(!text.contains("172.17.0.2"), "{text}");
+        kernel.detach(one.id.clone(), vec!["10.32.0.1/12".parse().expect("valid")]).await.expect("detached");
+        let text = fs::read_to_string(&path).expect("readable");
+        assert!(!text.contains("10.32.0.1\t") && text.contains("10.32.0.2\tdb"), "{text}");
+        assert_eq!(fs::metadata(&path).expect("there").ino(), inode, "the engine binds that very file");
+    });
+}
+
+#[test]
+fn routes_of_the_host_are_listed() {
+    on_host(|Host { kernel, .. }| async move {
+        output("ip", &["link", "add", "br-x", "type", "bridge"]);
+        output("ip", &["address", "add", "10.40.0.1/24", "dev", "br-x"]);
+        output("ip", &["link", "set", "br-x", "up"]);
+        output("ip", &["route", "add", "blackhole", "10.99.0.0/16"]);
+        output("ip", &["route", "add", "default", "via", "10.40.0.2"]);
+        let routes = kernel.host_routes().await.expect("listed");
+        let text: Vec<String> =
+            routes.iter().map(|route| format!("{} {}", route.destination, route.interface)).collect();
+        assert_eq!(
+            text.iter().filter(|t| t.starts_with("10.")).collect::<Vec<_>>(),
+            ["10.40.0.0/24 br-x", "10.99.0.0/16 "]
+        );
+    });
+}
