@@ -10,7 +10,7 @@ use weft_proto::client::SOCKET_FOLDER;
 /// The command talks to the services of weft on this host, through their sockets. It exits with 0 when all was done, with 1
 /// when something failed or a service is away, and with 2 when the command line makes no sense.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "weft", version, disable_help_subcommand = false, propagate_version = false)]
+#[command(name = "weft", version)]
 pub struct Cli {
     /// Folder of the services' sockets.
     #[arg(long, global = true, env = "WEFT_SOCKET_FOLDER", value_name = "PATH", default_value = SOCKET_FOLDER)]

@@ -30,26 +30,22 @@ pub(crate) async fn follow(state: Arc<State>, router: Channel) {
     let mut client = GossipServiceClient::new(router).max_decoding_message_size(MAX_MESSAGE);
     let mut wait = *RETRY.start();
     loop {
+        let began = Instant::now();
         let error = match subscribe(&state, &mut client).await {
-            Ok(stream) => {
-                wait = *RETRY.start();
-                stream.run().await.err()
-            }
+            Ok(stream) => stream.run().await.err(),
             Err(error) => Some(error),
         };
+        if began.elapsed() > *RETRY.end() {
+            wait = *RETRY.start();
+        }
         state.write(|names| names.handle_unsubscribed());
         let why = error.map_or_else(|| "the router ended the subscription".to_owned(), |error| format!("{error:#}"));
         let message = format!("names of other hosts may be out of date, because the router does not send them: {why}");
         state.problems.set(Part::Gossip, message);
-        wait_with_timers(&state, wait).await;
+        sleep(wait).await;
+        state.write(|names| names.handle_timeout(Instant::now().into_std()));
         wait = (wait * 2).min(*RETRY.end());
     }
-}
-
-/// Lets timers of the names run while there is no subscription.
-async fn wait_with_timers(state: &State, wait: Duration) {
-    sleep(wait).await;
-    state.write(|names| names.handle_timeout(Instant::now().into_std()));
 }
 
 struct Subscription<'a> {

@@ -14,7 +14,7 @@ use weft_service::Result;
 use crate::{handler::Handler, problems::Part, state::State, tcp};
 
 /// How long replaced sockets are served on, so that queries already taken from them are answered.
-const LINGER: Duration = Duration::from_secs(6);
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Serves the sockets that it was given last.
 #[derive(Debug, Default)]

@@ -369,7 +369,9 @@ async fn everything_else_is_asked_upstream() {
     let mut server = Server::new(Resolver);
     server.register_socket(udp);
     server.register_listener(tcp, Duration::from_secs(5), 32);
-    let mut dns = Dns::start(folder.path(), &["--upstream", &resolver.to_string()]).await;
+    let additional = UdpSocket::bind("127.0.0.1:0").await.expect("a port is free").local_addr().expect("bound");
+    let options = ["--upstream", &resolver.to_string(), "--listen", &additional.to_string()];
+    let mut dns = Dns::start(folder.path(), &options).await;
     let at = router.address;
 
     let (answer, _) = ask_udp(at, &question("Small.Example.", RecordType::A)).await;
@@ -388,6 +390,8 @@ async fn everything_else_is_asked_upstream() {
 
     server.shutdown_gracefully().await.expect("stops");
     assert_eq!(ask(at, "small.example.", RecordType::A).await, "NoError 192.0.2.0", "answers are kept");
+    let also = ask(additional, "small.example.", RecordType::A).await;
+    assert_eq!(also, "NoError 192.0.2.0", "the additional address is served all the time");
     dns.stop().await;
 }
 
