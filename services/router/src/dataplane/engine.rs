@@ -137,6 +137,11 @@ const WAKE: u64 = 2;
 /// The longest wait that is spent awake: about what a wake-up on another core costs.
 const MAX_SPIN: Duration = Duration::from_micros(50);
 
+/// Bytes of one turn that mean bulk traffic, which gains from batches and not from a thread that waits awake.
+const BULK: usize = 16 << 10;
+/// How long after bulk traffic waits are slept.
+const AFTER_BULK: Duration = Duration::from_millis(1);
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the packet path reads the clock")]
 fn clock() -> Instant {
     Instant::now()
@@ -167,15 +172,16 @@ impl Engine {
     fn run(mut self) {
         let mut now = clock();
         let mut last_work = now;
+        let mut last_bulk = None;
         let mut timer = None;
         let mut ready = Ready { tap: true, socket: true };
         loop {
             if self.take_commands(now).is_err() {
                 return;
             }
-            let mut worked = ready.socket && self.packets.receive(now);
+            let mut bytes = if ready.socket { self.packets.receive(now) } else { 0 };
             if ready.tap && !self.tap_lost {
-                worked |= self.read_tap(now);
+                bytes += self.read_tap(now);
             }
             if self.packets.take_timers_changed() {
                 timer = Some(now);
@@ -188,9 +194,13 @@ impl Engine {
             self.report();
             now = clock();
             ready = Ready { tap: true, socket: true };
-            if worked {
+            if bytes >= BULK {
+                last_bulk = Some(now);
+            }
+            let bulk = last_bulk.is_some_and(|last| now.saturating_duration_since(last) < AFTER_BULK);
+            if bytes > 0 {
                 last_work = now;
-            } else if now.saturating_duration_since(last_work) < self.spin {
+            } else if !bulk && now.saturating_duration_since(last_work) < self.spin {
                 std::hint::spin_loop();
             } else {
                 ready = self.sleep(now, timer);
@@ -211,15 +221,15 @@ impl Engine {
         }
     }
 
-    fn read_tap(&mut self, now: Instant) -> bool {
+    fn read_tap(&mut self, now: Instant) -> usize {
         match self.packets.read_tap(now) {
-            Ok(worked) => worked,
+            Ok(bytes) => bytes,
             Err(error) => {
                 tracing::error!(%error, "the TAP device is gone; no frames pass until the router starts anew");
                 self.tap_lost = true;
                 // A descriptor without its device would wake us for ever. It may have left the list by itself.
                 let _ = epoll::delete(&self.poll, self.packets.tap());
-                false
+                0
             }
         }
     }

@@ -209,11 +209,11 @@ impl Packets {
         }
     }
 
-    /// Reads frames from the TAP and sends them; tells whether there were any.
+    /// Reads frames from the TAP and sends them; returns how many bytes there were.
     ///
     /// # Errors
     /// When the device is gone.
-    pub(super) fn read_tap(&mut self, now: Instant) -> io::Result<bool> {
+    pub(super) fn read_tap(&mut self, now: Instant) -> io::Result<usize> {
         let mut frame = std::mem::take(&mut self.frame);
         let mut bytes = 0;
         let mut result = Ok(());
@@ -235,7 +235,7 @@ impl Packets {
         }
         self.frame = frame;
         self.flush(now);
-        result.map(|()| bytes > 0)
+        result.map(|()| bytes)
     }
 
     fn outbound(&mut self, bytes: &[u8], now: Instant) {
@@ -363,9 +363,9 @@ impl Packets {
         }
     }
 
-    /// Receives datagrams and hands their frames to the kernel; tells whether there were any.
-    pub(super) fn receive(&mut self, now: Instant) -> bool {
-        let mut worked = false;
+    /// Receives datagrams and hands their frames to the kernel; returns how many bytes there were.
+    pub(super) fn receive(&mut self, now: Instant) -> usize {
+        let mut bytes = 0;
         for _ in 0..RECEIVES_PER_TURN {
             // Errors of earlier sends are reported here too; they concern no datagram that could be received.
             if self.receive.receive(&self.socket).is_err() {
@@ -374,6 +374,7 @@ impl Packets {
             let received = std::mem::take(&mut self.receive.received);
             let mut buffer = std::mem::take(&mut self.receive.buffer);
             for message in &received {
+                bytes += message.end - message.start;
                 let mut start = message.start;
                 while start < message.end {
                     let end = message.end.min(start + message.segment);
@@ -384,7 +385,6 @@ impl Packets {
                 }
             }
             self.finish_join(&buffer);
-            worked |= !received.is_empty();
             let full = received.len() == Receive::MESSAGES;
             self.receive.received = received;
             self.receive.buffer = buffer;
@@ -393,7 +393,7 @@ impl Packets {
             }
         }
         self.flush(now);
-        worked
+        bytes
     }
 
     fn inbound(
