@@ -1,0 +1,255 @@
+//! Hosts as network namespaces, each with a router process of its own, joined by a switch. Nothing is left when a test
+//! ends, whichever way: namespaces live as long as the threads and processes in them.
+
+use std::{
+    io::Read,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::gettid,
+};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+use weft_proto::{
+    client::{Service, channel},
+    router::v1::{
+        AttachRequest, GetStatusRequest, GetStatusResponse, attachment_service_client::AttachmentServiceClient,
+        gossip_service_client::GossipServiceClient, peer_service_client::PeerServiceClient,
+    },
+};
+
+/// How long anything may take before a test fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A network namespace: a thread in it, which does what it is given.
+pub(crate) struct Namespace {
+    pub(crate) id: u32,
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        let (jobs, work) = mpsc::channel::<Job>();
+        let (started, id) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("these tests make network namespaces: run them as root");
+            started.send(gettid().as_raw().unsigned_abs()).expect("the test waits");
+            work.into_iter().for_each(|job| job());
+        });
+        let id = id.recv().expect("the namespace is there");
+        let namespace = Self { id, jobs: Some(jobs), thread: Some(thread) };
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// Runs `action` in the namespace.
+    pub(crate) fn run<T: Send + 'static>(&self, action: impl FnOnce() -> T + Send + 'static) -> T {
+        let (reply, answer) = mpsc::channel();
+        let job = Box::new(move || {
+            // Who asked may have panicked meanwhile.
+            let _ = reply.send(action());
+        });
+        self.jobs.as_ref().expect("running").send(job).expect("the namespace is there");
+        answer.recv().expect("the action ended")
+    }
+
+    pub(crate) fn ip(&self, arguments: &str) {
+        let words: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+        let output = self.run(move || Command::new("ip").args(words).output().expect("iproute2 is installed"));
+        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The hosts' network.
+pub(crate) struct Lab {
+    switch: Namespace,
+    hosts: u8,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        let switch = Namespace::new();
+        switch.ip("link add underlay up type bridge");
+        Self { switch, hosts: 0 }
+    }
+
+    /// Makes a host with the address 192.168.77.N, N counting from 1.
+    pub(crate) fn host(&mut self) -> Host {
+        self.hosts += 1;
+        let number = self.hosts;
+        let namespace = Namespace::new();
+        namespace.ip(&format!("link add eth0 type veth peer name port{number} netns {}", self.switch.id));
+        self.switch.ip(&format!("link set port{number} master underlay up"));
+        namespace.ip("link set eth0 up");
+        namespace.ip(&format!("address add 192.168.77.{number}/24 dev eth0"));
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Host { namespace, folder, number, router: None }
+    }
+
+    /// Takes a host off the network, or puts it back.
+    pub(crate) fn link(&self, host: &Host, up: bool) {
+        self.switch.ip(&format!("link set port{} {}", host.number, if up { "up" } else { "down" }));
+    }
+}
+
+/// A host with its router.
+pub(crate) struct Host {
+    pub(crate) namespace: Namespace,
+    folder: TempDir,
+    number: u8,
+    router: Option<Child>,
+}
+
+impl Host {
+    pub(crate) fn address(&self) -> String {
+        format!("192.168.77.{}", self.number)
+    }
+
+    pub(crate) fn sockets(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    fn command(&self, options: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-router"));
+        command
+            .env_clear()
+            .env("WEFT_LOG_LEVEL", "info")
+            .args(["--socket-folder".into(), self.sockets()])
+            .args(["--state-folder".into(), self.folder.path().join("state")])
+            .args(["--nickname", &format!("host{}", self.number)])
+            .args(options)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the router, with a log that a failing test prints.
+    pub(crate) fn start(&mut self, options: &[&str]) {
+        let mut command = self.command(options);
+        self.router = Some(self.namespace.run(move || command.spawn().expect("the router starts")));
+    }
+
+    /// Runs a router that is expected to give up, and returns what it says at its end.
+    pub(crate) fn fails(&self, options: &[&str]) -> String {
+        let mut command = self.command(options);
+        command.env("WEFT_LOG_LEVEL", "off").stderr(Stdio::piped());
+        let mut child = self.namespace.run(move || command.spawn().expect("the router starts"));
+        let mut said = String::new();
+        child.stderr.take().expect("piped").read_to_string(&mut said).expect("readable");
+        let status = child.wait().expect("it ends");
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert_eq!(said.lines().count(), 1, "one sentence: {said}");
+        said
+    }
+
+    /// Ends the router at once.
+    pub(crate) fn kill(&mut self) {
+        let mut router = self.router.take().expect("it runs");
+        router.kill().expect("killed");
+        router.wait().expect("ended");
+    }
+
+    /// Asks the router to stop, and waits until it did.
+    pub(crate) fn stop(&mut self) {
+        let mut router = self.router.take().expect("it runs");
+        let pid = nix::unistd::Pid::from_raw(router.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signalled");
+        assert!(router.wait().expect("ended").success());
+    }
+
+    fn channel(&self) -> Channel {
+        channel(&Service::Router.socket(&self.sockets()))
+    }
+
+    pub(crate) fn gossip(&self) -> GossipServiceClient<Channel> {
+        GossipServiceClient::new(self.channel())
+    }
+
+    pub(crate) fn attachments(&self) -> AttachmentServiceClient<Channel> {
+        AttachmentServiceClient::new(self.channel())
+    }
+
+    pub(crate) fn peers(&self) -> PeerServiceClient<Channel> {
+        PeerServiceClient::new(self.channel())
+    }
+
+    /// Returns the status; nothing while the router does not answer.
+    pub(crate) async fn status(&self) -> Option<GetStatusResponse> {
+        Some(self.peers().get_status(GetStatusRequest {}).await.ok()?.into_inner())
+    }
+
+    /// Waits until the status is as wanted.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        mut wanted: impl FnMut(&GetStatusResponse) -> bool,
+    ) -> GetStatusResponse {
+        let mut last = None;
+        let waiting = async {
+            loop {
+                if let Some(status) = self.status().await {
+                    if wanted(&status) {
+                        return status;
+                    }
+                    last = Some(status);
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let outcome = tokio::time::timeout(DEADLINE, waiting).await;
+        outcome.unwrap_or_else(|_| panic!("host{}: waited in vain: {what}: {last:#?}", self.number))
+    }
+
+    /// Attaches a container to the overlay.
+    pub(crate) async fn attach(&self, container: &Namespace, name: &str, address: &str) {
+        let request = AttachRequest {
+            container_id: name.into(),
+            pid: container.id,
+            addresses: vec![address.parse::<ipnet::IpNet>().expect("valid").into()],
+            multicast_route: false,
+            hosts_file: None,
+        };
+        self.attachments().attach(request).await.expect("attached");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(mut router) = self.router.take() {
+            let _ = router.kill();
+            let _ = router.wait();
+        }
+    }
+}
+
+/// Waits until a datagram sent in one container arrives in the other.
+pub(crate) fn reaches(from: &Namespace, to: &Namespace, address: Ipv4Addr) -> bool {
+    use std::net::UdpSocket;
+    let receiver = to.run(move || UdpSocket::bind((address, 7000)).expect("a bound socket"));
+    receiver.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
+    let address = IpAddr::V4(address);
+    from.run(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        // Without a route there is an error, and nothing arrives.
+        let _ = socket.send_to(b"weft", (address, 7000));
+    });
+    receiver.recv(&mut [0; 16]).is_ok()
+}
