@@ -117,3 +117,83 @@ impl fmt::Display for AddressArgument {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().expect("valid")
+    }
+
+    #[test]
+    fn each_form_is_understood() {
+        use AddressArgument::{Default, Given, Subnet};
+        let cases = [
+            ("", vec![Default]),
+            (" \t", vec![Default]),
+            ("net:default", vec![Default]),
+            ("10.2.1.1/24", vec![Given(net("10.2.1.1/24"))]),
+            ("ip:10.2.1.1/24", vec![Given(net("10.2.1.1/24"))]),
+            ("net:10.2.1.0/24", vec![Subnet(net("10.2.1.0/24"))]),
+            ("10.2.1.1/32", vec![Given(net("10.2.1.1/32"))]),
+            (
+                "net:10.2.2.0/24  10.2.1.1/24 net:default",
+                vec![Subnet(net("10.2.2.0/24")), Given(net("10.2.1.1/24")), Default],
+            ),
+            ("10.2.1.1/24 ip:10.2.1.1/24", vec![Given(net("10.2.1.1/24"))]),
+        ];
+        for (text, arguments) in cases {
+            assert_eq!(parse_list(text), Ok(arguments), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_sentence() {
+        let cases = [
+            ("10.2.1.1", "\"10.2.1.1\" is not an address argument: write a.b.c.d/len, net:a.b.c.d/len or net:default"),
+            ("net:10.2.1.1/24", "\"net:10.2.1.1/24\" names no subnet: write net:10.2.1.0/24"),
+            (
+                "net:10.2.1.0/31",
+                "the subnet \"net:10.2.1.0/31\" has fewer than 4 addresses: take a prefix length of at most 30",
+            ),
+            ("10.2.1.0/24", "\"10.2.1.0/24\" is not an address that a container can have: take one inside its subnet"),
+            (
+                "10.2.1.255/24",
+                "\"10.2.1.255/24\" is not an address that a container can have: take one inside its subnet",
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(parse_list(text).expect_err(text).to_string(), message);
+        }
+        for text in
+            ["none", "net:", "ip:", "10.2.1.1/33", "fd00::1/64", "224.0.0.1/24", "net:none", "10.2.1.1/24,net:x"]
+        {
+            assert!(parse_list(text).is_err(), "{text}");
+        }
+        let many = (0..65).map(|n| format!("10.2.1.{}/24", n + 1)).collect::<Vec<_>>().join(" ");
+        assert_eq!(parse_list(&many), Err(InvalidArgument::TooMany(65)));
+    }
+
+    proptest! {
+        #[test]
+        fn text_form_round_trips(bits: u32, length in 0_u8..=32, kind in 0..3) {
+            let net = Ipv4Net::new(bits.into(), length).expect("a length");
+            let text = match kind {
+                0 => format!("net:{}", net.trunc()),
+                1 => net.to_string(),
+                _ => "net:default".to_owned(),
+            };
+            if let Ok(argument) = text.parse::<AddressArgument>() {
+                prop_assert_eq!(argument.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in ".*") {
+            let _ = parse_list(&text);
+        }
+    }
+}

@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use crate::{
+    create,
     json::{self, MalformedBody, Object},
     shim,
 };
@@ -32,8 +33,7 @@ pub fn rewrite(inspect: &[u8], body: &[u8]) -> Result<Option<Vec<u8>>, Malformed
     } else if json::field(&config, "Entrypoint").is_none_or(Value::is_null) {
         // Were it only the entrypoint that is filled in, the engine would no longer fill in the command.
         if is_empty(json::field(&config, "Cmd")) {
-            let command = json::field(&container, "Cmd").cloned().unwrap_or_default();
-            json::set(&mut config, "Cmd", command);
+            create::copy_command(&mut config, &container);
         }
         json::set(&mut config, "Entrypoint", entrypoint);
     } else {

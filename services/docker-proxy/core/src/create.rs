@@ -91,11 +91,7 @@ fn fill_command(body: &mut Object, image: &ImageConfig) -> Result<Option<Vec<Str
     if is_empty(&entrypoint) {
         if is_empty(&command) {
             command = words(json::field(image.config(), "Cmd"), "Cmd")?;
-            json::set(body, "Cmd", command.clone().map_or(Value::Null, Value::from));
-            let escaped = json::field(image.config(), "ArgsEscaped") == Some(&Value::Bool(true));
-            if escaped || json::field(body, "ArgsEscaped").is_some() {
-                json::set(body, "ArgsEscaped", Value::Bool(escaped));
-            }
+            copy_command(body, image.config());
         }
         if entrypoint.is_none() {
             entrypoint = image_entrypoint(image)?;
@@ -108,6 +104,15 @@ fn fill_command(body: &mut Object, image: &ImageConfig) -> Result<Option<Vec<Str
         return Err(NotRewritten::NothingToRun);
     }
     Ok(entrypoint)
+}
+
+/// Takes the command of another configuration, and with it whether it is escaped, as the engine does.
+pub(crate) fn copy_command(config: &mut Object, source: &Object) {
+    json::set(config, "Cmd", json::field(source, "Cmd").cloned().unwrap_or_default());
+    let escaped = json::field(source, "ArgsEscaped") == Some(&Value::Bool(true));
+    if escaped || json::field(config, "ArgsEscaped").is_some() {
+        json::set(config, "ArgsEscaped", Value::Bool(escaped));
+    }
 }
 
 /// Returns an image's entrypoint, without the waiting program if the image was committed behind the proxy's back.
@@ -170,5 +175,80 @@ fn list(host_config: &Object, key: &'static str) -> Result<Vec<Value>, NotRewrit
         None | Some(Value::Null) => Ok(Vec::new()),
         Some(Value::Array(list)) => Ok(list.clone()),
         Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => Err(NotRewritten::Field(key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(body: &str, image: &str) -> Result<String, NotRewritten> {
+        let request = CreateRequest::parse(body.as_bytes()).expect("an object");
+        let image = ImageConfig::parse(format!(r#"{{"Config":{image}}}"#).as_bytes()).expect("an object");
+        let dns = Dns { address: Ipv4Addr::new(169, 254, 83, 53), domain: "weft.internal".to_owned() };
+        let options = Options { shim_host_path: "/shim".to_owned(), dns: Some(dns) };
+        rewrite(&request, &image, &options).map(|body| String::from_utf8(body).expect("UTF-8"))
+    }
+
+    fn mounts(marks: &str) -> String {
+        format!(r#""Mounts":[{{"Type":"bind","Source":"/shim","Target":"/dev/weft-wait.{marks}","ReadOnly":true}}]"#)
+    }
+
+    #[test]
+    fn fields_keep_their_order_their_digits_and_their_spelling() {
+        let body = r#"{"Image":"x","Big":18446744073709551617000,"f":1.50e+2,"hostconfig":{"Memory":9007199254740993,"Dns":["9.9.9.9"]},"cmd":["a"],"Z":{}}"#;
+        let expected = format!(
+            r#"{{"Image":"x","Big":18446744073709551617000,"f":1.50e+2,"hostconfig":{{"Memory":9007199254740993,"Dns":["169.254.83.53","9.9.9.9"],"DnsSearch":["weft.internal"],{}}},"cmd":["a"],"Z":{{}},"Entrypoint":["/dev/weft-wait.nsn"]}}"#,
+            mounts("nsn")
+        );
+        assert_eq!(rewritten(body, "null"), Ok(expected));
+    }
+
+    #[test]
+    fn the_engines_rule_for_commands_holds() {
+        let image = r#"{"Entrypoint":["/entry"],"Cmd":["serve"]}"#;
+        let cases = [
+            (r#"{}"#, r#"["/dev/weft-wait.snn","/entry"]"#, r#"["serve"]"#),
+            (r#"{"Cmd":["x"]}"#, r#"["/dev/weft-wait.snn","/entry"]"#, r#"["x"]"#),
+            (r#"{"Cmd":"x y"}"#, r#"["/dev/weft-wait.snn","/entry"]"#, r#""x y""#),
+            (r#"{"Cmd":[],"Entrypoint":null}"#, r#"["/dev/weft-wait.snn","/entry"]"#, r#"["serve"]"#),
+            (r#"{"Entrypoint":"sh"}"#, r#"["/dev/weft-wait.snn","sh"]"#, "null"),
+            (r#"{"Entrypoint":["sh"],"Cmd":["-c"]}"#, r#"["/dev/weft-wait.snn","sh"]"#, r#"["-c"]"#),
+            (r#"{"Entrypoint":[]}"#, r#"["/dev/weft-wait.enn"]"#, r#"["serve"]"#),
+            (r#"{"Entrypoint":[""],"Cmd":["x"]}"#, r#"["/dev/weft-wait.nnn"]"#, r#"["x"]"#),
+        ];
+        for (body, entrypoint, command) in cases {
+            let made: Value = serde_json::from_str(&rewritten(body, image).expect(body)).expect("JSON");
+            assert_eq!(made["Entrypoint"].to_string(), entrypoint, "{body}");
+            assert_eq!(made["Cmd"].to_string(), command, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_the_engine_refuses_is_left_to_it() {
+        let cases = [
+            ("{}", "null", NotRewritten::NothingToRun),
+            (r#"{"Entrypoint":[""]}"#, r#"{"Cmd":["x"]}"#, NotRewritten::NothingToRun),
+            (r#"{"Entrypoint":7}"#, "null", NotRewritten::Field("Entrypoint")),
+            (r#"{"Cmd":[7]}"#, "null", NotRewritten::Field("Cmd")),
+            (r#"{"Cmd":["x"],"HostConfig":[]}"#, "null", NotRewritten::Field("HostConfig")),
+            (r#"{"Cmd":["x"],"HostConfig":{"Dns":"x"}}"#, "null", NotRewritten::Field("Dns")),
+            (r#"{"Cmd":["x"],"HostConfig":{"Mounts":{}}}"#, "null", NotRewritten::Field("Mounts")),
+        ];
+        for (body, image, error) in cases {
+            assert_eq!(rewritten(body, image), Err(error), "{body}");
+        }
+        assert!(CreateRequest::parse(b"[]").is_err());
+        assert!(CreateRequest::parse(b"{} x").is_err());
+    }
+
+    #[test]
+    fn without_dns_the_resolver_is_the_users() {
+        let request = CreateRequest::parse(br#"{"Cmd":["x"],"HostConfig":{}}"#).expect("an object");
+        let options = Options { shim_host_path: "/shim".to_owned(), dns: None };
+        let body = rewrite(&request, &ImageConfig::default(), &options).expect("rewritten");
+        let expected =
+            format!(r#"{{"Cmd":["x"],"HostConfig":{{{}}},"Entrypoint":["/dev/weft-wait.nuu"]}}"#, mounts("nuu"));
+        assert_eq!(String::from_utf8(body).expect("UTF-8"), expected);
     }
 }

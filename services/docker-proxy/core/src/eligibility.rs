@@ -1,5 +1,7 @@
 //! Which containers are attached, and with which addresses.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::{
@@ -130,7 +132,7 @@ fn addresses(configs: &[&Object]) -> Decision {
     if first_label(NETWORK_LABEL).is_some_and(|value| value.trim() == "none") {
         return declined;
     }
-    let asked = configs.iter().find_map(|config| variable(config)).map(|(name, value)| (name.to_owned(), value));
+    let asked = variable(&merged_environment(configs)).map(|(name, value)| (name.to_owned(), value));
     let asked = asked.or_else(|| Some((format!("the label {ADDRESS_LABEL}"), first_label(ADDRESS_LABEL)?)));
     let (source, value) = asked.unwrap_or_default();
     if value.trim() == "none" {
@@ -142,14 +144,24 @@ fn addresses(configs: &[&Object]) -> Decision {
     }
 }
 
+/// Merges environments as the engine does: what a later configuration says counts unless an earlier one names it.
+fn merged_environment<'a>(configs: &[&'a Object]) -> Vec<&'a str> {
+    let name = |item: &'a str| item.split_once('=').map_or(item, |(name, _)| name);
+    let mut merged: Vec<&str> = Vec::new();
+    for config in configs {
+        let items = json::field(config, "Env").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let named: BTreeSet<&str> = merged.iter().copied().map(name).collect();
+        merged.extend(items.iter().filter_map(Value::as_str).filter(|item| !named.contains(name(item))));
+    }
+    merged
+}
+
 /// Returns the environment variable that says which addresses a container is to have.
 ///
-/// The variable of these that stands first counts, with the last value that it is given, as the process would see it. The
-/// engine puts the request's variables before the image's.
-fn variable(config: &Object) -> Option<(&'static str, &str)> {
-    let items = json::field(config, "Env").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+/// Of the names, that which stands first counts, and its last value, as the process would see it.
+fn variable<'a>(environment: &[&'a str]) -> Option<(&'static str, &'a str)> {
     let mut found: Option<(&'static str, &str)> = None;
-    for (name, value) in items.iter().filter_map(Value::as_str).filter_map(|item| item.split_once('=')) {
+    for (name, value) in environment.iter().filter_map(|item| item.split_once('=')) {
         let Some(name) = VARIABLES.into_iter().find(|known| *known == name) else { continue };
         if found.is_none_or(|(first, _)| first == name) {
             found = Some((name, value));
@@ -160,4 +172,91 @@ fn variable(config: &Object) -> Option<(&'static str, &str)> {
 
 fn label<'a>(config: &'a Object, key: &str) -> Option<&'a str> {
     json::object(config, "Labels")?.get(key)?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn decide(request: &Value, image: &Value, driver: Option<&str>) -> Decision {
+        let request = CreateRequest::parse(request.to_string().as_bytes()).expect("an object");
+        let image = ImageConfig::parse(json!({ "Config": image }).to_string().as_bytes()).expect("an object");
+        of_request(&request, &image, driver, "unix:///var/run/docker.sock")
+    }
+
+    fn attach(arguments: &str) -> Decision {
+        Decision::Attach { addresses: address::parse_list(arguments).expect("valid") }
+    }
+
+    #[test]
+    fn networks_decide() {
+        let left = |reason| Decision::LeaveAlone { reason };
+        let cases = [
+            (json!({}), None, attach("")),
+            (json!({ "HostConfig": null }), None, attach("")),
+            (json!({ "HostConfig": {} }), None, attach("")),
+            (json!({ "HostConfig": { "NetworkMode": null } }), None, attach("")),
+            (json!({ "HostConfig": { "NetworkMode": "" } }), None, attach("")),
+            (json!({ "HostConfig": { "NetworkMode": "default" } }), None, attach("")),
+            (json!({ "HostConfig": { "NetworkMode": "bridge" } }), None, attach("")),
+            (json!({ "HostConfig": { "NetworkMode": "none" } }), None, attach("")),
+            (json!({ "HostConfig": { "NetworkMode": "app" } }), Some("bridge"), attach("")),
+            (json!({ "HostConfig": { "NetworkMode": "app" } }), None, attach("")),
+            (json!({ "HostConfig": { "NetworkMode": "app" } }), Some("overlay"), left(Reason::OtherDriver)),
+            (json!({ "HostConfig": { "NetworkMode": "app" } }), Some("weft"), left(Reason::OtherDriver)),
+            (json!({ "HostConfig": { "NetworkMode": "host" } }), None, left(Reason::HostNetwork)),
+            (json!({ "hostconfig": { "networkmode": "host" } }), None, left(Reason::HostNetwork)),
+            (json!({ "HostConfig": { "NetworkMode": "container:x" } }), None, left(Reason::ContainerNetwork)),
+        ];
+        for (request, driver, decision) in cases {
+            assert_eq!(decide(&request, &json!({}), driver), decision, "{request}");
+        }
+    }
+
+    #[test]
+    fn variables_and_labels_decide_and_the_request_comes_first() {
+        let declined = Decision::LeaveAlone { reason: Reason::Declined };
+        let env = |items: &[&str]| json!({ "Env": items });
+        let cases = [
+            (env(&["WEFT_CIDR=10.2.1.1/24"]), json!({}), attach("10.2.1.1/24")),
+            (env(&["WEAVE_CIDR=net:10.2.1.0/24"]), json!({}), attach("net:10.2.1.0/24")),
+            (env(&["A=b", "WEFT_CIDR=none"]), json!({}), declined.clone()),
+            (env(&["WEFT_CIDR"]), env(&["WEFT_CIDR=none"]), attach("")),
+            (env(&["WEFT_CIDR="]), env(&["WEFT_CIDR=none"]), attach("")),
+            (env(&["WEAVE_CIDR=10.2.1.1/24"]), env(&["WEFT_CIDR=none"]), attach("10.2.1.1/24")),
+            (env(&["WEFT_CIDR=10.2.1.1/24", "WEFT_CIDR=10.2.1.2/24"]), json!({}), attach("10.2.1.2/24")),
+            (json!({}), env(&["WEAVE_CIDR=none"]), declined.clone()),
+            (json!({ "Env": null }), env(&["WEFT_CIDR=10.2.1.1/24"]), attach("10.2.1.1/24")),
+            (json!({ "Labels": { "weft.cidr": "10.2.1.1/24" } }), json!({}), attach("10.2.1.1/24")),
+            (json!({ "Labels": { "weft.cidr": "none" } }), json!({}), declined.clone()),
+            (json!({ "Labels": { "weft.cidr": "none" } }), env(&["WEFT_CIDR=10.2.1.1/24"]), attach("10.2.1.1/24")),
+            (json!({ "Labels": { "weft.network": "none" } }), json!({}), declined.clone()),
+            (json!({}), json!({ "Labels": { "weft.network": "none" } }), declined),
+            (json!({ "Labels": { "weft.network": "" } }), json!({ "Labels": { "weft.network": "none" } }), attach("")),
+        ];
+        for (request, image, decision) in cases {
+            assert_eq!(decide(&request, &image, None), decision, "{request} {image}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let message = |request| match decide(&request, &json!({}), None) {
+            Decision::Refuse { message } => message,
+            decision => panic!("not refused: {decision:?}"),
+        };
+        assert_eq!(
+            message(json!({ "Labels": { "weft.service": "router" }, "HostConfig": { "NetworkMode": "host" } })),
+            "\"router\" is one of weft's own services, and the proxy is one of them: start it through the engine's own \
+             socket, as in DOCKER_HOST=unix:///var/run/docker.sock docker compose up -d"
+        );
+        assert_eq!(
+            message(json!({ "Env": ["WEFT_CIDR=10.2.1.1"] })),
+            "WEFT_CIDR cannot be used: \"10.2.1.1\" is not an address argument: write a.b.c.d/len, net:a.b.c.d/len or \
+             net:default"
+        );
+        assert!(message(json!({ "Labels": { "weft.cidr": "x" } })).starts_with("the label weft.cidr cannot be used"));
+    }
 }

@@ -55,3 +55,61 @@ fn understand(event: &Object) -> Option<Event> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn events_of_containers_are_understood() {
+        let id: ContainerId = "4f66".parse().expect("valid");
+        let event = |action: &str| {
+            format!(
+                r#"{{"status":"x","Type":"container","Action":"{action}","Actor":{{"ID":"4f66","Attributes":{{"name":"new","oldName":"/old"}}}},"time":1}}"#
+            )
+        };
+        let cases = [
+            ("start", Event::Started(id.clone())),
+            ("die", Event::Died(id.clone())),
+            ("destroy", Event::Destroyed(id.clone())),
+            ("rename", Event::Renamed(id.clone(), "new".to_owned())),
+            ("health_status: unhealthy", Event::HealthChanged(id.clone(), true)),
+            ("health_status: healthy", Event::HealthChanged(id.clone(), false)),
+            ("health_status:starting", Event::HealthChanged(id.clone(), false)),
+            ("exec_start: start", Event::Other),
+            ("restart", Event::Other),
+        ];
+        for (action, expected) in cases {
+            assert_eq!(parse(event(action).as_bytes()), expected, "{action}");
+        }
+        let joined = br#"{"Type":"network","Action":"connect","Actor":{"ID":"n","Attributes":{"container":"4f66"}}}"#;
+        assert_eq!(parse(joined), Event::NetworkChanged(id));
+    }
+
+    #[test]
+    fn everything_else_is_other() {
+        for line in [
+            "",
+            "{}",
+            "[]",
+            "null",
+            r#"{"Type":"container","Action":"start"}"#,
+            r#"{"Type":"container","Action":"start","Actor":{"ID":""}}"#,
+            r#"{"Type":"container","Action":"start","Actor":{"ID":"../x"}}"#,
+            r#"{"Type":"image","Action":"start","Actor":{"ID":"4f66"}}"#,
+            r#"{"Type":"container","Action":7,"Actor":{"ID":"4f66"}}"#,
+            r#"{"Type":"container","Action":"rename","Actor":{"ID":"4f66"}}"#,
+        ] {
+            assert_eq!(parse(line.as_bytes()), Event::Other, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&line);
+        }
+    }
+}

@@ -6,3 +6,17 @@
 pub fn is_unhealthy(status: &str) -> bool {
     status.trim() == "unhealthy"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unhealthy_is_unhealthy() {
+        assert!(is_unhealthy("unhealthy"));
+        assert!(is_unhealthy(" unhealthy"));
+        for status in ["healthy", "starting", "none", "", "Unhealthy?"] {
+            assert!(!is_unhealthy(status), "{status}");
+        }
+    }
+}

@@ -11,6 +11,8 @@ pub mod commit;
 pub mod container;
 pub mod create;
 pub mod eligibility;
+#[cfg(test)]
+mod engine_model;
 pub mod events;
 pub mod health;
 pub mod image;

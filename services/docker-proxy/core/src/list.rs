@@ -37,9 +37,35 @@ fn restore_command(command: &str) -> Option<String> {
     let (program, rest) = command.split_once(' ')?;
     Marks::parse(program)?;
     let unquoted = rest.strip_prefix('\'').and_then(|rest| {
-        let (word, rest) = rest.split_once("' ").or_else(|| Some((rest.strip_suffix('\'')?, "")))?;
-        let blank = if rest.is_empty() { "" } else { " " };
-        word.contains(' ').then(|| format!("{word}{blank}{rest}"))
+        let end = rest.find("' ").or_else(|| rest.len().checked_sub(1).filter(|_| rest.ends_with('\'')))?;
+        let (word, rest) = (rest.get(..end)?, rest.get(end + 1..)?);
+        word.contains(' ').then(|| format!("{word}{rest}"))
     });
     Some(unquoted.unwrap_or_else(|| rest.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_lose_the_waiting_program_and_only_that() {
+        let cases = [
+            ("/dev/weft-wait.nnn sleep 1", Some("sleep 1")),
+            ("/dev/weft-wait.sss sh -c 'a b'", Some("sh -c 'a b'")),
+            ("/dev/weft-wait.sss '/my app' -v", Some("/my app -v")),
+            ("/dev/weft-wait.sss '/my app'", Some("/my app")),
+            ("/dev/weft-wait.sss '/my app' ", Some("/my app ")),
+            ("/dev/weft-wait.sss 'x", Some("'x")),
+            ("/dev/weft-wait.sss '", Some("'")),
+            ("/dev/weft-wait.sss 'x'", Some("'x'")),
+            ("/dev/weft-wait sleep 1", None),
+            ("/dev/weft-wait.xyz sleep 1", None),
+            ("sleep /dev/weft-wait.nnn", None),
+            ("", None),
+        ];
+        for (command, expected) in cases {
+            assert_eq!(restore_command(command).as_deref(), expected, "{command}");
+        }
+    }
 }

@@ -54,3 +54,52 @@ fn is_name(name: &str, domain: &str) -> bool {
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(allowed);
     name.len() + 1 + domain.len() <= 253 && name.split('.').all(is_label)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ID: &str = "4f66ad9a0b2e4f66ad9a0b2e4f66ad9a0b2e4f66ad9a0b2e4f66ad9a0b2e4f66";
+
+    fn names(name: &str, config: Value, aliases: &[&str]) -> Vec<String> {
+        let networks = json!({ "Networks": { "app_default": { "Aliases": aliases }, "other": { "Aliases": null } } });
+        let reply = json!({ "Id": ID, "Name": name, "Config": config, "NetworkSettings": networks });
+        let container = Container::parse(reply.to_string().as_bytes()).expect("a container");
+        of_container(&container, "weft.internal.")
+    }
+
+    #[test]
+    fn a_container_has_its_own_name_and_those_that_were_chosen() {
+        let long = "a".repeat(64);
+        let cases: [(&str, Value, &[&str], &[&str]); 11] = [
+            ("/db", json!({ "Hostname": "4f66ad9a0b2e" }), &[], &["db"]),
+            ("/db", json!({ "Hostname": "Store" }), &[], &["db", "store"]),
+            ("/db", json!({ "Hostname": "db" }), &[], &["db"]),
+            ("/db", json!({ "Hostname": "store.weft.internal" }), &[], &["db", "store"]),
+            ("/db", json!({ "Hostname": "store.example.org" }), &[], &["db"]),
+            ("/db", json!({ "Hostname": "store", "Domainname": "weft.internal" }), &[], &["db", "store"]),
+            ("/db", json!({ "Hostname": "a.b", "Domainname": "Weft.Internal." }), &[], &["db", "a.b"]),
+            ("/db", json!({ "Hostname": "store", "Domainname": "example.org" }), &[], &["db"]),
+            (
+                "/app_web_1",
+                json!({ "Hostname": "4f66ad9a0b2e", "Labels": { "com.docker.compose.service": "web" } }),
+                &["web", "WWW", "4f66ad9a0b2e"],
+                &["app_web_1", "web", "www"],
+            ),
+            ("/db", json!({}), &["a..b", "", "a b", "é", "x/y", &long], &["db"]),
+            (&long, json!({ "Labels": null, "Hostname": 7 }), &[], &[]),
+        ];
+        for (name, config, aliases, expected) in cases {
+            assert_eq!(names(name, config.clone(), aliases), expected, "{name} {config} {aliases:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_bounded_in_number() {
+        let aliases: Vec<String> = (0..100).map(|n| format!("alias{n}")).collect();
+        let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+        assert_eq!(names("/db", json!({}), &aliases).len(), MAX_NAMES);
+    }
+}

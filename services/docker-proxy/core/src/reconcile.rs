@@ -64,3 +64,38 @@ pub fn reconcile(engine: &BTreeMap<ContainerId, Listed>, observed: &Observed) ->
 fn is_dockers(id: &ContainerId) -> bool {
     id.as_str().len() == 64 && id.as_str().bytes().all(|byte| byte.is_ascii_hexdigit())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(letter: char) -> ContainerId {
+        letter.to_string().repeat(64).parse().expect("valid")
+    }
+
+    #[test]
+    fn what_differs_is_put_right() {
+        let listed = |running, attach| Listed { running, attach };
+        let engine = BTreeMap::from([
+            (id('a'), listed(true, true)),
+            (id('b'), listed(false, true)),
+            (id('c'), listed(true, false)),
+            (id('d'), listed(false, false)),
+        ]);
+        let expose: ContainerId = "weft:expose".parse().expect("valid");
+        let observed = Observed {
+            attachments: BTreeSet::from([id('b'), id('c'), id('e'), expose.clone()]),
+            allocations: BTreeSet::from([id('b'), id('c'), id('d'), id('f'), expose]),
+            registrations: BTreeSet::from([id('c')]),
+        };
+        assert_eq!(
+            reconcile(&engine, &observed),
+            [Action::Died(id('b')), Action::Removed(id('e')), Action::Removed(id('f')), Action::Start(id('a'))]
+        );
+    }
+
+    #[test]
+    fn nothing_is_done_without_a_reason() {
+        assert_eq!(reconcile(&BTreeMap::new(), &Observed::default()), []);
+    }
+}

@@ -114,3 +114,75 @@ fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> {
     }
     String::from_utf8(bytes).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(container: &str) -> String {
+        container.to_owned()
+    }
+
+    #[test]
+    fn calls_that_matter_are_found_with_and_without_a_version() {
+        let cases = [
+            (Method::POST, "/containers/create", Call::Create { name: None }),
+            (Method::POST, "/containers/create?name=", Call::Create { name: None }),
+            (Method::POST, "/containers/create?platform=&name=a%2Db", Call::Create { name: Some(at("a-b")) }),
+            (Method::POST, "/containers/web/start", Call::Start { container: at("web") }),
+            (Method::POST, "/containers/web/start?detachKeys=", Call::Start { container: at("web") }),
+            (Method::POST, "/containers/a%2eb/restart?t=1", Call::Restart { container: at("a.b") }),
+            (Method::POST, "/containers/%2Fweb/start", Call::Start { container: at("web") }),
+            (Method::GET, "/containers/web/json?size=1", Call::Inspect { container: at("web") }),
+            (Method::GET, "/containers/json", Call::List),
+            (Method::GET, "/containers/json?all=1&filters=%7B%7D", Call::List),
+            (Method::POST, "/commit?author=&container=web&repo=x", Call::Commit { container: at("web") }),
+        ];
+        for (method, path, call) in cases {
+            assert_eq!(classify(&method, path), call, "{path}");
+            assert_eq!(classify(&method, &format!("/v1.41{path}")), call, "/v1.41{path}");
+        }
+    }
+
+    #[test]
+    fn everything_else_passes() {
+        let cases = [
+            (Method::GET, "/containers/create"),
+            (Method::HEAD, "/containers/json"),
+            (Method::POST, "/containers/json"),
+            (Method::GET, "/containers//json"),
+            (Method::POST, "/containers/web/start/"),
+            (Method::POST, "/containers/web/start/x/y/z"),
+            (Method::POST, "//containers/web/start"),
+            (Method::POST, "containers/web/start"),
+            (Method::POST, "/v1/containers/web/start"),
+            (Method::POST, "/v1.x/containers/web/start"),
+            (Method::POST, "/v1.41/v1.41/containers/web/start"),
+            (Method::POST, "/containers/%2e%2e/start"),
+            (Method::POST, "/containers/a%2fb/start"),
+            (Method::POST, "/containers/a%zzb/start"),
+            (Method::POST, "/containers/a%ff/start"),
+            (Method::POST, "/containers/a%/start"),
+            (Method::POST, "/commit"),
+            (Method::POST, "/commit?container="),
+            (Method::POST, "/containers/web/exec"),
+            (Method::GET, "/images/web/json"),
+            (Method::POST, "*"),
+            (Method::POST, ""),
+        ];
+        for (method, path) in cases {
+            assert_eq!(classify(&method, path), Call::Other, "{method} {path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_panics(path in ".*") {
+            let _ = classify(&Method::GET, &path);
+            let _ = classify(&Method::POST, &format!("/containers/{path}/start?{path}"));
+            let _ = classify(&Method::POST, &format!("/commit?container={path}"));
+        }
+    }
+}

@@ -316,3 +316,6 @@ impl Workflow {
         Some(self.containers.entry(container).or_default())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,8 +27,8 @@ pub(super) enum Life {
     Removed,
 }
 
-/// What dns was told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What dns was told; without names it holds nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Registered {
     names: Vec<String>,
     addresses: Vec<IpAddr>,
@@ -53,6 +53,7 @@ pub(super) struct Progress {
     /// What is to be taken from it while it runs.
     releasing: Vec<DualAddress>,
     attached: Option<(u32, Vec<IpNet>)>,
+    /// None while it is not known what dns holds.
     registered: Option<Registered>,
     /// Whether dns, router and ipam said, since its end, that nothing of it is left.
     deregistered: bool,
@@ -250,7 +251,7 @@ impl Progress {
         }
         let addresses: Vec<IpAddr> = interface_addresses(&self.addresses()).iter().map(IpNet::addr).collect();
         if goal.names.is_empty() || addresses.is_empty() {
-            return self.registered.is_some().then_some(Step::Deregister);
+            return (self.registered != Some(Registered::default())).then_some(Step::Deregister);
         }
         let wanted = Registered { names: goal.names.clone(), addresses, unhealthy: goal.unhealthy };
         let Registered { names, addresses, unhealthy } = wanted.clone();
@@ -347,7 +348,7 @@ impl Progress {
     /// Notes what was taken away.
     fn undone(&mut self, step: &Step) {
         match step {
-            Step::Deregister => (self.registered, self.deregistered) = (None, true),
+            Step::Deregister => (self.registered, self.deregistered) = (Some(Registered::default()), true),
             Step::Detach { addresses } if addresses.is_empty() => (self.attached, self.detached) = (None, true),
             Step::Detach { addresses } => {
                 if let Some((_, attached)) = &mut self.attached {
