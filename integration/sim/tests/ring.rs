@@ -47,11 +47,22 @@ fn scenario(hosts: usize, prefix_length: u8, founding: Founding) -> Scenario {
 
 #[test]
 fn seven_peers_elect_one_ring_however_their_votes_split() {
-    for seed in seeds(40) {
+    for seed in seeds(20) {
         for founding in [Founding::Everybody, Founding::Voters] {
             let scenario = Scenario { loss_percent: 30, fault_millis: 300, seconds: 6, ..scenario(7, 24, founding) };
             run(&scenario, seed).unwrap_or_else(|violation| panic!("WEFT_SIM_SEED={seed}: {violation}"));
         }
+    }
+}
+
+/// Three voters, all of whom are needed again and again while they lose their power: who voted and forgot it would let two
+/// rings be made.
+#[test]
+fn a_vote_is_never_forgotten() {
+    for seed in seeds(200) {
+        let trouble =
+            Scenario { fault_millis: 80, seconds: 5, loss_percent: 20, ..scenario(3, 26, Founding::Everybody) };
+        run(&trouble, seed).unwrap_or_else(|violation| panic!("WEFT_SIM_SEED={seed}: {violation}"));
     }
 }
 

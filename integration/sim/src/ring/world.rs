@@ -581,20 +581,29 @@ impl World {
                 }
                 self.tell_reachability();
             }
-            3 | 4 => self.crash(host),
+            3 => self.crash(host),
+            4 => {
+                // The whole host loses its power.
+                self.crash(host);
+                self.stop_router(host);
+            }
             _ => {
-                self.hosts[host].router_up = false;
-                if let Some(process) = self.hosts[host].process.as_mut().filter(|process| process.subscribed) {
-                    process.subscribed = false;
-                    process.ipam.handle_disconnected();
-                }
-                let delay = self.delay(10, 2000);
-                self.at(delay, What::StartRouter { host });
-                self.tell_reachability();
+                self.stop_router(host);
                 self.step(host)?;
             }
         }
         Ok(())
+    }
+
+    fn stop_router(&mut self, host: usize) {
+        self.hosts[host].router_up = false;
+        if let Some(process) = self.hosts[host].process.as_mut().filter(|process| process.subscribed) {
+            process.subscribed = false;
+            process.ipam.handle_disconnected();
+        }
+        let delay = self.delay(10, 2000);
+        self.at(delay, What::StartRouter { host });
+        self.tell_reachability();
     }
 
     fn start_router(&mut self, host: usize) {
