@@ -131,3 +131,63 @@ impl Election<'_> {
         counts.into_values().find(|(count, _)| *count >= self.quorum()).map(|(_, proposal)| proposal.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn peer(number: usize) -> PeerName {
+        PeerName::from_public_key([number as u8; 32])
+    }
+
+    /// Makes a value that nobody else makes.
+    fn value(number: u8) -> Proposal {
+        let info = RingInfo::from_bytes("10.32.0.0/12".parse().expect("valid"), [number; 32]);
+        Proposal { info, owners: vec![Owner { peer: peer(1), store: number.into() }] }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Whatever each voter has seen of the others, however old, no two values ever have a quorum.
+        #[test]
+        fn at_most_one_ring_is_elected(
+            voters in 2_usize..=5,
+            steps in prop::collection::vec((0_usize..5, any::<bool>(), any::<u8>(), 0_usize..3), 0..120),
+        ) {
+            // What each voter has published, oldest first, and up to where each has seen each other.
+            let mut published = vec![vec![Votes::default()]; voters];
+            let mut seen = vec![vec![0; voters]; voters];
+            let mut accepted: BTreeMap<Number, (Vec<usize>, Proposal)> = BTreeMap::new();
+            for (count, (who, propose, look, skip)) in steps.into_iter().enumerate() {
+                let me = who % voters;
+                for other in (0..voters).filter(|other| *other != me && look & (1 << other) != 0) {
+                    let newest = published[other].len() - 1;
+                    seen[me][other] = newest.saturating_sub(skip).max(seen[me][other]);
+                }
+                let others = (0..voters).filter(|other| *other != me);
+                let others = others.map(|other| (peer(other), (1, published[other][seen[me][other]].clone()))).collect();
+                let election = Election { me: peer(me), voters: voters as u32, others: &others };
+                let mut votes = published[me].last().cloned().unwrap_or_default();
+                if propose && look & 0b1100_0000 == 0 {
+                    election.propose(&mut votes);
+                    published[me].push(votes.clone());
+                }
+                election.vote(&mut votes, || value(count as u8));
+                if let Some((number, proposal)) = &votes.accepted {
+                    let (by, first) = accepted.entry(*number).or_insert_with(|| (Vec::new(), proposal.clone()));
+                    prop_assert_eq!(&*first, proposal, "one number, one value");
+                    if !by.contains(&me) {
+                        by.push(me);
+                    }
+                }
+                published[me].push(votes);
+            }
+            let mut chosen: Vec<_> = accepted.values().filter(|(by, _)| by.len() > voters / 2).map(|(_, value)| value).collect();
+            chosen.dedup();
+            prop_assert!(chosen.len() <= 1, "two rings: {:?}", chosen);
+        }
+    }
+}
