@@ -39,7 +39,7 @@ async fn pass(from: &Namespace, to: &Namespace, address: Ipv4Addr) {
     tokio::time::timeout(DEADLINE, waiting).await.expect("frames pass in time");
 }
 
-async fn two_hosts(first: &[&str], second: &[&str]) -> (Lab, Host, Host) {
+fn two_hosts(first: &[&str], second: &[&str]) -> (Lab, Host, Host) {
     let mut lab = Lab::new();
     let (mut a, mut b) = (lab.host(), lab.host());
     a.start(first);
@@ -49,7 +49,7 @@ async fn two_hosts(first: &[&str], second: &[&str]) -> (Lab, Host, Host) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hosts_carry_frames_and_survive_the_death_of_a_router() {
-    let (_lab, a, mut b) = two_hosts(SECRET, SECRET).await;
+    let (_lab, a, mut b) = two_hosts(SECRET, SECRET);
     let status = b.until("data flows", |status| connected(status, 1)).await;
     assert_eq!(status.targets[0].state, i32::from(TargetState::Connected));
     assert_eq!(status.connections[0].nickname, "host1");
@@ -104,7 +104,7 @@ async fn next(heard: &mut tonic::Streaming<SubscribeResponse>) -> Kind {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_password_is_named_on_both_sides_and_in_the_target() {
-    let (_lab, a, b) = two_hosts(SECRET, &["--password", "something else"]).await;
+    let (_lab, a, b) = two_hosts(SECRET, &["--password", "something else"]);
     let sentence = "the password differs from that of 192.168.77.";
     a.until("the sentence", |status| says(status, "wrong_password", sentence)).await;
     let status = b.until("the sentence", |status| says(status, "wrong_password", sentence)).await;
@@ -114,9 +114,9 @@ async fn another_password_is_named_on_both_sides_and_in_the_target() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_range_or_the_same_name_is_named_on_both_sides() {
-    let ranges = two_hosts(SECRET, &with(SECRET, &["--address-range", "10.48.0.0/12"])).await;
+    let ranges = two_hosts(SECRET, &with(SECRET, &["--address-range", "10.48.0.0/12"]));
     let same = with(SECRET, &["--name", "twin"]);
-    let names = two_hosts(&same, &same).await;
+    let names = two_hosts(&same, &same);
     for ((_lab, a, b), reason, word) in [(ranges, "address_range", "10.48.0.0/12"), (names, "same_name", "twin")] {
         for host in [&a, &b] {
             host.until("the sentence", |status| says(status, reason, word)).await;

@@ -104,11 +104,6 @@ impl Lab {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         Host { namespace, folder, number, router: None }
     }
-
-    /// Takes a host off the network, or puts it back.
-    pub(crate) fn link(&self, host: &Host, up: bool) {
-        self.switch.ip(&format!("link set port{} {}", host.number, if up { "up" } else { "down" }));
-    }
 }
 
 /// A host with its router.
