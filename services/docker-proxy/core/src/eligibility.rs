@@ -245,7 +245,7 @@ mod tests {
     fn refusals_say_what_to_do() {
         let message = |request| match decide(&request, &json!({}), None) {
             Decision::Refuse { message } => message,
-            decision => panic!("not refused: {decision:?}"),
+            decision @ (Decision::Attach { .. } | Decision::LeaveAlone { .. }) => panic!("not refused: {decision:?}"),
         };
         assert_eq!(
             message(json!({ "Labels": { "weft.service": "router" }, "HostConfig": { "NetworkMode": "host" } })),

@@ -14,7 +14,7 @@ fn words(value: &Value) -> Option<Vec<Value>> {
     match value {
         Value::String(word) => Some(vec![json!(word)]),
         Value::Array(words) => Some(words.clone()),
-        _ => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
     }
 }
 
@@ -154,9 +154,9 @@ fn object_of(fields: Vec<(&'static str, BoxedStrategy<Value>)>) -> impl Strategy
 }
 
 fn host_config() -> impl Strategy<Value = Value> {
-    let mounts = list_of(&["/a", "/b"]).prop_map(|targets| match targets {
-        Value::Array(targets) => targets.iter().map(|at| json!({ "Source": "/src", "Target": at })).collect(),
-        other => other,
+    let mounts = list_of(&["/a", "/b"]).prop_map(|targets| {
+        let mount = |target: &Value| json!({ "Source": "/src", "Target": target });
+        targets.as_array().map_or(Value::Null, |targets| targets.iter().map(mount).collect())
     });
     let fields = object_of(vec![
         ("Dns", list_of(&["169.254.83.53", "9.9.9.9"]).boxed()),
