@@ -90,15 +90,16 @@ pub enum Reason {
 /// Decides about a container that is to be created.
 ///
 /// `driver` is the driver of a [`Network::Named`] as the engine reports it; none if the engine does not know the network,
-/// which is no reason to leave the container alone: the engine refuses it, now or when it starts. `engine_socket` is what
-/// `DOCKER_HOST` has to be for the engine's own socket, named in the sentence that refuses weft's own services.
+/// which is no reason to leave the container alone: the engine refuses it, now or when it starts. `engine_socket` is the
+/// engine's own socket on the host, a path or as `DOCKER_HOST` takes it; the sentence that refuses weft's services names it.
 #[must_use]
 pub fn of_request(request: &CreateRequest, image: &ImageConfig, driver: Option<&str>, engine_socket: &str) -> Decision {
     if let Some(service) = label(request.body(), SERVICE_LABEL) {
+        let scheme = if engine_socket.starts_with('/') { "unix://" } else { "" };
         return Decision::Refuse {
             message: format!(
                 "\"{service}\" is one of weft's own services, and the proxy is one of them: start it through the engine's \
-                 own socket, as in DOCKER_HOST={engine_socket} docker compose up -d"
+                 own socket, as in DOCKER_HOST={scheme}{engine_socket} docker compose up -d"
             ),
         };
     }
@@ -183,7 +184,7 @@ mod tests {
     fn decide(request: &Value, image: &Value, driver: Option<&str>) -> Decision {
         let request = CreateRequest::parse(request.to_string().as_bytes()).expect("an object");
         let image = ImageConfig::parse(json!({ "Config": image }).to_string().as_bytes()).expect("an object");
-        of_request(&request, &image, driver, "unix:///var/run/docker.sock")
+        of_request(&request, &image, driver, "/var/run/docker.sock")
     }
 
     fn attach(arguments: &str) -> Decision {
