@@ -140,9 +140,12 @@ fn protect(socket: &Path, engine_socket: &Path) -> anyhow::Result<()> {
 pub fn share_folder(folder: &Path, engine_socket: &Path) {
     let Ok(engine) = fs::metadata(engine_socket) else { return };
     let share = |path: &Path| chown(path, None, Some(engine.gid()));
-    let shared = share(folder)
+    // Without CAP_FSETID the set-group-ID bit sticks only while the folder's group is ours; changing the group keeps it.
+    let shared = fs::metadata("/proc/self")
+        .and_then(|own| chown(folder, None, Some(own.gid())))
         // Whoever is in the group may look into the folder; what is made in it gets the folder's group.
         .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o2750)))
+        .and_then(|()| share(folder))
         .and_then(|()| fs::read_dir(folder)?.try_for_each(|entry| share(&entry?.path())));
     if let Err(error) = shared {
         let folder = folder.display();

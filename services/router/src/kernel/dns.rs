@@ -140,6 +140,9 @@ impl DnsPort {
             links::add_address(inner_index, address),
             links::set_link(Which::Index(inner_index), INTERFACE, up),
         ])?;
+        // So that opening a port below 1024 takes no privilege; nobody else opens any in here.
+        let ports = config.proc_sys.join("net/ipv4/ip_unprivileged_port_start");
+        fs::write(&ports, "0").with_context(|| format!("failed to write 0 to {}", ports.display()))?;
         let sockets = open_sockets(SocketAddr::new(config.dns_address.into(), PORT))?;
         Ok(Self { index, inner_index, channel, sockets: Arc::new(sockets) })
     }
