@@ -6,9 +6,13 @@
 //! `docs/wire-protocol.md`, section 2, has the rules.
 
 mod delta;
+mod neighbour;
 mod origin;
+mod store;
 
 pub use delta::{Assembler, Delta, DeltaEntry};
+pub use neighbour::Neighbour;
+pub use store::{ChannelChange, Outcome, Store};
 
 use bytes::Bytes;
 use weft_types::PeerName;
@@ -158,3 +162,6 @@ pub fn check_entry(key: &[u8], value: Option<&[u8]>) -> Result<(), GossipError> 
         Some(_) | None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

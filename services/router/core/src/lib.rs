@@ -16,4 +16,5 @@ pub mod replay;
 pub mod segment;
 pub mod session;
 pub mod target;
+pub mod topology;
 pub mod virtio;

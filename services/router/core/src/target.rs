@@ -6,6 +6,9 @@ use std::{
     str::FromStr,
 };
 
+mod backoff;
+pub(crate) mod dialler;
+
 /// Longest host name, in bytes (RFC 1035, section 2.3.4).
 const MAX_HOST_LENGTH: usize = 253;
 

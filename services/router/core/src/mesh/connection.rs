@@ -1,0 +1,122 @@
+//! One control connection that was let in.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use weft_types::PeerName;
+
+use super::{ControlMessage, Introduction, MAX_IN_FLIGHT, message::RoutedBody};
+use crate::gossip::{Assembler, DeltaEntry, Neighbour};
+
+/// Messages, besides gossip, that may wait for a connection. Those to other peers are dropped beyond that, as datagrams
+/// would be; heartbeats and vectors are few.
+const MAX_WAITING: usize = 256;
+
+/// Bytes that a message counts besides what it carries.
+const MESSAGE_OVERHEAD: usize = 128;
+
+/// State of a connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) peer: PeerName,
+    pub(super) introduction: Introduction,
+    /// Exclusive or of both sides' random numbers: the same at both ends.
+    pub(super) order: u64,
+    pub(super) remote: SocketAddr,
+    pub(super) outbound: bool,
+    pub(super) since: Instant,
+    pub(super) heard: Instant,
+    pub(super) heartbeat_due: Instant,
+    pub(super) round_trip: Option<Duration>,
+    pub(super) neighbour: Neighbour,
+    pub(super) assembler: Assembler,
+    /// Last heartbeat sent: its token, and when.
+    beat: (u64, Instant),
+    waiting: VecDeque<ControlMessage>,
+    in_flight: VecDeque<usize>,
+    in_flight_length: usize,
+}
+
+impl Connection {
+    pub(super) fn new(introduced: super::Introduced, now: Instant) -> Self {
+        Self {
+            peer: introduced.peer,
+            order: introduced.local_random ^ introduced.introduction.connection,
+            introduction: introduced.introduction,
+            remote: introduced.remote,
+            outbound: introduced.dial.is_some(),
+            since: now,
+            heard: now,
+            heartbeat_due: now,
+            round_trip: None,
+            neighbour: Neighbour::default(),
+            assembler: Assembler::default(),
+            beat: (0, now),
+            waiting: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            in_flight_length: 0,
+        }
+    }
+
+    /// Queues a message. Tells whether there was room.
+    pub(super) fn queue(&mut self, message: ControlMessage) -> bool {
+        let room = self.waiting.len() < MAX_WAITING;
+        if room {
+            self.waiting.push_back(message);
+        }
+        room
+    }
+
+    /// Queues a heartbeat.
+    pub(super) fn beat(&mut self, interval: Duration, now: Instant) {
+        self.beat = (self.beat.0.wrapping_add(1), now);
+        self.queue(ControlMessage::Heartbeat { token: self.beat.0, echo: false });
+        self.heartbeat_due = now + interval;
+    }
+
+    /// Takes the answer to a heartbeat. Tells whether it answers the last one.
+    pub(super) fn handle_echo(&mut self, token: u64, now: Instant) -> bool {
+        let last = token == self.beat.0;
+        if last {
+            self.round_trip = Some(now.saturating_duration_since(self.beat.1));
+        }
+        last
+    }
+
+    /// Tells whether the shell may be handed more.
+    pub(super) const fn has_room(&self) -> bool {
+        self.in_flight_length < MAX_IN_FLIGHT
+    }
+
+    /// Takes the next message that is no gossip.
+    pub(super) fn next_waiting(&mut self) -> Option<ControlMessage> {
+        self.waiting.pop_front()
+    }
+
+    /// Counts a message that the shell was handed.
+    pub(super) fn handed_out(&mut self, message: &ControlMessage) {
+        let length = MESSAGE_OVERHEAD
+            + match message {
+                ControlMessage::Delta(delta) => delta.entries.iter().map(DeltaEntry::length).sum(),
+                ControlMessage::Vector { origins, .. } => origins.len() * size_of::<crate::gossip::OriginVersion>(),
+                ControlMessage::Routed(routed) => match &routed.body {
+                    RoutedBody::Channel { payload, .. } => payload.len(),
+                    RoutedBody::Session(_) => 0,
+                },
+                ControlMessage::Heartbeat { .. }
+                | ControlMessage::Digest(_)
+                | ControlMessage::Goodbye(_)
+                | ControlMessage::Unknown => 0,
+            };
+        self.in_flight.push_back(length);
+        self.in_flight_length += length;
+    }
+
+    /// Learns that the oldest message handed out was written.
+    pub(super) fn handle_transmitted(&mut self) {
+        self.in_flight_length -= self.in_flight.pop_front().unwrap_or_default();
+    }
+}

@@ -1,0 +1,335 @@
+//! What neighbours tell each other, and what follows: gossip, heartbeats, messages for others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use prost::Message as _;
+use weft_proto::mesh::v1 as pb;
+use weft_types::PeerName;
+
+use super::{
+    ConnectionId, ControlMessage, Event, Goodbye, GoodbyeReason, Introduced, LINKS_CHANNEL, Mesh, PEERS_CHANNEL,
+    Problem, ProtocolError,
+    introduction::MAX_NAME_LENGTH,
+    message::{Routed, RoutedBody, endpoint, printable},
+    view::LinkView,
+};
+use crate::gossip::{ChannelChange, Delta, Entry, Outcome, Position};
+
+/// Endpoints of one peer that are believed.
+const MAX_ENDPOINTS: usize = 16;
+
+/// What a peer says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct PeerFacts {
+    pub(super) name: String,
+    pub(super) nickname: String,
+    pub(super) version: String,
+    pub(super) endpoints: Vec<SocketAddr>,
+}
+
+impl Mesh {
+    pub(super) fn receive(
+        &mut self,
+        connection: ConnectionId,
+        message: ControlMessage,
+        now: Instant,
+    ) -> Result<(), ProtocolError> {
+        let Some(state) = self.connections.get_mut(&connection) else { return Ok(()) };
+        state.heard = now;
+        match message {
+            ControlMessage::Heartbeat { token, echo: false } => {
+                self.queue(connection, ControlMessage::Heartbeat { token, echo: true });
+            }
+            ControlMessage::Heartbeat { token, echo: true } => {
+                let peer = state.peer;
+                if state.handle_echo(token, now) {
+                    self.settle(peer, true, now);
+                }
+            }
+            ControlMessage::Digest(theirs) => self.compare_digest(connection, theirs),
+            ControlMessage::Vector { origins, answer } => {
+                let heard = origins.iter().find(|known| known.origin == self.config.local).map(|known| known.at);
+                self.hear_of_local(heard);
+                if let Some(state) = self.connections.get_mut(&connection) {
+                    state.neighbour.handle_vector(&origins, &self.store);
+                }
+                if answer {
+                    let origins = self.store.vector();
+                    self.queue(connection, ControlMessage::Vector { origins, answer: false });
+                }
+            }
+            ControlMessage::Delta(part) => {
+                let Some(state) = self.connections.get_mut(&connection) else { return Ok(()) };
+                if let Some(delta) = state.assembler.push(part)? {
+                    self.apply(connection, delta, now)?;
+                }
+            }
+            ControlMessage::Routed(routed) => self.route(routed),
+            ControlMessage::Goodbye(goodbye) => self.hear_goodbye(connection, &goodbye, now),
+            ControlMessage::Unknown => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn queue(&mut self, connection: ConnectionId, message: ControlMessage) -> bool {
+        self.connections.get_mut(&connection).is_some_and(|state| state.queue(message))
+    }
+
+    fn compare_digest(&mut self, connection: ConnectionId, theirs: [u8; 32]) {
+        if self.store.digest() == theirs {
+            if let Some(state) = self.connections.get_mut(&connection) {
+                state.neighbour.handle_equal_digest(&self.store);
+            }
+        } else {
+            let origins = self.store.vector();
+            self.queue(connection, ControlMessage::Vector { origins, answer: true });
+        }
+    }
+
+    fn apply(&mut self, connection: ConnectionId, delta: Delta, now: Instant) -> Result<(), ProtocolError> {
+        let (origin, at) = (delta.origin, delta.at);
+        let outcome = self.store.apply(delta, now)?;
+        if let Some(state) = self.connections.get_mut(&connection) {
+            state.neighbour.handle_known(origin, at);
+        }
+        match outcome {
+            Outcome::Applied(changes) => {
+                self.spread(origin, at, Some(connection));
+                self.take_changes(origin, changes, now);
+            }
+            Outcome::Known => {}
+            Outcome::Lacking => {
+                let origins = self.store.vector();
+                self.queue(connection, ControlMessage::Vector { origins, answer: false });
+            }
+            Outcome::Raised => self.generation_raised(),
+        }
+        Ok(())
+    }
+
+    /// Offers news of an origin to those neighbours that hear of it from us.
+    fn spread(&mut self, origin: PeerName, at: Position, from: Option<ConnectionId>) {
+        let children: Option<BTreeSet<PeerName>> =
+            self.topology.children(origin).map(|children| children.iter().copied().collect());
+        for (connection, state) in &mut self.connections {
+            let ours = children.as_ref().is_none_or(|children| children.contains(&state.peer));
+            if Some(*connection) != from && ours {
+                state.neighbour.offer(origin, at);
+            }
+        }
+    }
+
+    fn hear_of_local(&mut self, heard: Option<Position>) {
+        if heard.is_some_and(|heard| self.store.raise_above(heard)) {
+            self.generation_raised();
+        }
+    }
+
+    fn generation_raised(&mut self) {
+        self.events.push_back(Event::GenerationRaised { generation: self.store.own_generation() });
+        self.spread_own();
+    }
+
+    fn spread_own(&mut self) {
+        let local = self.config.local;
+        if let Some(at) = self.store.position(local) {
+            self.spread(local, at, None);
+        }
+    }
+
+    /// Publishes on a channel and tells everyone.
+    pub(super) fn publish_on(
+        &mut self,
+        channel: &str,
+        snapshot: bool,
+        entries: Vec<Entry>,
+        now: Instant,
+    ) -> Result<(), crate::gossip::GossipError> {
+        let changed = self.store.publish(channel, snapshot, entries, now)?;
+        if !changed.is_empty() {
+            self.spread_own();
+            let (channel, origin) = (channel.to_owned(), self.config.local);
+            self.events.push_back(Event::ChannelChanged { channel, origin, entries: changed });
+        }
+        Ok(())
+    }
+
+    fn take_changes(&mut self, origin: PeerName, changes: Vec<ChannelChange>, now: Instant) {
+        let mut graph_changed = false;
+        for ChannelChange { channel, entries } in changes {
+            if channel == LINKS_CHANNEL {
+                let remotes = self.links_of(origin).into_iter().map(|link| link.remote).collect();
+                self.topology.set_links(origin, remotes);
+                graph_changed = true;
+            } else if channel == PEERS_CHANNEL {
+                self.learn_facts(origin);
+                graph_changed = true;
+            }
+            self.events.push_back(Event::ChannelChanged { channel, origin, entries });
+        }
+        // An origin without links counts as a peer too.
+        self.unreachable.entry(origin).or_insert(now);
+        if graph_changed {
+            self.graph_changed(now);
+        }
+    }
+
+    /// Forgets an origin for good.
+    pub(super) fn forget(&mut self, origin: PeerName, now: Instant) {
+        let changes = self.store.forget(origin);
+        self.facts.remove(&origin);
+        self.topology.set_links(origin, BTreeSet::new());
+        self.unreachable.remove(&origin);
+        for ChannelChange { channel, entries } in changes {
+            self.events.push_back(Event::ChannelChanged { channel, origin, entries });
+        }
+        self.graph_changed(now);
+    }
+
+    fn learn_facts(&mut self, origin: PeerName) {
+        let info = self.store.value(origin, PEERS_CHANNEL, &[]).and_then(|value| pb::PeerInfo::decode(&value[..]).ok());
+        let facts = info.map(|info| PeerFacts {
+            name: printable(&info.name, MAX_NAME_LENGTH),
+            nickname: printable(&info.nickname, MAX_NAME_LENGTH),
+            version: printable(&info.version, MAX_NAME_LENGTH),
+            endpoints: info.endpoints.iter().filter_map(|at| endpoint(Some(at))).take(MAX_ENDPOINTS).collect(),
+        });
+        match facts {
+            Some(facts) => self.facts.insert(origin, facts),
+            None => self.facts.remove(&origin),
+        };
+    }
+
+    /// Returns the links that an origin publishes.
+    pub(super) fn links_of(&self, origin: PeerName) -> Vec<LinkView> {
+        let link = |value: &[u8]| {
+            let link = pb::Link::decode(value).ok()?;
+            Some(LinkView {
+                remote: link.remote.as_ref()?.try_into().ok()?,
+                endpoint: endpoint(link.endpoint.as_ref()),
+                outbound: link.outbound,
+                data_direct: link.data_direct,
+            })
+        };
+        self.store.entries(origin, LINKS_CHANNEL).filter_map(|(_, value)| link(value)).collect()
+    }
+
+    /// Publishes who the local peer is and where it is reached.
+    pub(super) fn publish_own_facts(&mut self, now: Instant) {
+        let config = &self.config;
+        let info = pb::PeerInfo {
+            name: config.name.clone(),
+            nickname: config.nickname.clone(),
+            version: config.version.clone(),
+            endpoints: self.own_endpoints.iter().map(|endpoint| (*endpoint).into()).collect(),
+        };
+        let entry = Entry { key: bytes::Bytes::new(), value: Some(info.encode_to_vec().into()) };
+        // Within every limit: one entry of a few hundred bytes.
+        let _ = self.publish_on(PEERS_CHANNEL, true, vec![entry], now);
+    }
+
+    /// Learns from a peer under which address it sees us. Only where we dialled is that one of our own.
+    pub(super) fn learn_own_endpoint(&mut self, introduced: &Introduced, now: Instant) {
+        let seen = introduced.introduction.observed.filter(|_| introduced.dial.is_some());
+        let Some(seen) = seen.filter(|_| self.config.listen_port != 0) else { return };
+        let endpoint = SocketAddr::new(seen.ip(), self.config.listen_port);
+        if self.own_endpoints.len() < MAX_ENDPOINTS && self.own_endpoints.insert(endpoint) {
+            self.publish_own_facts(now);
+        }
+    }
+
+    /// Publishes the local peer's connections.
+    pub(super) fn publish_own_links(&mut self, now: Instant) {
+        self.links_due = None;
+        let link = |state: &super::connection::Connection| {
+            let link = pb::Link {
+                remote: Some(state.peer.into()),
+                endpoint: Some(state.remote.into()),
+                outbound: state.outbound,
+                data_direct: self.paths.contains_key(&state.peer),
+            };
+            let key = bytes::Bytes::copy_from_slice(state.peer.as_bytes());
+            Entry { key, value: Some(link.encode_to_vec().into()) }
+        };
+        let entries = self.connections.values().map(link).collect();
+        // Within every limit: connections are limited.
+        let _ = self.publish_on(LINKS_CHANNEL, true, entries, now);
+    }
+
+    /// Where discovery may find peers that have no connection to us.
+    pub(super) fn candidates(&self) -> BTreeMap<PeerName, Vec<SocketAddr>> {
+        let mut candidates: BTreeMap<PeerName, Vec<SocketAddr>> = BTreeMap::new();
+        if !self.config.discovery || self.stopped {
+            return candidates;
+        }
+        for (peer, facts) in &self.facts {
+            candidates.entry(*peer).or_default().extend(&facts.endpoints);
+        }
+        for origin in self.store.origins().filter(|origin| *origin != self.config.local) {
+            for link in self.links_of(origin).into_iter().filter(|link| link.outbound) {
+                candidates.entry(link.remote).or_default().extend(link.endpoint);
+            }
+        }
+        candidates.remove(&self.config.local);
+        for endpoints in candidates.values_mut() {
+            endpoints.sort_unstable();
+            endpoints.dedup();
+            endpoints.truncate(MAX_ENDPOINTS);
+        }
+        candidates
+    }
+
+    /// Delivers a message, or passes it on. What cannot be passed on is lost, as its sender expects.
+    fn route(&mut self, mut routed: Routed) {
+        let local = self.config.local;
+        if routed.source == local {
+            return;
+        }
+        if routed.destination == local {
+            self.deliver(routed.source, routed.body);
+        } else if routed.hops_left > 0 {
+            routed.hops_left -= 1;
+            if let Some(connection) = self.towards(routed.destination) {
+                self.queue(connection, ControlMessage::Routed(routed));
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, source: PeerName, body: RoutedBody) {
+        self.events.push_back(match body {
+            RoutedBody::Channel { channel, payload } => Event::IncomingMessage { channel, source, payload },
+            RoutedBody::Session(message) => Event::IncomingSession { source, message },
+        });
+    }
+
+    /// Returns the connection over which a peer is reached.
+    pub(super) fn towards(&self, destination: PeerName) -> Option<ConnectionId> {
+        let direct = self.by_peer.get(&destination);
+        direct.or_else(|| self.by_peer.get(&self.topology.next_hop(destination)?)).copied()
+    }
+
+    fn hear_goodbye(&mut self, connection: ConnectionId, goodbye: &Goodbye, now: Instant) {
+        let Some(state) = self.connections.remove(&connection) else { return };
+        let problem = match goodbye.reason {
+            GoodbyeReason::DuplicateConnection => None,
+            reason => Some(Problem {
+                reason: reason.word(),
+                message: match goodbye.message.as_str() {
+                    "" => format!("{} closed the connection", state.remote),
+                    message => message.to_owned(),
+                },
+                is_final: reason.is_final(),
+            }),
+        };
+        if let Some(problem) = problem.as_ref().filter(|problem| problem.is_final) {
+            self.note_goodbye(&state, problem, now);
+        }
+        self.events.push_back(Event::Close { connection, goodbye: None, problem: problem.clone() });
+        self.connections.insert(connection, state);
+        self.drop_connection(connection, problem, now);
+    }
+}
