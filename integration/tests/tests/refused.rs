@@ -69,7 +69,7 @@ async fn port_in_use() -> anyhow::Result<()> {
     let lab = hosts_with_images(1).await?;
     let busy = lab.host(1).command("busybox", ["nc", "-l", "-p", "6783"]).into_tokio().spawn()?;
     let weft = Weft::up(lab.host(1), Launch::new(PASSWORD)).await?;
-    says(&weft, "router", &["6783", "in use"]).await?;
+    says(&weft, "router", &["6783", "another process uses the port"]).await?;
     drop(busy);
     // Docker starts it again, and then it works.
     weft.ready().await?;

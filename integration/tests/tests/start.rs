@@ -1,6 +1,6 @@
 //! A container's process sees its overlay addresses in its first instruction, whatever its image and options.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use weft_integration_tests::Mesh;
 use weft_lab::{Host, image};
 
@@ -37,7 +37,7 @@ async fn first_instruction_sees_the_overlay() -> anyhow::Result<()> {
         ("a terminal", vec!["--tty"]),
     ] {
         let words = [options, vec![image::BUSYBOX], addresses.to_vec()].concat();
-        has_overlay(what, &run(host, &words).await?)?;
+        has_overlay(what, &run(host, &words).await.context(what)?)?;
     }
     let said = run(host, &["--entrypoint", "/bin/ip", image::BUSYBOX, "-o", "addr"]).await?;
     has_overlay("another entrypoint", &said)?;

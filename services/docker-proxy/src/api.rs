@@ -95,6 +95,9 @@ impl ContainerService for Api {
         let goal = Goal { pid, addresses, names, unhealthy: container.unhealthy };
         let attached = self.attacher.driver.add(container, goal, self.attacher.patience()).await;
         let addresses = attached.map_err(Status::failed_precondition)?;
+        if addresses.is_empty() {
+            return Err(Status::failed_precondition(format!("container {} ended meanwhile", request.container)));
+        }
         Ok(Response::new(AttachResponse { addresses: messages(&addresses) }))
     }
 

@@ -97,7 +97,8 @@ impl Driver {
         Self { requests }
     }
 
-    /// Gives a started container its network, and returns when it has it or `patience` is over.
+    /// Gives a started container its network, and returns when it has it or `patience` is over. No addresses: the container
+    /// has ended meanwhile.
     ///
     /// # Errors
     /// One sentence that says why it has none; everything was undone.
@@ -113,7 +114,7 @@ impl Driver {
         self.send(Request::Started { container: Box::new(container), goal, patience: None, reply: None }).await;
     }
 
-    /// Gives a running container more addresses.
+    /// Gives a running container more addresses. None: the container has ended meanwhile.
     ///
     /// # Errors
     /// One sentence that says why it has not got them.
@@ -273,7 +274,9 @@ impl State {
             }
             Event::Gone { container } => {
                 tracing::info!(container = container.short(), "detached");
-                self.answer(&container, &Err("the container ended before it had its network".to_owned()));
+                // It may have run and ended before its network was known here to work: that is no failure of ours, and
+                // what became of it is in its exit code.
+                self.answer(&container, &Ok(Vec::new()));
                 if self.workflow.status(&container).is_none() {
                     self.facts.remove(&container);
                 }
