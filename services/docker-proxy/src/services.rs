@@ -1,6 +1,6 @@
 //! Performs the workflow's steps by calling the other services.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tonic::{Code, Request, Status, transport::Channel};
@@ -207,11 +207,6 @@ fn v6_prefix(prefix: &weft_proto::common::v1::IpPrefix) -> Result<Ipv6Net, Inval
 pub(crate) fn prefixes(addresses: &[DualAddress]) -> Vec<IpNet> {
     let both = |address: &DualAddress| [Some(IpNet::V4(address.v4)), address.v6.map(IpNet::V6)];
     addresses.iter().flat_map(both).flatten().collect()
-}
-
-/// Returns the addresses alone.
-pub(crate) fn addresses_of(prefixes: &[IpNet]) -> Vec<IpAddr> {
-    prefixes.iter().map(IpNet::addr).collect()
 }
 
 /// Returns the service that performs a step.

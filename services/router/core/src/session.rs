@@ -25,9 +25,15 @@ impl Cipher {
     }
 }
 
-/// Names a session in the datagrams that its receiver gets; chosen by the receiver, unique there.
+/// Names a session in the datagrams that its receiver gets; chosen by the receiver, unique there, at most
+/// [`SessionIndex::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionIndex(pub u32);
+
+impl SessionIndex {
+    /// The largest index: the header of a datagram has 24 bits for it.
+    pub const MAX: u32 = (1 << 24) - 1;
+}
 
 /// Key of one direction of a data session.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]

@@ -84,6 +84,13 @@ pub enum AgreementError {
     /// There is no cipher that both do.
     #[error("there is no common cipher")]
     NoCommonCipher,
+    /// The peer names a session by a number that no datagram can carry.
+    #[error("it names a session by a number beyond 24 bits")]
+    IndexTooLarge,
+}
+
+fn index(number: u32) -> Result<SessionIndex, AgreementError> {
+    if number <= SessionIndex::MAX { Ok(SessionIndex(number)) } else { Err(AgreementError::IndexTooLarge) }
 }
 
 /// All key agreements of a peer.
@@ -180,7 +187,7 @@ impl Agreement {
         now: Instant,
     ) -> Result<(), AgreementError> {
         match &message.kind {
-            Some(Kind::Init(init)) => self.handle_init(from, SessionIndex(init.receiver_index), &init.noise, now),
+            Some(Kind::Init(init)) => self.handle_init(from, index(init.receiver_index)?, &init.noise, now),
             Some(Kind::Response(response)) => self.handle_response(from, response, now),
             // A kind of a later version.
             None => Ok(()),
@@ -277,6 +284,7 @@ impl Agreement {
             .position(|pending| pending.index.0 == response.answered_index)
             .ok_or(AgreementError::Unexpected)?;
         let theirs = read(&mut partner.pending[position].state, &response.noise)?;
+        let remote = index(response.receiver_index)?;
         let chosen = ciphers(&theirs).next().filter(|cipher| self.config.ciphers.contains(cipher));
         let cipher = chosen.ok_or(AgreementError::NoCommonCipher)?;
         // Later first messages would only be answered in vain, earlier ones have been overtaken.
@@ -286,7 +294,6 @@ impl Agreement {
         for other in pending {
             self.indexes.remove(&other.index);
         }
-        let remote = SessionIndex(response.receiver_index);
         self.establish(from, *done.state, cipher, done.index, remote, &theirs, true);
         Ok(())
     }
@@ -333,7 +340,7 @@ impl Agreement {
 
     fn free_index(&mut self, peer: PeerName) -> SessionIndex {
         loop {
-            let index = SessionIndex(self.entropy.number());
+            let index = SessionIndex(self.entropy.number() & SessionIndex::MAX);
             if index.0 != 0 && !self.indexes.contains_key(&index) {
                 self.indexes.insert(index, peer);
                 return index;
