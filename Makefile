@@ -67,6 +67,10 @@ bench-quick: ## Compare the overlay with plain VXLAN and a userspace WireGuard, 
 proto: ## Generate the code of the contracts anew
 	WEFT_WRITE_GENERATED=1 cargo test -q -p weft-proto-generate
 
+.PHONY: docs
+docs: ## Write the pages that are made from definitions anew
+	WEFT_WRITE_GENERATED=1 cargo test -q -p weft-docs
+
 .PHONY: fmt
 fmt: ## Format all code
 	cargo fmt --all

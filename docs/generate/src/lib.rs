@@ -1,0 +1,82 @@
+//! Keeps the pages that are made from definitions equal to them: `docs/options.md` lists every option of every program.
+//!
+//! Its one test compares; `make docs` runs it with `WEFT_WRITE_GENERATED=1`, which writes.
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write, fs, path::Path};
+
+    use clap::{Arg, Command, CommandFactory};
+
+    const INTRODUCTION: &str = "\
+# Options
+
+Made from the programs' own definitions by `make docs`. An option on the command line wins over its variable in the
+environment; `compose.yaml` passes the variables on that a user may set.
+";
+
+    #[test]
+    fn options_are_documented_as_defined() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../options.md");
+        let mut text = INTRODUCTION.to_owned();
+        for program in [
+            weft_router::config::Options::command(),
+            weft_ipam::Config::command(),
+            weft_dns::Config::command(),
+            weft_docker_proxy::config::Config::command(),
+            weft::definition(),
+        ] {
+            describe(&mut text, program, 2).expect("a string can be written to");
+        }
+        if std::env::var_os("WEFT_WRITE_GENERATED").is_some() {
+            fs::write(&page, &text).expect("the page can be written");
+        }
+        let there = fs::read_to_string(&page).unwrap_or_default();
+        assert!(there == text, "docs/options.md is not what the definitions say: run `make docs`");
+    }
+
+    fn describe(text: &mut String, mut command: Command, level: usize) -> std::fmt::Result {
+        command.build();
+        let heading = "#".repeat(level);
+        let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
+        let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
+        writeln!(text, "\n{heading} `{name}`\n\n{}", about.trim())?;
+        let mut arguments = command.get_arguments().filter(|argument| is_shown(argument, level)).peekable();
+        if arguments.peek().is_some() {
+            writeln!(text, "\n| option | variable | default | meaning |\n| --- | --- | --- | --- |")?;
+        }
+        for argument in arguments {
+            let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+            let variable = argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
+            let meaning = help.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+            writeln!(text, "| {} | {variable} | {} | {meaning} |", usage(argument), default(argument))?;
+        }
+        let verbs: Vec<Command> = command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect();
+        verbs.into_iter().try_for_each(|verb| describe(text, verb, level + 1))
+    }
+
+    /// Options that every verb has are listed once, at the program.
+    fn is_shown(argument: &Arg, level: usize) -> bool {
+        let of_clap = matches!(argument.get_id().as_str(), "help" | "version");
+        !of_clap && !argument.is_hide_set() && (level == 2 || !argument.is_global_set())
+    }
+
+    fn usage(argument: &Arg) -> String {
+        let values: Vec<&str> =
+            argument.get_value_names().unwrap_or_default().iter().map(|name| name.as_str()).collect();
+        let takes_value = argument.get_action().takes_values();
+        let value = if takes_value { values.join(" ") } else { String::new() };
+        match argument.get_long() {
+            Some(long) if value.is_empty() => format!("`--{long}`"),
+            Some(long) => format!("`--{long} <{value}>`"),
+            None => format!("`{value}`"),
+        }
+    }
+
+    fn default(argument: &Arg) -> String {
+        let values = argument.get_default_values().iter().map(|value| value.to_string_lossy().into_owned());
+        let text = values.collect::<Vec<_>>().join(" ");
+        let no_value = text.is_empty() || !argument.get_action().takes_values();
+        if no_value { String::new() } else { format!("`{text}`") }
+    }
+}
