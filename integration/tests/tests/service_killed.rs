@@ -26,7 +26,7 @@ impl Conversation {
         to.host.docker(&["exec", "--detach", &to.name, "nc", "-ll", "-p", "7", "-e", "cat"]).await?;
         let target = to.ipv4.to_string();
         eventually("the other side listens", SOON, async || {
-            from.exec(&["nc", "-z", "-w", "1", &target, "7"]).await.map(drop)
+            from.exec(&["nc", "-w", "1", &target, "7"]).await.map(drop)
         })
         .await?;
         let mut process = from
