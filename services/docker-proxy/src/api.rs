@@ -104,14 +104,21 @@ impl ContainerService for Api {
     async fn detach(&self, request: Request<DetachRequest>) -> Result<Response<DetachResponse>, Status> {
         let request = request.into_inner();
         let addresses = if request.addresses.is_empty() { Vec::new() } else { arguments(&request.addresses)? };
-        let (container, _) = self.running(&request.container).await?;
+        let (container, pid) = self.running(&request.container).await?;
         let held = |views: Vec<View>| {
             let view = views.into_iter().find(|view| view.container.id == container.id);
             view.map(|view| view.status.addresses).unwrap_or_default()
         };
         let driver = &self.attacher.driver;
         let before = held(driver.list().await);
-        driver.remove(container.id.clone(), addresses).await;
+        let removing = driver.remove(container.id.clone(), pid, addresses);
+        if tokio::time::timeout(self.attacher.patience(), removing).await.is_err() {
+            let container = &request.container;
+            return Err(Status::unavailable(format!(
+                "container {container} still has what it is to lose, because a service of weft does not answer \
+                 (`docker compose ps` says which): it is taken when the service is back"
+            )));
+        }
         let after = held(driver.list().await);
         let removed: Vec<_> = before.into_iter().filter(|address| !after.contains(address)).collect();
         Ok(Response::new(DetachResponse { removed: messages(&removed) }))

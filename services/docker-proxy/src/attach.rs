@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use weft_docker_proxy_core::{Container, Decision, eligibility, names, workflow::Goal};
+use ipnet::Ipv4Net;
+use weft_docker_proxy_core::{AddressArgument, Container, Decision, eligibility, names, workflow::Goal};
 
 use crate::{
     config::Config,
@@ -69,6 +70,14 @@ impl Attacher {
             Some(goal) => self.driver.start(container, goal, self.patience).await,
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Sees to it that a running container that was attached by hand keeps its network, which has these addresses.
+    pub async fn adopt(&self, container: Container, addresses: Vec<Ipv4Net>) {
+        let Some(pid) = container.pid.filter(|_| !addresses.is_empty()) else { return };
+        let addresses = addresses.into_iter().map(AddressArgument::Given).collect();
+        let goal = Goal { pid, addresses, names: self.names(&container), unhealthy: container.unhealthy };
+        self.driver.adopt(container, goal).await;
     }
 
     /// Sees to it that a running container has its network, now or later.

@@ -1,7 +1,7 @@
 //! Drives the workflow: one task that holds it, performs its steps, and tells those who wait.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use weft_docker_proxy_core::{
 use weft_service::Shutdown;
 use weft_types::ContainerId;
 
-use crate::services::Services;
+use crate::{detached::Detached, services::Services};
 
 /// Requests that may wait for the task; those who send more wait too.
 const QUEUE: usize = 256;
@@ -50,8 +50,13 @@ enum Request {
         patience: Duration,
         reply: oneshot::Sender<Attached>,
     },
+    Adopt {
+        container: Box<Container>,
+        goal: Goal,
+    },
     Remove {
         container: ContainerId,
+        pid: u32,
         addresses: Vec<AddressArgument>,
         reply: oneshot::Sender<()>,
     },
@@ -61,6 +66,7 @@ enum Request {
     },
     Died {
         container: ContainerId,
+        runs: Option<u32>,
     },
     Removed {
         container: ContainerId,
@@ -82,7 +88,7 @@ pub struct Driver {
 impl Driver {
     /// Starts the task.
     #[must_use]
-    pub fn spawn(services: Services, shutdown: Shutdown) -> Self {
+    pub fn spawn(services: Services, detached: Detached, shutdown: Shutdown) -> Self {
         let (requests, received) = mpsc::channel(QUEUE);
         let state = State {
             workflow: Workflow::new(),
@@ -91,7 +97,7 @@ impl Driver {
             steps: JoinSet::new(),
             waiting: BTreeMap::new(),
             removing: BTreeMap::new(),
-            detached: BTreeSet::new(),
+            detached,
         };
         tokio::spawn(state.run(received, shutdown));
         Self { requests }
@@ -124,22 +130,28 @@ impl Driver {
         answer.await.unwrap_or_else(|_| Err(STOPPING.to_owned()))
     }
 
-    /// Takes addresses from a container; empty: all.
-    pub async fn remove(&self, container: ContainerId, addresses: Vec<AddressArgument>) {
+    /// Takes up again a container that was attached by hand before this service started.
+    pub async fn adopt(&self, container: Container, goal: Goal) {
+        self.send(Request::Adopt { container: Box::new(container), goal }).await;
+    }
+
+    /// Takes addresses from the process of a container; empty: all, for as long as this process runs. Returns when they
+    /// are taken, which may be as late as the services are back.
+    pub async fn remove(&self, container: ContainerId, pid: u32, addresses: Vec<AddressArgument>) {
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Remove { container, addresses, reply }).await;
+        self.send(Request::Remove { container, pid, addresses, reply }).await;
         // An answer that does not come means that the service stops.
         let _ = answer.await;
     }
 
-    /// Says that a container's names or health changed.
+    /// Says that a container's names or health changed; for one that is not attached it does not matter.
     pub async fn changed(&self, container: Container, names: Vec<String>) {
         self.send(Request::Changed { container: Box::new(container), names }).await;
     }
 
-    /// Says that a container's process ended.
-    pub async fn died(&self, container: ContainerId) {
-        self.send(Request::Died { container }).await;
+    /// Says that a container's process ended, and which one `runs` now: the news may be old.
+    pub async fn died(&self, container: ContainerId, runs: Option<u32>) {
+        self.send(Request::Died { container, runs }).await;
     }
 
     /// Says that a container was removed.
@@ -175,8 +187,7 @@ struct State {
     steps: JoinSet<(ContainerId, Outcome)>,
     waiting: BTreeMap<ContainerId, Vec<oneshot::Sender<Attached>>>,
     removing: BTreeMap<ContainerId, Vec<oneshot::Sender<()>>>,
-    /// Running containers that were detached by hand: they stay so until they start anew.
-    detached: BTreeSet<ContainerId>,
+    detached: Detached,
 }
 
 impl State {
@@ -201,7 +212,7 @@ impl State {
     fn handle(&mut self, request: Request, now: Instant) {
         match request {
             Request::Started { container, goal, patience, reply } => {
-                if patience.is_none() && self.detached.contains(&container.id) {
+                if patience.is_none() && self.detached.has(&container.id, goal.pid) {
                     return;
                 }
                 let id = self.remember(*container);
@@ -215,20 +226,40 @@ impl State {
                 self.waiting.entry(id.clone()).or_default().push(reply);
                 self.workflow.attach(id, goal, Some(now + patience));
             }
-            Request::Remove { container, addresses, reply } => {
-                if addresses.is_empty() {
-                    self.detached.insert(container.clone());
+            Request::Adopt { container, goal } => {
+                if self.facts.contains_key(&container.id) || self.detached.has(&container.id, goal.pid) {
+                    return;
                 }
-                if self.workflow.detach(&container, &addresses) {
+                let id = self.remember(*container);
+                self.workflow.handle_started(id, goal, None);
+            }
+            Request::Remove { container, pid, addresses, reply } => {
+                let all = addresses.is_empty();
+                if all {
+                    self.detached.insert(container.clone(), pid);
+                }
+                let known = self.workflow.detach(&container, &addresses);
+                if all && !known {
+                    // The services may hold something that nobody here has heard of yet.
+                    self.workflow.handle_removed(&container);
+                }
+                if all || known {
                     self.removing.entry(container).or_default().push(reply);
                 }
             }
             Request::Changed { container, names } => {
-                let unhealthy = container.unhealthy;
-                let id = self.remember(*container);
-                self.workflow.handle_renamed(&id, names, unhealthy);
+                // A newer process is announced by its start.
+                if self.facts.get(&container.id).is_some_and(|known| known.pid == container.pid) {
+                    let unhealthy = container.unhealthy;
+                    let id = self.remember(*container);
+                    self.workflow.handle_renamed(&id, names, unhealthy);
+                }
             }
-            Request::Died { container } => {
+            Request::Died { container, runs } => {
+                let known = self.facts.get(&container).and_then(|known| known.pid);
+                if runs.is_some() && (runs == known || runs.is_some_and(|pid| self.detached.has(&container, pid))) {
+                    return;
+                }
                 self.detached.remove(&container);
                 self.workflow.handle_died(&container);
             }
@@ -271,16 +302,25 @@ impl State {
             Event::Failed { container, reason, .. } => {
                 tracing::warn!(container = container.short(), reason, "not attached");
                 self.answer(&container, &Err(reason));
+                self.forget(&container);
             }
             Event::Gone { container } => {
-                tracing::info!(container = container.short(), "detached");
+                // The engine reports the ends of all containers, not only of those that were attached.
+                if self.facts.contains_key(&container) {
+                    tracing::info!(container = container.short(), "detached");
+                }
                 // It may have run and ended before its network was known here to work: that is no failure of ours, and
                 // what became of it is in its exit code.
                 self.answer(&container, &Ok(Vec::new()));
-                if self.workflow.status(&container).is_none() {
-                    self.facts.remove(&container);
-                }
+                self.forget(&container);
             }
+        }
+    }
+
+    /// Forgets what the engine said of a container, unless it has started anew or keeps what it had.
+    fn forget(&mut self, container: &ContainerId) {
+        if self.workflow.status(container).is_none() {
+            self.facts.remove(container);
         }
     }
 

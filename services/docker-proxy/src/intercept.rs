@@ -37,9 +37,9 @@ impl Intercept {
     }
 
     async fn create(&self, request: &Request) -> anyhow::Result<Answer> {
-        let Ok(create) = CreateRequest::parse(&request.body) else {
-            // The engine says what is wrong with it.
-            return self.pass(request, &request.body).await;
+        let create = match CreateRequest::parse(&request.body) {
+            Ok(create) => create,
+            Err(error) => return Ok(Answer::error(400, &error.to_string())),
         };
         let Some(image) = self.image(&create).await? else {
             return self.pass(request, &request.body).await;

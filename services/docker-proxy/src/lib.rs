@@ -9,6 +9,7 @@
 pub mod api;
 pub mod attach;
 pub mod config;
+pub mod detached;
 pub mod driver;
 pub mod engine;
 pub mod intercept;
@@ -28,6 +29,7 @@ use crate::{
     api::Api,
     attach::Attacher,
     config::Config,
+    detached::Detached,
     driver::Driver,
     engine::Engine,
     intercept::Intercept,
@@ -62,7 +64,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
             rewrite_hosts: !config.no_rewrite_hosts,
         },
     );
-    let driver = Driver::spawn(services.clone(), shutdown.clone());
+    let driver = Driver::spawn(services.clone(), Detached::load(folder.join(detached::FILE)), shutdown.clone());
     let attacher = Attacher::new(&config, engine.clone(), driver.clone());
     let engine_socket = config.engine_socket_name();
     let intercept = Intercept::new(

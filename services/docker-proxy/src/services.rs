@@ -1,6 +1,6 @@
 //! Performs the workflow's steps by calling the other services.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tonic::{Code, Request, Status, transport::Channel};
@@ -16,7 +16,7 @@ use weft_proto::{
         address_service_client::AddressServiceClient,
     },
     router::v1::{
-        AttachRequest, DetachRequest, GetStatusRequest, HostsFile, ListAttachmentsRequest,
+        AttachRequest, Attachment, DetachRequest, GetStatusRequest, HostsFile, ListAttachmentsRequest,
         attachment_service_client::AttachmentServiceClient, peer_service_client::PeerServiceClient,
     },
 };
@@ -24,6 +24,9 @@ use weft_types::ContainerId;
 
 /// Longest time that one call may take beyond what the called service itself waits.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Largest answer that is read, in bytes: the names of a whole mesh.
+const LARGEST_ANSWER: usize = 64 << 20;
 
 /// Clients of the other services; clones share the connections.
 #[derive(Debug, Clone)]
@@ -53,10 +56,10 @@ impl Services {
         let channel = |service: Service| client::channel(&service.socket(folder));
         let router = channel(Service::Router);
         Self {
-            addresses: AddressServiceClient::new(channel(Service::Ipam)),
-            attachments: AttachmentServiceClient::new(router.clone()),
-            names: NameServiceClient::new(channel(Service::Dns)),
-            peers: PeerServiceClient::new(router),
+            addresses: AddressServiceClient::new(channel(Service::Ipam)).max_decoding_message_size(LARGEST_ANSWER),
+            attachments: AttachmentServiceClient::new(router.clone()).max_decoding_message_size(LARGEST_ANSWER),
+            names: NameServiceClient::new(channel(Service::Dns)).max_decoding_message_size(LARGEST_ANSWER),
+            peers: PeerServiceClient::new(router).max_decoding_message_size(LARGEST_ANSWER),
             options,
         }
     }
@@ -76,13 +79,17 @@ impl Services {
         let _ = self.allocate(&container, subnet).await;
     }
 
-    /// Returns the containers that the router says are attached.
+    /// Returns the containers that the router says are attached, with their IPv4 addresses.
     ///
     /// # Errors
     /// If the router does not answer.
-    pub async fn attached(&mut self) -> Result<Vec<ContainerId>, Status> {
+    pub async fn attached(&mut self) -> Result<BTreeMap<ContainerId, Vec<Ipv4Net>>, Status> {
         let answer = self.attachments.list_attachments(within(CALL_DEADLINE, ListAttachmentsRequest {})).await?;
-        Ok(answer.into_inner().attachments.iter().filter_map(|found| found.container_id.parse().ok()).collect())
+        let attachment = |found: &Attachment| {
+            let v4 = found.addresses.iter().filter_map(|address| Ipv4Net::try_from(address).ok()).collect();
+            Some((found.container_id.parse().ok()?, v4))
+        };
+        Ok(answer.into_inner().attachments.iter().filter_map(attachment).collect())
     }
 
     /// Returns the containers that hold addresses.

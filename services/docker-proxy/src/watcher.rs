@@ -1,13 +1,10 @@
 //! Watches the engine and the other services, so that what is attached follows what runs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use ipnet::Ipv4Net;
 use tokio::sync::{mpsc, watch};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use weft_docker_proxy_core::{
@@ -76,6 +73,7 @@ impl Watcher {
                         changed
                     });
                     if changed {
+                        pause = PAUSE.0;
                         tracing::warn!(reason = message, "the Docker Engine is away");
                     }
                 }
@@ -117,16 +115,17 @@ impl Watcher {
                 }
             }
             events::Event::Died(id) => {
-                // With a restart policy it may run again already: then the start that follows says so.
-                driver.died(id).await;
+                // It may run again already, and have its network: events lag behind the calls that cause them.
+                match self.engine.container(id.as_str()).await? {
+                    Some(container) if self.attacher.goal(&container).is_some() => self.attacher.keep(container).await,
+                    found => driver.died(id, found.and_then(|container| container.pid)).await,
+                }
             }
             events::Event::Destroyed(id) => driver.removed(id).await,
             events::Event::Renamed(id, _) | events::Event::HealthChanged(id, _) | events::Event::NetworkChanged(id) => {
                 if let Some(container) = self.engine.container(id.as_str()).await? {
                     let names = self.attacher.names(&container);
-                    if self.attacher.goal(&container).is_some() {
-                        driver.changed(container, names).await;
-                    }
+                    driver.changed(container, names).await;
                 }
             }
             events::Event::Other => {}
@@ -137,7 +136,7 @@ impl Watcher {
     /// Compares what the engine runs with what the services hold, and sets right what differs.
     async fn compare(&mut self) -> anyhow::Result<()> {
         // First what is held, then what exists: a container made in between holds nothing yet, and keeps what it gets.
-        let observed = self.observed().await;
+        let (observed, attached) = self.observed().await;
         let mut containers: BTreeMap<ContainerId, Container> = BTreeMap::new();
         let mut listed = BTreeMap::new();
         for (id, running) in self.engine.containers().await? {
@@ -154,20 +153,28 @@ impl Watcher {
                         self.attacher.keep(container).await;
                     }
                 }
-                Action::Died(id) => self.attacher.driver.died(id).await,
+                Action::Died(id) => self.handle(events::Event::Died(id)).await?,
                 Action::Removed(id) => self.attacher.driver.removed(id).await,
+            }
+        }
+        // What still runs and is attached, was attached by hand.
+        for (id, addresses) in attached {
+            if let Some(container) = containers.remove(&id) {
+                self.attacher.adopt(container, addresses).await;
             }
         }
         Ok(())
     }
 
-    /// Asks the services what they hold. One that is away holds nothing for now: it is asked again when it is back.
-    async fn observed(&mut self) -> Observed {
+    /// Asks the services what they hold, and the router with which addresses. One that is away holds nothing for now: it
+    /// is asked again when it is back.
+    async fn observed(&mut self) -> (Observed, BTreeMap<ContainerId, Vec<Ipv4Net>>) {
         let set = |answer: Result<Vec<ContainerId>, tonic::Status>| answer.unwrap_or_default().into_iter().collect();
-        let attachments: BTreeSet<_> = set(self.services.attached().await);
+        let attached = self.services.attached().await.unwrap_or_default();
         let allocations = set(self.services.allocated().await);
         let registrations = set(self.services.registered().await);
-        Observed { attachments, allocations, registrations }
+        let attachments = attached.keys().cloned().collect();
+        (Observed { attachments, allocations, registrations }, attached)
     }
 }
 

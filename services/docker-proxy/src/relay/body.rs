@@ -119,7 +119,8 @@ where
 /// Reads the line before a chunk and returns the chunk's size and the line.
 async fn read_chunk_size(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<(u64, Vec<u8>)> {
     let line = read_line(reader).await?;
-    let digits = line.split(|byte| matches!(byte, b';' | b'\r' | b' ' | b'\t')).next().unwrap_or_default();
+    // Before an extension there may be white space, but nothing else (RFC 9112, section 7.1.1).
+    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
     // Fifteen digits are more than any disk holds, and never overflow.
     let valid = (1..=15).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
     let size = std::str::from_utf8(digits).ok().filter(|_| valid).and_then(|text| u64::from_str_radix(text, 16).ok());
@@ -185,9 +186,18 @@ mod tests {
 
     #[tokio::test]
     async fn malformed_and_cut_bodies_are_errors() {
-        for body in
-            [&b"x\r\n"[..], b"-1\r\n", b"fffffffffffffffff\r\n", b"2\r\nabc\r\n", b"2\r\na", b"", b"2\n", b"0\r\n"]
-        {
+        for body in [
+            &b"x\r\n"[..],
+            b"-1\r\n",
+            b"a b\r\n",
+            b" a\r\n",
+            b"fffffffffffffffff\r\n",
+            b"2\r\nabc\r\n",
+            b"2\r\na",
+            b"",
+            b"2\n",
+            b"0\r\n",
+        ] {
             assert!(copy(Framing::Chunked, &mut &*body, &mut Vec::new()).await.is_err(), "{body:?}");
             assert!(collect(Framing::Chunked, &mut &*body, 100).await.is_err(), "{body:?}");
         }

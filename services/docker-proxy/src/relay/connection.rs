@@ -27,6 +27,9 @@ const LONGEST_RESPONSE: u64 = 64 << 20;
 /// How long a client may take for one request head once it began.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a client may go on sending after its last answer.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Bytes that are read at a time.
 const BUFFER: usize = 64 * 1024;
 
@@ -59,8 +62,9 @@ where
             }
         }
     }
-    // The client may be gone already.
+    // The client may be gone already. One that still sends would lose its answer if the connection were reset under it.
     let _ = writer.shutdown().await;
+    let _ = tokio::time::timeout(LINGER, body::copy(Framing::UntilClose, &mut reader, &mut tokio::io::sink())).await;
 }
 
 /// What follows a request on its connection.
@@ -138,9 +142,16 @@ where
         writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         writer.flush().await?;
     }
-    let Some(body) = body::collect(head.framing, reader, LONGEST_REQUEST).await? else {
-        let message = format!("the request body is longer than {LONGEST_REQUEST} bytes");
-        return refuse(writer, 413, &message).await;
+    let body = match body::collect(head.framing, reader, LONGEST_REQUEST).await {
+        Ok(Some(body)) => body,
+        Ok(None) => {
+            let message = format!("the request body is longer than {LONGEST_REQUEST} bytes");
+            return refuse(writer, 413, &message).await;
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return refuse(writer, 400, &format!("the request body is malformed: {error}")).await;
+        }
+        Err(error) => return Err(error),
     };
     let keep_alive = head.keep_alive;
     let answer = interceptor.answer(Request { head, body }).await;
@@ -191,9 +202,10 @@ where
 {
     let (engine_reader, mut engine_writer) = engine.into_split();
     let mut engine_reader = BufReader::with_capacity(BUFFER, engine_reader);
-    engine_writer.write_all(&request.head.bytes).await?;
+    // An engine that does not read may have answered all the same: then its answer counts, else its silence is reported.
+    let _ = engine_writer.write_all(&request.head.bytes).await;
 
-    let body_passed = AtomicBool::new(false);
+    let body_passed = AtomicBool::new(request.framing == Framing::Empty);
     let response = {
         let upload = async {
             // An engine that stops reading has usually answered already, and its answer is what counts.
@@ -206,12 +218,13 @@ where
             std::future::pending().await
         };
         tokio::select! {
-            biased;
             response = respond(request, &mut engine_reader, writer) => response?,
             never = upload => never,
         }
     };
     match response {
+        // The rest of the body cannot be told apart from what would follow it.
+        Response::Hijacked if !body_passed.load(Ordering::Relaxed) => Ok(Next::Close),
         Response::Hijacked => {
             tunnel(reader, writer, &mut engine_reader, &mut engine_writer).await?;
             Ok(Next::Close)
@@ -257,7 +270,10 @@ where
                 refuse(writer, 502, &message).await?;
                 return Ok(Response::Whole { keep_alive: false });
             }
-            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            Err(error) => {
+                refuse(writer, 502, &format!("the Docker Engine's answer cannot be passed on: {error}")).await?;
+                return Ok(Response::Whole { keep_alive: false });
+            }
         };
         writer.write_all(&response.head.bytes).await?;
         writer.flush().await?;

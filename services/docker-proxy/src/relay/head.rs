@@ -163,6 +163,9 @@ pub(crate) async fn read_request(reader: &mut (impl AsyncBufRead + Unpin)) -> Re
     let target = request.path.unwrap_or_default().to_owned();
     let head = Head::parsed(bytes.clone(), request.headers);
     let framing = head.declared()?.unwrap_or(Framing::Empty);
+    if minor_version == 0 && framing == Framing::Chunked {
+        return Err(HeadError::Ambiguous("Transfer-Encoding in a message of HTTP/1.0, which has none"));
+    }
     let keep_alive = head.keep_alive(minor_version);
     Ok(Some(RequestHead { method, target, head, framing, keep_alive }))
 }
@@ -256,7 +259,13 @@ mod tests {
     #[tokio::test]
     async fn cut_long_and_foreign_heads_are_refused() {
         assert!(request("").await.expect("nothing").is_none());
-        for text in ["GET / HT", "GET / HTTP/1.1\r\nHost: a\r\n", "PRI * HTTP/2.0\r\n\r\n", "\u{0}\r\n\r\n"] {
+        for text in [
+            "GET / HT",
+            "GET / HTTP/1.1\r\nHost: a\r\n",
+            "PRI * HTTP/2.0\r\n\r\n",
+            "\u{0}\r\n\r\n",
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
             assert!(request(text).await.is_err(), "{text:?}");
         }
         let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(LONGEST_HEAD));
