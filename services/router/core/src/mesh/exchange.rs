@@ -172,7 +172,9 @@ impl Mesh {
             self.events.push_back(Event::ChannelChanged { channel, origin, entries });
         }
         // An origin without links counts as a peer too.
-        self.unreachable.entry(origin).or_insert(now);
+        if !self.is_reachable(origin) {
+            self.unreachable.entry(origin).or_insert(now);
+        }
         if graph_changed {
             self.graph_changed(now);
         }
