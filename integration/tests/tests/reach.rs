@@ -30,5 +30,9 @@ async fn containers_on_three_hosts_reach_each_other() -> anyhow::Result<()> {
     ensure!(reverse.contains("two.weft.internal"), "{} is nobody: {reverse}", two.ipv4);
     let unknown = one.exec(&["nslookup", "nobody.weft.internal"]).await;
     ensure!(format!("{unknown:?}").contains("NXDOMAIN"), "a name that nobody has: {unknown:?}");
+    for weft in &mesh.weft {
+        let problems = weft.router_status().await?.problems;
+        ensure!(problems.is_empty(), "all is well, but {} reports {problems:?}", weft.host().name());
+    }
     mesh.stop().await
 }

@@ -1,7 +1,7 @@
 //! The demo: what a new user would do, on three hosts of this machine, step by step.
 
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     time::{Duration, Instant},
 };
 
@@ -76,13 +76,21 @@ impl Report {
     }
 
     async fn perform<T>(&self, what: &str, step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-        print!("  ...  {what}");
-        // Progress only: what can't be shown is not missed.
-        drop(std::io::stdout().flush());
+        let terminal = std::io::stdout().is_terminal();
+        if terminal {
+            print!("  ...  {what}");
+            // Progress only: what can't be shown is not missed.
+            drop(std::io::stdout().flush());
+        }
         let start = now();
         let outcome = step.await;
-        let word = if outcome.is_ok() { "\x1b[32m ok \x1b[0m" } else { "\x1b[31mFAIL\x1b[0m" };
-        println!("\r {word}  {what} ({:.1} s)", start.elapsed().as_secs_f64());
+        let word = match (terminal, outcome.is_ok()) {
+            (true, true) => "\r \x1b[32m ok \x1b[0m",
+            (true, false) => "\r \x1b[31mFAIL\x1b[0m",
+            (false, true) => "  ok ",
+            (false, false) => " FAIL",
+        };
+        println!("{word}  {what} ({:.1} s)", start.elapsed().as_secs_f64());
         outcome
     }
 
@@ -195,7 +203,8 @@ async fn application(hosts: &[Host]) -> anyhow::Result<String> {
         host.docker_via_proxy(&["compose", "--file", &file, "up", "--detach", service]).await?;
     }
     eventually("the visitor is greeted", SOON, async || {
-        let logs = hosts[1].docker_via_proxy(&["compose", "--file", &file, "logs", "--no-color", "visitor"]).await?;
+        let logs = ["compose", "--file", &file, "logs", "--no-color", "--no-log-prefix", "visitor"];
+        let logs = hosts[1].docker_via_proxy(&logs).await?;
         ensure!(logs.contains("hello from web"), "it got {logs:?}");
         Ok(logs.lines().filter(|line| line.contains("hello")).collect::<Vec<_>>().join("\n"))
     })
@@ -223,11 +232,15 @@ async fn sealed(state: &LabState, hosts: &[Host]) -> anyhow::Result<String> {
     let target = addresses(&hosts[1], NAMES[1]).await?[0].clone();
     let file = state::lab_folder(LAB).join("underlay.pcap");
     let capture = Capture::start(&Underlay::of(state.underlay), &file).await?;
-    hosts[1].docker(&["exec", "--detach", NAMES[1], "sh", "-c", "nc -l -p 7000 > /tmp/received"]).await?;
+    let receive = "while nc -l -p 7000 > /tmp/part; do mv /tmp/part /tmp/received; done";
+    hosts[1].docker(&["exec", "--detach", NAMES[1], "sh", "-c", receive]).await?;
     let text = format!("{SECRET}\n").repeat(10_000);
     eventually("the text arrives", SOON, async || {
         let send = ["exec", "--interactive", NAMES[0], "nc", "-w", "2", &target, "7000"];
-        hosts[0].docker_command(send).input(text.clone()).text().await?;
+        hosts[0].docker_command(send).input(text.clone()).text().await.map(drop)
+    })
+    .await?;
+    eventually("all of the text has arrived", SOON, async || {
         let received = hosts[1].docker(&["exec", NAMES[1], "wc", "-c", "/tmp/received"]).await?;
         ensure!(received.starts_with(&text.len().to_string()), "received: {received}");
         Ok(())
