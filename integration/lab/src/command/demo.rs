@@ -232,8 +232,8 @@ async fn sealed(state: &LabState, hosts: &[Host]) -> anyhow::Result<String> {
     let target = addresses(&hosts[1], NAMES[1]).await?[0].clone();
     let file = state::lab_folder(LAB).join("underlay.pcap");
     let capture = Capture::start(&Underlay::of(state.underlay), &file).await?;
-    let receive = "while nc -l -p 7000 > /tmp/part; do mv /tmp/part /tmp/received; done";
-    hosts[1].docker(&["exec", "--detach", NAMES[1], "sh", "-c", receive]).await?;
+    let receive = ["nc", "-ll", "-p", "7000", "-e", "sh", "-c", "cat > /tmp/part; mv /tmp/part /tmp/received"];
+    hosts[1].docker(&[&["exec", "--detach", NAMES[1]], &receive[..]].concat()).await?;
     let text = format!("{SECRET}\n").repeat(10_000);
     eventually("the text arrives", SOON, async || {
         let send = ["exec", "--interactive", NAMES[0], "nc", "-w", "2", &target, "7000"];
