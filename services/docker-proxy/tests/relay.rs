@@ -73,7 +73,7 @@ impl Setting {
     }
 
     /// Checks that the connection is over, and that nobody asked the engine for more.
-    async fn is_over(mut self) {
+    async fn expect_over(mut self) {
         expect_end(&mut self.client).await;
         drop(self.client);
         soon("the relay lets go of the client", self.relay).await.expect("it does not panic");
@@ -137,14 +137,14 @@ async fn requests_follow_each_other_on_one_connection() {
     setting.exchange("GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK").await;
     let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nOK";
     setting.exchange("POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 4\r\n\r\nbody", close).await;
-    setting.is_over().await;
+    setting.expect_over().await;
 }
 
 #[tokio::test]
 async fn old_clients_get_their_answer_and_the_end() {
     let mut setting = Setting::new();
     setting.exchange("GET /_ping HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nOK").await;
-    setting.is_over().await;
+    setting.expect_over().await;
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn duplex(request: &str, answer: &str) {
     send(&mut engine, "after the client's end").await;
     expect(&mut setting.client, "after the client's end").await;
     drop(engine);
-    setting.is_over().await;
+    setting.expect_over().await;
 }
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn a_raw_stream_is_one_without_an_upgrade() {
 async fn a_body_without_a_length_ends_with_the_connection() {
     let mut setting = Setting::new();
     setting.exchange("GET /x HTTP/1.1\r\nHost: d\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nhowever long").await;
-    setting.is_over().await;
+    setting.expect_over().await;
 }
 
 #[tokio::test]
@@ -269,7 +269,7 @@ async fn an_early_answer_arrives_while_the_client_still_sends() {
     let sent = timeout(SOON, setting.client.write_all(&body)).await;
     assert!(sent.is_ok(), "the client hangs");
     expect(&mut setting.client, answer).await;
-    setting.is_over().await;
+    setting.expect_over().await;
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn an_engine_that_reads_no_head_may_answer() {
     let client = setting.client.write_all(request.as_bytes());
     soon("both are done", async { tokio::join!(engine, client) }).await.1.expect("the request is taken");
     expect(&mut setting.client, "HTTP/1.1 431 Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno").await;
-    setting.is_over().await;
+    setting.expect_over().await;
 }
 
 #[tokio::test]
@@ -323,7 +323,7 @@ async fn an_engine_that_vanishes_is_reported_as_it_would_itself() {
         }
         let (status, message) = expect_error(&mut setting.client).await;
         assert!(status == 502 && message.contains("Docker Engine"), "{status} {message}");
-        setting.is_over().await;
+        setting.expect_over().await;
     }
 }
 
@@ -332,7 +332,7 @@ async fn an_engine_that_vanishes_within_its_answer_cuts_it() {
     let mut setting = Setting::new();
     let cut = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n123";
     setting.exchange("GET /info HTTP/1.1\r\nHost: d\r\n\r\n", cut).await;
-    setting.is_over().await;
+    setting.expect_over().await;
 }
 
 #[tokio::test]
@@ -366,7 +366,7 @@ async fn what_can_be_read_in_two_ways_is_refused() {
         send(&mut setting.client, request).await;
         let (status, message) = expect_error(&mut setting.client).await;
         assert!(status == 400, "{request:?}: {status} {message}");
-        setting.is_over().await;
+        setting.expect_over().await;
     }
 }
 
@@ -381,7 +381,7 @@ async fn a_malformed_upload_ends_where_it_is_malformed() {
     let answer = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     send(&mut engine, answer).await;
     expect(&mut setting.client, answer).await;
-    setting.is_over().await;
+    setting.expect_over().await;
 }
 
 #[tokio::test]
@@ -402,7 +402,7 @@ async fn requests_that_are_looked_into_have_their_whole_body() {
     send(&mut setting.client, "POST /looked/into HTTP/1.1\r\nHost: d\r\nContent-Length: 100000000\r\n\r\nabc").await;
     let (status, message) = expect_error(&mut setting.client).await;
     assert!(status == 413 && message.contains("longer than"), "{status} {message}");
-    setting.is_over().await;
+    setting.expect_over().await;
 }
 
 /// Writes so many bytes, and counts those that were taken.
