@@ -39,12 +39,6 @@ impl End {
             None => Ok(self.host.command(words[0], words[1..].iter().copied())),
         }
     }
-
-    /// The machine may prefer another congestion control; all contenders get the same.
-    async fn prepare(&self) -> anyhow::Result<()> {
-        let set = "echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
-        self.command(&["sh", "-c", set]).await?.text().await.map(drop)
-    }
 }
 
 impl Contender {
@@ -135,9 +129,6 @@ impl Contender {
     }
 
     async fn ready(self) -> anyhow::Result<Self> {
-        for end in [&self.from, &self.to] {
-            end.prepare().await?;
-        }
         eventually("the other side answers", LIMIT, async || {
             self.from.command(&["ping", "-c", "1", "-W", "1", &self.target]).await?.text().await.map(drop)
         })
@@ -157,7 +148,8 @@ impl Contender {
         })
         .await?;
         let seconds_text = seconds.to_string();
-        let words = ["iperf3", "--json", "--time", &seconds_text, "--client", &self.target];
+        // The machine may prefer another congestion control; all contenders get the same.
+        let words = ["iperf3", "--json", "--congestion", "cubic", "--time", &seconds_text, "--client", &self.target];
         let before = busy_seconds()?;
         let printed = self.from.command(&words).await?.text().await?;
         let busy = busy_seconds()? - before;

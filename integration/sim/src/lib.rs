@@ -1,3 +1,4 @@
 //! Many cores on one virtual clock and network, with a reference model.
 
+pub mod gossip;
 pub mod ring;

@@ -1,0 +1,102 @@
+//! The mesh under trouble, over many seeds.
+//!
+//! `WEFT_SIM_SEEDS=n` runs that many seeds, `WEFT_SIM_SEED=n` that one alone. A failing seed is named in the failure.
+
+use std::{thread, time::Duration};
+
+use weft_sim::gossip::{Scenario, Shape, Summary, Violation, World, run};
+
+#[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}
+
+fn seeds(default: u64) -> Vec<u64> {
+    match number("WEFT_SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("WEFT_SIM_SEEDS").unwrap_or(default)).collect(),
+    }
+}
+
+#[test]
+fn everybody_comes_to_know_what_everybody_published() {
+    let seeds = seeds(200);
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let results: Vec<(u64, Result<Summary, Violation>)> = thread::scope(|scope| {
+        let work = |worker: usize| {
+            let own = seeds.iter().copied().skip(worker).step_by(workers);
+            own.map(|seed| (seed, run(&Scenario::from_seed(seed), seed))).collect::<Vec<_>>()
+        };
+        let running: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
+        running.into_iter().flat_map(|worker| worker.join().expect("a core panicked")).collect()
+    });
+    let mut total = Summary::default();
+    for (seed, result) in results {
+        let replay = || format!("WEFT_SIM_SEED={seed} replays it: {:?}", Scenario::from_seed(seed));
+        let summary = result.unwrap_or_else(|violation| panic!("{violation}; {}", replay()));
+        total.published += summary.published;
+        total.crashes += summary.crashes;
+        total.cuts += summary.cuts;
+        total.deltas += summary.deltas;
+    }
+    println!("{total:?}");
+}
+
+/// Hosts without trouble, all of which know everything.
+fn settled(hosts: usize, shape: Shape, seed: u64) -> Result<World, Violation> {
+    let scenario = Scenario { hosts, shape, seconds: 5, delay_millis: 5, publish_millis: 200, fault_millis: 0 };
+    let mut world = World::new(scenario, seed);
+    world.run_trouble()?;
+    world.run_calm()?;
+    world.run_for(Duration::from_secs(10))?;
+    Ok(world)
+}
+
+#[test]
+fn a_cut_shows_within_four_seconds() {
+    for seed in seeds(60) {
+        for shape in [Shape::Full, Shape::Sparse, Shape::Chain] {
+            for probability in [0.2, 0.5, 0.8] {
+                let hosts = 3 + (seed % 7) as usize;
+                let cut = settled(hosts, shape, seed).and_then(|mut world| world.check_cut(probability));
+                cut.unwrap_or_else(|violation| panic!("WEFT_SIM_SEED={seed}, {shape:?} {probability}: {violation}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_costs_one_delta_for_each_other_peer() {
+    for seed in seeds(5) {
+        for (shape, hosts) in [(Shape::Full, 9), (Shape::Chain, 5), (Shape::Sparse, 7)] {
+            let mut world = settled(hosts, shape, seed).unwrap_or_else(|violation| panic!("{seed}: {violation}"));
+            for host in 0..hosts {
+                let before = (world.traffic().deltas, world.summary().published);
+                world.publish(host).expect("nothing is wrong");
+                world.run_for(Duration::from_millis(100)).expect("nothing is wrong");
+                let sent = world.traffic().deltas - before.0;
+                // A key that was not there may have been deleted.
+                assert!(sent == hosts as u64 - 1 || sent == 0, "{sent} deltas, WEFT_SIM_SEED={seed}, {shape:?}");
+                world.check_converged().unwrap_or_else(|violation| panic!("{seed}, {shape:?}: {violation}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_idle_mesh_exchanges_heartbeats_and_digests_alone() {
+    let mut world = settled(9, Shape::Full, 1).expect("nothing is wrong");
+    let before = world.traffic();
+    world.run_for(Duration::from_secs(60)).expect("nothing is wrong");
+    let after = world.traffic();
+    assert_eq!((before.deltas, before.vectors, before.others), (after.deltas, after.vectors, after.others));
+    // 36 connections: a heartbeat and its echo each second from both ends; a digest every four to six seconds.
+    assert!((8_000..=9_000).contains(&(after.heartbeats - before.heartbeats)), "{after:?}");
+    assert!((700..=1_100).contains(&(after.digests - before.digests)), "{after:?}");
+}
+
+#[test]
+fn a_run_is_the_same_each_time() {
+    let scenario = Scenario::from_seed(7);
+    assert_eq!(run(&scenario, 7), run(&scenario, 7));
+}
