@@ -15,6 +15,8 @@ pub(super) struct Model {
     /// Numbers of values that their service deleted or replaced.
     gone: BTreeSet<u64>,
     next: u64,
+    /// Origins that lost their disk. Who hears first of the later life may then hear of the earlier one, until the origin does.
+    forgetful: BTreeSet<PeerName>,
 }
 
 impl Model {
@@ -29,6 +31,11 @@ impl Model {
         });
         own.extend(value.clone().map(|value| (key.clone(), value)));
         Entry { key, value }
+    }
+
+    /// Takes that an origin lost its disk.
+    pub(super) fn disk_lost(&mut self, origin: PeerName) {
+        self.forgetful.insert(origin);
     }
 
     /// Returns all that a service has published.
@@ -68,7 +75,8 @@ impl View {
                 None => seen.deleted = model.gone.contains(&seen.newest),
                 Some(value) => {
                     let number = number(value);
-                    if number < seen.newest || (number == seen.newest && seen.deleted) {
+                    let backwards = number < seen.newest || (number == seen.newest && seen.deleted);
+                    if backwards && !model.forgetful.contains(&origin) {
                         return Err(Violation(format!("{origin} {key:?}: value {number} came back")));
                     }
                     seen.newest = number;

@@ -558,6 +558,7 @@ impl World {
         state.powered = !power;
         if disk_lost {
             state.disk = (0, BTreeSet::new());
+            self.model.disk_lost(state.peer);
         }
         let life = state.life;
         let open: Vec<(u64, usize)> =
