@@ -72,7 +72,12 @@ impl View {
                 return Err(Violation(format!("{origin} {key:?}: a change to what there was already")));
             }
             match value {
-                None => seen.deleted = model.gone.contains(&seen.newest),
+                None => {
+                    seen.deleted = model.gone.contains(&seen.newest);
+                    if !seen.deleted && !model.forgetful.contains(&origin) {
+                        return Err(Violation(format!("{origin} {key:?}: value {} vanished undeleted", seen.newest)));
+                    }
+                }
                 Some(value) => {
                     let number = number(value);
                     let backwards = number < seen.newest || (number == seen.newest && seen.deleted);

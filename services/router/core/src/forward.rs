@@ -13,6 +13,20 @@ use weft_types::{MacAddress, PeerName};
 pub use self::drop_reason::DropReason;
 use crate::neighbour::{Arp, Question};
 
+// Protocol numbers and ICMPv6 types, as IANA assigns them.
+const HOP_BY_HOP: u8 = 0;
+const UDP: u8 = 17;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const ICMPV6: u8 = 58;
+const DESTINATION_OPTIONS: u8 = 60;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+
+/// Extension headers of an IPv6 packet at most; senders use two or three.
+const MAX_EXTENSIONS: usize = 8;
+
 /// Address of the resolver that every host has for itself.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 83, 53);
 
@@ -24,7 +38,7 @@ const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 83, 53);
 pub struct ForwardingTable {
     /// Peer of each remote container's MAC.
     pub macs: BTreeMap<MacAddress, PeerName>,
-    /// MAC of each remote container's address, for answering ARP and neighbour solicitations.
+    /// MAC of each remote container's address: who else sends with it is dropped, and questions for it are answered.
     pub addresses: BTreeMap<IpAddr, MacAddress>,
     /// Peers that have at least one container: they get broadcast and multicast.
     pub members: BTreeSet<PeerName>,
@@ -64,7 +78,12 @@ impl Switch {
     pub fn new(table: Arc<ForwardingTable>) -> Self {
         Self {
             macs: table.macs.iter().map(|(mac, peer)| (*mac, *peer)).collect(),
-            addresses: table.addresses.iter().map(|(address, mac)| (*address, *mac)).collect(),
+            addresses: table
+                .addresses
+                .iter()
+                .filter(|(address, _)| is_habitable(address))
+                .map(|(address, mac)| (*address, *mac))
+                .collect(),
             local_macs: table.local_macs.clone().into_iter().collect(),
             table,
         }
@@ -113,11 +132,49 @@ impl Switch {
             return Err(DropReason::SpoofedSource);
         }
         permitted(frame)?;
-        let Some(address) = source_address(frame) else { return Ok(()) };
-        let owner = self.addresses.get(&address);
-        let foreign = owner.is_some_and(|owner| *owner != source) || self.table.local_addresses.contains(&address);
-        if foreign { Err(DropReason::SpoofedAddress) } else { Ok(()) }
+        match frame.get(12..14) {
+            Some([0x08, 0x06]) => {
+                let arp = Arp::decode(frame).ok_or(DropReason::MalformedFrame)?;
+                // Who makes sure that an address is free has none yet (RFC 5227, section 2.1.1).
+                if arp.request && arp.sender.is_unspecified() { Ok(()) } else { self.lives(arp.sender.into(), source) }
+            }
+            Some([0x08, 0x00]) => {
+                let address: &[u8; 4] = field(frame, 26).ok_or(DropReason::MalformedFrame)?;
+                let address = Ipv4Addr::from(*address);
+                if address.is_unspecified() { Ok(()) } else { self.lives(address.into(), source) }
+            }
+            Some([0x86, 0xdd]) => {
+                let address: &[u8; 16] = field(frame, 22).ok_or(DropReason::MalformedFrame)?;
+                let address = Ipv6Addr::from(*address);
+                if !address.is_unspecified() {
+                    self.lives6(address, source)?;
+                }
+                match upper_layer(frame) {
+                    Some((ICMPV6, at)) if frame.get(at) == Some(&NEIGHBOUR_ADVERTISEMENT) => {
+                        let target: &[u8; 16] = field(frame, at + 8).ok_or(DropReason::MalformedFrame)?;
+                        self.lives6(Ipv6Addr::from(*target), source)
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
     }
+
+    /// Refuses an address that does not belong to a MAC which lives at the peer.
+    fn lives(&self, address: IpAddr, source: MacAddress) -> Result<(), DropReason> {
+        if self.addresses.get(&address) == Some(&source) { Ok(()) } else { Err(DropReason::SpoofedAddress) }
+    }
+
+    /// The same, where each interface has an address that nobody publishes.
+    fn lives6(&self, address: Ipv6Addr, source: MacAddress) -> Result<(), DropReason> {
+        if address.is_unicast_link_local() { Ok(()) } else { self.lives(address.into(), source) }
+    }
+}
+
+/// Tells whether a container can have an address, whatever a peer publishes.
+fn is_habitable(address: &IpAddr) -> bool {
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || *address == IpAddr::V4(RESOLVER))
 }
 
 /// Returns destination and source of a frame.
@@ -147,23 +204,38 @@ fn permitted(frame: &[u8]) -> Result<(), DropReason> {
             if offer { Err(DropReason::ForbiddenService) } else { Ok(()) }
         }
         Some([0x86, 0xdd]) => {
-            let advertisement = at(20) == 58 && matches!(at(54), 134 | 137);
-            let offer = at(20) == 17 && (port(54), port(56)) == (547, 546);
-            if advertisement || offer { Err(DropReason::ForbiddenService) } else { Ok(()) }
+            let forbidden = match upper_layer(frame) {
+                Some((ICMPV6, at)) => matches!(frame.get(at), Some(&(ROUTER_ADVERTISEMENT | REDIRECT))),
+                Some((UDP, at)) => (port(at), port(at + 2)) == (547, 546),
+                _ => false,
+            };
+            if forbidden { Err(DropReason::ForbiddenService) } else { Ok(()) }
         }
+        // 802.1Q and 802.1ad.
+        Some([0x81, 0x00] | [0x88, 0xa8]) => Err(DropReason::VlanTagged),
         _ => Ok(()),
     }
 }
 
-/// Returns the address that a frame claims to come from, if it claims any.
-fn source_address(frame: &[u8]) -> Option<IpAddr> {
-    let claimed: IpAddr = match frame.get(12..14)? {
-        [0x08, 0x06] => Arp::decode(frame)?.sender.into(),
-        [0x08, 0x00] => Ipv4Addr::from(*frame.get(26..30)?.first_chunk::<4>()?).into(),
-        [0x86, 0xdd] => Ipv6Addr::from(*frame.get(22..38)?.first_chunk::<16>()?).into(),
-        _ => return None,
-    };
-    (!claimed.is_unspecified()).then_some(claimed)
+/// Returns the protocol above IPv6 with its extension headers (RFC 8200, section 4), and where its header is. A fragment
+/// other than the first has none.
+fn upper_layer(frame: &[u8]) -> Option<(u8, usize)> {
+    let (mut protocol, mut at) = (*frame.get(20)?, 54);
+    for _ in 0..MAX_EXTENSIONS {
+        let length = match protocol {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => 8 + usize::from(*frame.get(at + 1)?) * 8,
+            FRAGMENT if u16::from_be_bytes(*field(frame, at + 2)?) & 0xfff8 == 0 => 8,
+            FRAGMENT => return None,
+            _ => return Some((protocol, at)),
+        };
+        protocol = *frame.get(at)?;
+        at += length;
+    }
+    None
+}
+
+fn field<const N: usize>(frame: &[u8], at: usize) -> Option<&[u8; N]> {
+    frame.get(at..)?.first_chunk()
 }
 
 #[cfg(test)]

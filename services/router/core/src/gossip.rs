@@ -38,9 +38,9 @@ pub mod limits {
     /// Bytes of a value.
     pub const VALUE_LENGTH: usize = 64 * 1024;
     /// A delta is cut so that no part exceeds this by more than one entry, in bytes.
-    pub const PART_LENGTH: usize = 256 * 1024;
+    pub const PART_LENGTH: usize = 64 * 1024;
     /// Parts of one delta: more than [`ORIGIN_LENGTH`] can need.
-    pub const PARTS: u32 = 256;
+    pub const PARTS: u32 = 512;
     /// Deletions of one origin that are remembered. Who knows less of it gets all of its entries instead.
     pub const TOMBSTONES: usize = 1024;
     /// How long a deletion is remembered.

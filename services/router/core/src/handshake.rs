@@ -16,7 +16,7 @@ mod static_key;
 use std::collections::VecDeque;
 
 pub use channel::{ChannelError, MAX_MESSAGE, Opener, Sealer};
-pub(crate) use entropy::Entropy;
+pub(crate) use entropy::{Entropy, Seed};
 use hello::{Hello, Refusal};
 pub(crate) use noise::Resolver;
 use noise::{Pake, Pattern};
@@ -143,7 +143,7 @@ pub struct Established {
 pub struct Handshake {
     config: HandshakeConfig,
     initiator: bool,
-    seed: [u8; 32],
+    seed: Seed,
     input: Vec<u8>,
     output: VecDeque<Vec<u8>>,
     state: State,
@@ -161,7 +161,7 @@ impl Handshake {
     /// Starts the side that opened the TCP connection. `seed` must be fresh and secret.
     #[must_use]
     pub fn initiator(config: HandshakeConfig, seed: [u8; 32]) -> Self {
-        let mut handshake = Self::new(config, true, seed);
+        let mut handshake = Self::new(config, true, Seed::new(seed));
         if let State::Hello { hello, .. } = &handshake.state {
             let record = record(kind::HELLO, hello);
             handshake.output.push_back(record);
@@ -172,7 +172,7 @@ impl Handshake {
     /// Starts the side that accepted the TCP connection. `seed` must be fresh and secret.
     #[must_use]
     pub fn responder(config: HandshakeConfig, seed: [u8; 32]) -> Self {
-        Self::new(config, false, seed)
+        Self::new(config, false, Seed::new(seed))
     }
 
     /// Returns the bytes that tell an initiator to try again later, for a responder that takes nobody at the moment.
@@ -181,8 +181,8 @@ impl Handshake {
         record(kind::REFUSAL, &[Refusal::Busy.code()])
     }
 
-    fn new(config: HandshakeConfig, initiator: bool, seed: [u8; 32]) -> Self {
-        let mut entropy = Entropy::new(seed, b"pake");
+    fn new(config: HandshakeConfig, initiator: bool, seed: Seed) -> Self {
+        let mut entropy = Entropy::new(&seed, b"pake");
         let pake = config.password.as_ref().map(|password| Box::new(Pake::start(password, initiator, &mut entropy)));
         let hello = Hello { versions: PROTOCOL_VERSIONS, pake: pake.as_ref().map(|pake| pake.message()) }.encode();
         let state = State::Hello { hello, pake };
@@ -273,7 +273,7 @@ impl Handshake {
             (None, Some(_)) => return Err(HandshakeError::PasswordMissingHere),
         };
         let (first, second) = if self.initiator { (ours, body) } else { (body, ours) };
-        let mut pattern = Pattern::new(&self.config.key, self.initiator, key.as_ref(), [first, second], self.seed)?;
+        let mut pattern = Pattern::new(&self.config.key, self.initiator, key.as_ref(), [first, second], &self.seed)?;
         if self.initiator {
             self.output.push_back(record(kind::NOISE, &pattern.write(&[])?));
         }

@@ -73,7 +73,7 @@ pub struct MeshConfig {
     /// How many connections there may be. Discovery stops there, and further peers are refused.
     pub connection_limit: usize,
     /// Channels that this host published on before its restart, from [`Event::KnownChannelsChanged`]. Nothing is
-    /// announced before each was published on again, for [`Timing::hold_back`] at most.
+    /// announced before each has a snapshot again, for [`Timing::hold_back`] at most.
     pub known_channels: BTreeSet<String>,
     /// Seed of all chance: jitter only, nothing secret.
     pub seed: u64,
@@ -91,6 +91,9 @@ pub struct Timing {
     pub silence: Duration,
     /// Between digests, give or take a fifth.
     pub digest: Duration,
+    /// How soon after a change of the graph the next digest follows: while peers see different graphs, news may pass
+    /// one by.
+    pub repair: Duration,
     /// How long changes of own links wait for others.
     pub coalesce: Duration,
     /// How long a restarted peer waits for its services before it announces its new generation.
@@ -111,6 +114,7 @@ impl Default for Timing {
             heartbeat: Duration::from_secs(1),
             silence: Duration::from_secs(3),
             digest: Duration::from_secs(5),
+            repair: Duration::from_millis(300),
             coalesce: Duration::from_millis(50),
             hold_back: Duration::from_secs(3),
             retry_min: Duration::from_secs(1),
@@ -134,6 +138,13 @@ pub struct Introduced {
     pub remote: SocketAddr,
     /// Which dial led here, if we dialled.
     pub dial: Option<DialId>,
+}
+
+impl Introduced {
+    /// Returns the number of the connection, equal at both ends. Of two between the same peers the lower one stays.
+    const fn order(&self) -> u64 {
+        self.local_random ^ self.introduction.connection
+    }
 }
 
 /// Why something cannot be published.
@@ -222,7 +233,7 @@ pub struct Mesh {
     own_endpoints: BTreeSet<SocketAddr>,
     ring_id: Option<RingId>,
     known_channels: BTreeSet<String>,
-    /// Channels that services have published on since the start.
+    /// Channels on which services have published a snapshot since the start.
     published: BTreeSet<String>,
     /// Until when the own generation is not announced.
     hold_until: Option<Instant>,
@@ -305,8 +316,14 @@ impl Mesh {
 
     /// Reports bytes of a message that could not be decoded. Closes the connection.
     pub fn handle_protocol_error(&mut self, connection: ConnectionId, error: &ProtocolError, now: Instant) {
-        let Some(state) = self.connections.get(&connection) else { return };
-        let message = format!("{} broke the protocol: {error}", state.remote);
+        let contender = self.contenders.values().find(|contender| contender.connection == connection);
+        let remote = match (self.connections.get(&connection), contender) {
+            (Some(state), _) => state.remote,
+            (None, Some(contender)) => contender.introduced.remote,
+            (None, None) => return,
+        };
+        self.contenders.retain(|_, contender| contender.connection != connection);
+        let message = format!("{remote} broke the protocol: {error}");
         let reason = GoodbyeReason::ProtocolError;
         let problem = Problem { reason: reason.word(), message: message.clone(), is_final: false };
         self.close(connection, reason, message, Some(problem.clone()));
@@ -398,7 +415,7 @@ impl Mesh {
             return Err(PublishError::Reserved { channel: channel.to_owned() });
         }
         self.publish_on(channel, snapshot, entries, now)?;
-        self.note_published(channel);
+        self.note_published(channel, snapshot);
         Ok(())
     }
 
@@ -562,9 +579,11 @@ impl Mesh {
         self.dial(now);
     }
 
-    /// Notes that a service published, and ends the hold when all have that did before the restart.
-    fn note_published(&mut self, channel: &str) {
-        self.published.insert(channel.to_owned());
+    /// Notes that a service published, and ends the hold when all have said everything that did before the restart.
+    fn note_published(&mut self, channel: &str, snapshot: bool) {
+        if snapshot {
+            self.published.insert(channel.to_owned());
+        }
         if self.known_channels.insert(channel.to_owned()) {
             self.events.push_back(Event::KnownChannelsChanged { channels: self.known_channels.clone() });
         }
@@ -581,14 +600,25 @@ impl Mesh {
         let connected: BTreeSet<PeerName> = self.by_peer.keys().copied().collect();
         self.dialler.set_connected(connected.clone());
         self.dialler.set_discovery_stopped(self.connections.len() >= self.config.connection_limit);
-        self.topology.set_neighbours(connected);
+        if self.topology.set_neighbours(connected) {
+            self.repair_soon(now);
+        }
         self.links_changed(now);
         self.graph_changed(now);
+    }
+
+    fn repair_soon(&mut self, now: Instant) {
+        self.digest_due = self.digest_due.min(now + self.config.timing.repair);
     }
 
     /// Finds out who is reachable now, and who may be dialled.
     fn graph_changed(&mut self, now: Instant) {
         let reachable: BTreeSet<PeerName> = self.topology.reachable().collect();
+        // A forgotten peer that others have a connection with is back; the next digest finds what it published.
+        let returned: Vec<PeerName> = self.store.forgotten().filter(|peer| self.topology.is_claimed(*peer)).collect();
+        for peer in returned {
+            self.store.remember(peer);
+        }
         self.unreachable.retain(|peer, _| !reachable.contains(peer));
         for origin in self.store.origins().filter(|origin| *origin != self.config.local && !reachable.contains(origin))
         {

@@ -90,6 +90,12 @@ impl Topology {
         self.children.get(&origin).and_then(|children| children.as_deref())
     }
 
+    /// Tells whether a reachable peer says that it has a connection with the peer.
+    #[must_use]
+    pub fn is_claimed(&self, peer: PeerName) -> bool {
+        self.claims.iter().any(|(origin, claims)| claims.contains(&peer) && self.is_reachable(*origin))
+    }
+
     fn recalculate(&mut self) {
         self.children.clear();
         let local = self.local;

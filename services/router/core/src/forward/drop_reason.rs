@@ -19,6 +19,8 @@ pub enum DropReason {
     LinkLocal,
     /// A container pretended to be a router or a DHCP server.
     ForbiddenService,
+    /// The frame carries a VLAN tag, behind which addresses would hide.
+    VlanTagged,
     /// The socket's send queue was full.
     SocketFull,
     /// The kernel refused a datagram for another reason.
@@ -37,7 +39,7 @@ pub enum DropReason {
     UnknownContent,
     /// The source MAC does not live at the peer that sealed the frame.
     SpoofedSource,
-    /// The source address belongs to another container.
+    /// An address that the sender claims does not live where the frame comes from.
     SpoofedAddress,
     /// The session sealed as much as its keys allow.
     SessionExhausted,
@@ -45,7 +47,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::UnknownDestination,
         Self::NoSession,
         Self::NoPath,
@@ -53,6 +55,7 @@ impl DropReason {
         Self::MalformedFrame,
         Self::LinkLocal,
         Self::ForbiddenService,
+        Self::VlanTagged,
         Self::SocketFull,
         Self::SendFailed,
         Self::TapFull,
@@ -77,6 +80,7 @@ impl DropReason {
             Self::MalformedFrame => "malformed_frame",
             Self::LinkLocal => "link_local",
             Self::ForbiddenService => "forbidden_service",
+            Self::VlanTagged => "vlan_tagged",
             Self::SocketFull => "socket_full",
             Self::SendFailed => "send_failed",
             Self::TapFull => "tap_full",

@@ -4,6 +4,9 @@ const HERE: MacAddress = MacAddress::new([2, 0, 0, 0, 0, 1]);
 const THERE: MacAddress = MacAddress::new([2, 0, 0, 0, 0, 2]);
 const OTHER: MacAddress = MacAddress::new([2, 0, 0, 0, 0, 3]);
 const PEER: PeerName = PeerName::from_public_key([1; 32]);
+const TWIN: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+const OTHER_TWIN: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3);
+const MULTICAST: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const OTHER_PEER: PeerName = PeerName::from_public_key([2; 32]);
 
 fn address(last: u8) -> IpAddr {
@@ -13,7 +16,7 @@ fn address(last: u8) -> IpAddr {
 fn switch() -> Switch {
     Switch::new(Arc::new(ForwardingTable {
         macs: [(THERE, PEER), (OTHER, OTHER_PEER)].into(),
-        addresses: [(address(2), THERE), (address(3), OTHER)].into(),
+        addresses: [(address(2), THERE), (address(3), OTHER), (TWIN.into(), THERE), (OTHER_TWIN.into(), OTHER)].into(),
         members: [PEER, OTHER_PEER].into(),
         local_macs: [HERE].into(),
         local_addresses: [address(1)].into(),
@@ -86,11 +89,86 @@ fn peers_speak_for_their_own_containers_only() {
     let switch = switch();
     let from = |source, address| frame(HERE, source, 0x0800, &ipv4(address, 6, [0; 4]));
     assert_eq!(switch.inbound(&PEER, &from(THERE, 2)), Ok(()));
-    assert_eq!(switch.inbound(&PEER, &from(THERE, 200)), Ok(()), "nobody's address: routed traffic");
+    assert_eq!(switch.inbound(&PEER, &from(THERE, 200)), Err(DropReason::SpoofedAddress), "nobody is known to have it");
     assert_eq!(switch.inbound(&PEER, &from(OTHER, 3)), Err(DropReason::SpoofedSource));
     assert_eq!(switch.inbound(&PEER, &from(HERE, 2)), Err(DropReason::SpoofedSource));
     assert_eq!(switch.inbound(&PEER, &from(THERE, 3)), Err(DropReason::SpoofedAddress));
     assert_eq!(switch.inbound(&PEER, &from(THERE, 1)), Err(DropReason::SpoofedAddress));
+}
+
+fn ipv6(source: Ipv6Addr, next_header: u8, rest: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, rest.len() as u8, next_header, 255];
+    packet.extend(source.octets());
+    packet.extend(MULTICAST.octets());
+    packet.extend(rest);
+    packet
+}
+
+fn advertisement(target: Ipv6Addr) -> Vec<u8> {
+    let mut message = vec![NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, 0x20, 0, 0, 0];
+    message.extend(target.octets());
+    message
+}
+
+#[test]
+fn addresses_in_the_answers_of_peers_are_checked_too() {
+    let switch = switch();
+    let arp = |operation, sender| frame(HERE, THERE, 0x0806, &arp(operation, sender, [10, 32, 0, 1]));
+    assert_eq!(switch.inbound(&PEER, &arp(2, [10, 32, 0, 2])), Ok(()));
+    assert_eq!(switch.inbound(&PEER, &arp(1, [0; 4])), Ok(()), "a probe");
+    for (operation, sender) in [(2, [0; 4]), (2, [10, 32, 0, 3]), (1, [10, 32, 0, 200]), (1, [224, 0, 0, 1])] {
+        assert_eq!(switch.inbound(&PEER, &arp(operation, sender)), Err(DropReason::SpoofedAddress), "{sender:?}");
+    }
+
+    let link_local: Ipv6Addr = "fe80::2".parse().expect("valid");
+    let from = |source, next_header, rest: &[u8]| frame(HERE, THERE, 0x86dd, &ipv6(source, next_header, rest));
+    for source in [Ipv6Addr::UNSPECIFIED, link_local, TWIN] {
+        assert_eq!(switch.inbound(&PEER, &from(source, 6, &[0; 20])), Ok(()), "{source}");
+    }
+    for source in [OTHER_TWIN, MULTICAST, Ipv6Addr::LOCALHOST] {
+        let verdict = switch.inbound(&PEER, &from(source, 6, &[0; 20]));
+        assert_eq!(verdict, Err(DropReason::SpoofedAddress), "{source}");
+    }
+    let stranger = frame(HERE, OTHER, 0x86dd, &ipv6(link_local, 6, &[0; 20]));
+    assert_eq!(switch.inbound(&PEER, &stranger), Err(DropReason::SpoofedSource));
+
+    let behind_options = |message: Vec<u8>| [vec![ICMPV6, 0, 1, 4, 0, 0, 0, 0], message].concat();
+    for (target, verdict) in [(TWIN, Ok(())), (link_local, Ok(())), (OTHER_TWIN, Err(DropReason::SpoofedAddress))] {
+        let plain = from(link_local, ICMPV6, &advertisement(target));
+        assert_eq!(switch.inbound(&PEER, &plain), verdict, "{target}");
+        let hidden = from(link_local, DESTINATION_OPTIONS, &behind_options(advertisement(target)));
+        assert_eq!(switch.inbound(&PEER, &hidden), verdict, "{target} behind an extension header");
+    }
+    let hidden = from(link_local, DESTINATION_OPTIONS, &behind_options(vec![ROUTER_ADVERTISEMENT; 16]));
+    assert_eq!(switch.inbound(&PEER, &hidden), Err(DropReason::ForbiddenService));
+}
+
+#[test]
+fn what_no_container_can_have_is_nobodys_even_when_published() {
+    let impossible = ["224.0.0.1", "127.0.0.1", "169.254.83.53"].map(|text| text.parse::<IpAddr>().expect("valid"));
+    let table = ForwardingTable {
+        macs: [(THERE, PEER)].into(),
+        addresses: impossible.map(|address| (address, THERE)).into(),
+        ..ForwardingTable::default()
+    };
+    let switch = Switch::new(Arc::new(table));
+    for address in impossible {
+        let IpAddr::V4(address) = address else { unreachable!("all are IPv4") };
+        let mut packet = ipv4(0, 6, [0; 4]);
+        packet[12..16].copy_from_slice(&address.octets());
+        let verdict = switch.inbound(&PEER, &frame(HERE, THERE, 0x0800, &packet));
+        assert_eq!(verdict, Err(DropReason::SpoofedAddress), "{address}");
+    }
+}
+
+#[test]
+fn tagged_frames_pass_in_no_direction() {
+    let packet = ipv4(2, 6, [0; 4]);
+    for tag in [0x8100, 0x88a8] {
+        let tagged = |destination, source| frame(destination, source, tag, &[&[0, 0, 8, 0][..], &packet].concat());
+        assert_eq!(switch().inbound(&PEER, &tagged(HERE, THERE)), Err(DropReason::VlanTagged));
+        assert_eq!(outbound(&tagged(THERE, HERE)), Verdict::Drop(DropReason::VlanTagged));
+    }
 }
 
 #[test]
@@ -100,6 +178,13 @@ fn cut_frames_never_panic() {
         frame(THERE, HERE, 0x0800, &ipv4(1, 17, [0; 4])),
         frame(THERE, HERE, 0x0806, &arp(1, [10, 32, 0, 1], [10, 32, 0, 2])),
         frame(THERE, HERE, 0x86dd, &[0; 64]),
+        frame(HERE, THERE, 0x0806, &arp(2, [10, 32, 0, 2], [10, 32, 0, 1])),
+        frame(
+            HERE,
+            THERE,
+            0x86dd,
+            &ipv6(TWIN, HOP_BY_HOP, &[&[ICMPV6; 1][..], &[0; 7], &advertisement(TWIN)].concat()),
+        ),
     ];
     for frame in whole {
         for length in 0..frame.len() {

@@ -12,6 +12,8 @@ use super::{Delta, OriginVersion, Position, Store};
 /// the neighbour lacks by the time it can be sent. So a slow connection costs no memory and gets joined changes.
 #[derive(Debug, Default)]
 pub struct Neighbour {
+    /// Whether the neighbour has said what it knows. Before, nothing is sent: it may know almost all.
+    introduced: bool,
     known: BTreeMap<PeerName, Position>,
     pending: BTreeSet<PeerName>,
     parts: VecDeque<Delta>,
@@ -20,6 +22,7 @@ pub struct Neighbour {
 impl Neighbour {
     /// Takes the neighbour's vector, and marks all origins that the store knows further than that.
     pub fn handle_vector(&mut self, origins: &[OriginVersion], store: &Store) {
+        self.introduced = true;
         self.known = origins.iter().map(|known| (known.origin, known.at)).collect();
         self.pending.clear();
         for here in store.vector() {
@@ -29,6 +32,7 @@ impl Neighbour {
 
     /// Takes the neighbour's digest being equal to the store's.
     pub fn handle_equal_digest(&mut self, store: &Store) {
+        self.introduced = true;
         self.known = store.vector().into_iter().map(|known| (known.origin, known.at)).collect();
         self.pending.clear();
     }
@@ -48,6 +52,9 @@ impl Neighbour {
 
     /// Returns the next delta, or part of one, to send. `first` goes before other origins; `held` is not sent yet.
     pub fn poll(&mut self, store: &Store, first: PeerName, held: Option<PeerName>) -> Option<Delta> {
+        if !self.introduced {
+            return None;
+        }
         loop {
             if let Some(part) = self.parts.pop_front() {
                 return Some(part);

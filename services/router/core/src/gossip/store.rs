@@ -92,6 +92,11 @@ impl Store {
         self.origins.get(&origin).is_some_and(|origin| origin.forgotten)
     }
 
+    /// Returns the origins that were forgotten and have not returned.
+    pub fn forgotten(&self) -> impl Iterator<Item = PeerName> {
+        self.origins.iter().filter(|(_, origin)| origin.forgotten).map(|(name, _)| *name)
+    }
+
     /// Returns an origin's entries of a channel, in order of key.
     pub fn entries<'a>(
         &'a self,

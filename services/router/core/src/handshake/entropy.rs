@@ -3,18 +3,36 @@
 use hkdf::Hkdf;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sha2::Sha256;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// What all randomness of one handshake comes from: fresh, secret, and gone when dropped.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(crate) struct Seed([u8; 32]);
+
+impl Seed {
+    /// Wraps random bytes that serve nothing else.
+    pub(crate) const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seed(hidden)")
+    }
+}
 
 /// A cryptographically strong generator: ChaCha12 over a key derived from a seed and a purpose.
 pub(crate) struct Entropy(StdRng);
 
 impl Entropy {
     /// Makes the generator of one purpose; other purposes of the same seed are independent of it.
-    pub(crate) fn new(seed: [u8; 32], purpose: &[u8]) -> Self {
-        let mut key = [0; 32];
-        Hkdf::<Sha256>::new(Some(b"weft entropy v1"), &seed)
-            .expand(purpose, &mut key)
+    pub(crate) fn new(seed: &Seed, purpose: &[u8]) -> Self {
+        let mut key = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(Some(b"weft entropy v1"), &seed.0)
+            .expand(purpose, key.as_mut_slice())
             .expect("32 bytes are within the limit of HKDF-SHA256");
-        Self(StdRng::from_seed(key))
+        Self(StdRng::from_seed(*key))
     }
 
     /// Returns random bytes.

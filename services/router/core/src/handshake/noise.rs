@@ -12,7 +12,7 @@ use spake2::{Ed25519Group, Identity, Spake2};
 use weft_types::PeerName;
 use zeroize::Zeroizing;
 
-use super::{Entropy, HandshakeError, MAX_RECORD, Opener, Password, Sealer, StaticKey};
+use super::{Entropy, HandshakeError, MAX_RECORD, Opener, Password, Sealer, Seed, StaticKey};
 
 const PATTERN: &str = "Noise_XXpsk0_25519_ChaChaPoly_SHA256";
 const INITIATOR: &[u8] = b"weft control v1 initiator";
@@ -70,7 +70,7 @@ impl Pattern {
         initiator: bool,
         key: Option<&Zeroizing<[u8; 32]>>,
         hellos: [&[u8]; 2],
-        seed: [u8; 32],
+        seed: &Seed,
     ) -> Result<Self, HandshakeError> {
         let mut prologue = b"weft control v1".to_vec();
         for hello in hellos {
@@ -84,7 +84,7 @@ impl Pattern {
             .expect("32 bytes are within the limit of HKDF-SHA256");
         let build = || {
             let params: NoiseParams = PATTERN.parse()?;
-            let builder = Builder::with_resolver(params, Box::new(Resolver::new(seed)))
+            let builder = Builder::with_resolver(params, Box::new(Resolver::new(seed.clone())))
                 .local_private_key(static_key.private())?
                 .prologue(&prologue)?
                 .psk(0, &psk)?;
@@ -137,19 +137,19 @@ impl Pattern {
 
 /// The primitives of Noise, with randomness from a seed.
 pub(crate) struct Resolver {
-    seed: [u8; 32],
+    seed: Seed,
 }
 
 impl Resolver {
     /// Makes the primitives of one handshake; `seed` must not serve another.
-    pub(crate) const fn new(seed: [u8; 32]) -> Self {
+    pub(crate) const fn new(seed: Seed) -> Self {
         Self { seed }
     }
 }
 
 impl CryptoResolver for Resolver {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(Entropy::new(self.seed, b"noise")))
+        Some(Box::new(Entropy::new(&self.seed, b"noise")))
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {

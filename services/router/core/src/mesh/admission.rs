@@ -41,32 +41,40 @@ impl Mesh {
             return;
         }
         let Some(present) = self.by_peer.get(&peer).copied() else {
-            self.install(connection, introduced, now);
+            self.install(connection, introduced, false, now);
             return;
         };
-        let Some(known) = self.connections.get_mut(&present) else { return };
-        if known.introduction.instance != introduced.introduction.instance {
-            known.beat(self.config.timing.heartbeat, now);
-            if let Some(dial) = introduced.dial {
-                self.dialler.reached(dial, peer, now);
-            }
-            let earlier = self.contenders.insert(peer, Contender { introduced, connection, since: now });
-            if let Some(earlier) = earlier {
-                self.close(earlier.connection, GoodbyeReason::DuplicateConnection, String::new(), None);
-            }
-            return;
-        }
-        let order = introduced.local_random ^ introduced.introduction.connection;
         if let Some(dial) = introduced.dial {
             self.dialler.reached(dial, peer, now);
         }
-        if order < known.order {
+        let Some(known) = self.connections.get_mut(&present) else { return };
+        if known.introduction.instance != introduced.introduction.instance {
+            known.beat(self.config.timing.heartbeat, now);
+            self.contend(connection, introduced, now);
+            return;
+        }
+        if introduced.order() < known.order {
             self.connections.remove(&present);
             self.close(present, GoodbyeReason::DuplicateConnection, String::new(), None);
-            self.add(connection, introduced, now);
+            self.add(connection, introduced, false, now);
         } else {
             self.close(connection, GoodbyeReason::DuplicateConnection, String::new(), None);
         }
+    }
+
+    /// Lets a connection wait for the end of the peer's present one. Of two with the same instance the one stays that
+    /// the other end keeps too.
+    fn contend(&mut self, connection: ConnectionId, introduced: Introduced, now: Instant) {
+        let peer = introduced.peer;
+        let mut contender = Contender { introduced, connection, since: now };
+        if let Some(mut earlier) = self.contenders.remove(&peer) {
+            let same = earlier.introduced.introduction.instance == contender.introduced.introduction.instance;
+            if same && earlier.introduced.order() < contender.introduced.order() {
+                std::mem::swap(&mut earlier, &mut contender);
+            }
+            self.close(earlier.connection, GoodbyeReason::DuplicateConnection, String::new(), None);
+        }
+        self.contenders.insert(peer, contender);
     }
 
     /// Returns why a connection cannot be, if so.
@@ -143,7 +151,7 @@ impl Mesh {
         let problem = Problem { reason: reason.word(), message: message.clone(), is_final: reason.is_final() };
         if let Some(dial) = introduced.dial {
             if reason == GoodbyeReason::SelfConnection {
-                self.dialler.reached_local(dial, problem.clone());
+                self.dialler.reached_local(dial, problem.clone(), now);
                 self.events.push_back(Event::ReachabilityChanged);
             } else {
                 self.dialler.failed(dial, problem.clone(), now);
@@ -194,7 +202,7 @@ impl Mesh {
     }
 
     /// Takes a connection with a peer that had none.
-    fn install(&mut self, connection: ConnectionId, introduced: Introduced, now: Instant) {
+    fn install(&mut self, connection: ConnectionId, introduced: Introduced, waited: bool, now: Instant) {
         let (peer, remote) = (introduced.peer, introduced.remote);
         self.refusals.retain(|refusal| refusal.view.identity.peer != peer);
         if let Some(dial) = introduced.dial {
@@ -205,15 +213,16 @@ impl Mesh {
             [introduction.data_port, introduction.listen_port, remote.port()].into_iter().find(|port| *port != 0);
         let data_endpoint = std::net::SocketAddr::new(remote.ip(), port.unwrap_or_default());
         self.store.remember(peer);
-        self.add(connection, introduced, now);
+        self.add(connection, introduced, waited, now);
         self.events.push_back(Event::PeerConnected { peer, remote, data_endpoint });
     }
 
-    fn add(&mut self, connection: ConnectionId, introduced: Introduced, now: Instant) {
+    /// Enters a connection. What came over one that `waited` was ignored, so the peer is asked to say again what it knows.
+    fn add(&mut self, connection: ConnectionId, introduced: Introduced, waited: bool, now: Instant) {
         let peer = introduced.peer;
         self.learn_own_endpoint(&introduced, now);
         let mut entered = Connection::new(introduced, now);
-        entered.queue(super::ControlMessage::Vector { origins: self.store.vector(), answer: false });
+        entered.queue(super::ControlMessage::Vector { origins: self.store.vector(), answer: waited });
         self.connections.insert(connection, entered);
         self.by_peer.insert(peer, connection);
         self.neighbours_changed(now);
@@ -230,10 +239,11 @@ impl Mesh {
             return;
         }
         if let Some(present) = self.by_peer.get(&peer).copied() {
+            self.close(present, GoodbyeReason::DuplicateConnection, String::new(), None);
             self.drop_connection(present, None, now);
         }
         let introduced = Introduced { dial: None, ..contender.introduced };
-        self.install(contender.connection, introduced, now);
+        self.install(contender.connection, introduced, true, now);
     }
 
     /// Says goodbye on a connection and lets the shell close it.

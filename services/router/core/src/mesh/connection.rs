@@ -15,6 +15,9 @@ use crate::gossip::{Assembler, DeltaEntry, Neighbour};
 /// would be; heartbeats and vectors are few.
 const MAX_WAITING: usize = 256;
 
+/// Heartbeats whose echo is waited for; older ones count as lost.
+const MAX_BEATS: usize = 8;
+
 /// Bytes that a message counts besides what it carries.
 const MESSAGE_OVERHEAD: usize = 128;
 
@@ -33,8 +36,9 @@ pub(super) struct Connection {
     pub(super) round_trip: Option<Duration>,
     pub(super) neighbour: Neighbour,
     pub(super) assembler: Assembler,
-    /// Last heartbeat sent: its token, and when.
-    beat: (u64, Instant),
+    /// Heartbeats sent and not echoed: token, and when.
+    beats: VecDeque<(u64, Instant)>,
+    next_token: u64,
     waiting: VecDeque<ControlMessage>,
     in_flight: VecDeque<usize>,
     in_flight_length: usize,
@@ -44,7 +48,7 @@ impl Connection {
     pub(super) fn new(introduced: super::Introduced, now: Instant) -> Self {
         Self {
             peer: introduced.peer,
-            order: introduced.local_random ^ introduced.introduction.connection,
+            order: introduced.order(),
             introduction: introduced.introduction,
             remote: introduced.remote,
             outbound: introduced.dial.is_some(),
@@ -54,7 +58,8 @@ impl Connection {
             round_trip: None,
             neighbour: Neighbour::default(),
             assembler: Assembler::default(),
-            beat: (0, now),
+            beats: VecDeque::new(),
+            next_token: 1,
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
             in_flight_length: 0,
@@ -72,18 +77,23 @@ impl Connection {
 
     /// Queues a heartbeat.
     pub(super) fn beat(&mut self, interval: Duration, now: Instant) {
-        self.beat = (self.beat.0.wrapping_add(1), now);
-        self.queue(ControlMessage::Heartbeat { token: self.beat.0, echo: false });
         self.heartbeat_due = now + interval;
+        let token = self.next_token;
+        if self.queue(ControlMessage::Heartbeat { token, echo: false }) {
+            self.next_token = token.wrapping_add(1);
+            self.beats.push_back((token, now));
+            if self.beats.len() > MAX_BEATS {
+                self.beats.pop_front();
+            }
+        }
     }
 
-    /// Takes the answer to a heartbeat. Tells whether it answers the last one.
-    pub(super) fn handle_echo(&mut self, token: u64, now: Instant) -> bool {
-        let last = token == self.beat.0;
-        if last {
-            self.round_trip = Some(now.saturating_duration_since(self.beat.1));
-        }
-        last
+    /// Takes the answer to a heartbeat. Returns when that was sent, unless it is unknown or answered already.
+    pub(super) fn handle_echo(&mut self, token: u64, now: Instant) -> Option<Instant> {
+        let place = self.beats.iter().position(|(sent, _)| *sent == token)?;
+        let (_, at) = self.beats.drain(..=place).next_back()?;
+        self.round_trip = Some(now.saturating_duration_since(at));
+        Some(at)
     }
 
     /// Tells whether the shell may be handed more.

@@ -46,7 +46,9 @@ impl Mesh {
             }
             ControlMessage::Heartbeat { token, echo: true } => {
                 let peer = state.peer;
-                if state.handle_echo(token, now) {
+                let sent = state.handle_echo(token, now);
+                let contender = self.contenders.get(&peer);
+                if contender.is_some_and(|contender| sent.is_some_and(|sent| sent >= contender.since)) {
                     self.settle(peer, true, now);
                 }
             }
@@ -98,8 +100,9 @@ impl Mesh {
         }
         match outcome {
             Outcome::Applied(changes) => {
-                self.spread(origin, at, Some(connection));
+                // First the changes: where they are links, the tree that the news travels along is the new one.
                 self.take_changes(origin, changes, now);
+                self.spread(origin, at, Some(connection));
             }
             Outcome::Known => {}
             Outcome::Lacking => {
@@ -163,7 +166,9 @@ impl Mesh {
         for ChannelChange { channel, entries } in changes {
             if channel == LINKS_CHANNEL {
                 let remotes = self.links_of(origin).into_iter().map(|link| link.remote).collect();
-                self.topology.set_links(origin, remotes);
+                if self.topology.set_links(origin, remotes) {
+                    self.repair_soon(now);
+                }
                 graph_changed = true;
             } else if channel == PEERS_CHANNEL {
                 self.learn_facts(origin);

@@ -24,7 +24,7 @@ use weft_proto::mesh::v1::{
 use weft_types::PeerName;
 
 use super::{Cipher, EstablishedSession, SessionIndex, SessionKey};
-use crate::handshake::{Entropy, Resolver, StaticKey};
+use crate::handshake::{Entropy, Resolver, Seed, StaticKey};
 
 const PATTERN: &str = "Noise_KK_25519_ChaChaPoly_SHA256";
 const PROLOGUE: &[u8] = b"weft session v1";
@@ -127,7 +127,7 @@ impl Agreement {
         Self {
             config,
             endpoints: Vec::new(),
-            entropy: Entropy::new(seed, b"agreement"),
+            entropy: Entropy::new(&Seed::new(seed), b"agreement"),
             partners: BTreeMap::new(),
             indexes: BTreeMap::new(),
             transmits: VecDeque::new(),
@@ -319,7 +319,7 @@ impl Agreement {
     }
 
     fn pattern(&mut self, peer: PeerName, initiator: bool) -> Result<HandshakeState, AgreementError> {
-        let resolver = Resolver::new(self.entropy.bytes());
+        let resolver = Resolver::new(Seed::new(self.entropy.bytes()));
         let build = || {
             let builder = Builder::with_resolver(PATTERN.parse()?, Box::new(resolver))
                 .local_private_key(self.config.key.private())?

@@ -200,24 +200,34 @@ impl Dialler {
 
     /// Takes that a dial failed.
     pub(crate) fn failed(&mut self, dial: DialId, problem: Problem, now: Instant) {
-        let Some(attempt) = Self::finish(&mut self.dials, &mut self.attempts, dial) else { return };
-        attempt.fail(problem, now, &mut self.random);
+        let Some((_, attempt)) = Self::finish(&mut self.dials, &mut self.attempts, dial) else { return };
+        attempt.fail(Some(problem), now, &mut self.random);
     }
 
     /// Takes that a dial led to a peer, whether or not the connection stays.
     pub(crate) fn reached(&mut self, dial: DialId, peer: PeerName, now: Instant) {
-        let Some(attempt) = Self::finish(&mut self.dials, &mut self.attempts, dial) else { return };
+        let Some((purpose, attempt)) = Self::finish(&mut self.dials, &mut self.attempts, dial) else { return };
+        if matches!(purpose, Purpose::Peer(wanted) if wanted != peer) {
+            // Somebody else lives at this endpoint; the next one may be right.
+            attempt.fail(None, now, &mut self.random);
+            return;
+        }
         // Counts once the peer is no longer connected, unless `lost` says otherwise first.
         attempt.state = State::Waiting { due: now };
         attempt.peer = Some(peer);
         attempt.problem = None;
     }
 
-    /// Takes that a dial led to ourselves.
-    pub(crate) fn reached_local(&mut self, dial: DialId, problem: Problem) {
-        let Some(attempt) = Self::finish(&mut self.dials, &mut self.attempts, dial) else { return };
-        attempt.state = State::Local;
-        attempt.problem = Some(problem);
+    /// Takes that a dial led to ourselves. A target is never tried again then; another peer may have further endpoints.
+    pub(crate) fn reached_local(&mut self, dial: DialId, problem: Problem, now: Instant) {
+        let Some((purpose, attempt)) = Self::finish(&mut self.dials, &mut self.attempts, dial) else { return };
+        match purpose {
+            Purpose::Target(_) => {
+                attempt.state = State::Local;
+                attempt.problem = Some(problem);
+            }
+            Purpose::Peer(_) => attempt.fail(None, now, &mut self.random),
+        }
     }
 
     /// Takes that all connections with a peer are gone, the last after `lived`. A long life earns a try at once.
@@ -279,17 +289,19 @@ impl Dialler {
         dials: &mut BTreeMap<DialId, Purpose>,
         attempts: &'a mut BTreeMap<Purpose, Attempt>,
         dial: DialId,
-    ) -> Option<&'a mut Attempt> {
+    ) -> Option<(Purpose, &'a mut Attempt)> {
         let purpose = dials.remove(&dial)?;
-        attempts.get_mut(&purpose).filter(|attempt| attempt.state == State::Dialling(dial))
+        let attempt = attempts.get_mut(&purpose).filter(|attempt| attempt.state == State::Dialling(dial))?;
+        Some((purpose, attempt))
     }
 }
 
 impl Attempt {
-    fn fail(&mut self, problem: Problem, now: Instant, random: &mut SmallRng) {
-        let pause = if problem.is_final { self.backoff.longest(random) } else { self.backoff.pause(random) };
+    fn fail(&mut self, problem: Option<Problem>, now: Instant, random: &mut SmallRng) {
+        let is_final = problem.as_ref().is_some_and(|problem| problem.is_final);
+        let pause = if is_final { self.backoff.longest(random) } else { self.backoff.pause(random) };
         self.state = State::Waiting { due: now + pause };
-        self.problem = Some(problem);
+        self.problem = problem;
     }
 }
 
