@@ -55,7 +55,7 @@ lab: build ## Test on lab hosts with real engines
 .PHONY: sim
 sim: ## Test many seeds of the simulation
 	@$(SET_UP) test
-	cargo nextest run --package weft-sim
+	WEFT_SIM_SEEDS=$(or $(SEEDS),3000) cargo nextest run --package weft-sim --no-capture
 
 .PHONY: bench-quick
 bench-quick: ## Compare the overlay with plain VXLAN and a userspace WireGuard, in one run

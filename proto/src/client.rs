@@ -43,6 +43,12 @@ impl Service {
     pub fn socket(self, folder: &Path) -> PathBuf {
         folder.join(self.name()).with_extension("sock")
     }
+
+    /// Returns where the service leaves the sentence that it ended with, below `folder`. Gone once it has started again.
+    #[must_use]
+    pub fn last_words(self, folder: &Path) -> PathBuf {
+        folder.join(self.name()).with_extension("failed")
+    }
 }
 
 /// Returns a channel to the service that listens on `socket`.

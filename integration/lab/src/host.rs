@@ -20,7 +20,7 @@ use crate::{namespace, project, state::HostState};
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 
 /// Docker's API through weft.
-const PROXY: &str = "unix:///run/weft/docker.sock";
+const PROXY: &str = "unix:///run/weft/docker/docker.sock";
 
 /// A host of a lab. Clones name the same host.
 #[derive(Debug, Clone)]

@@ -34,7 +34,7 @@ async fn installed_command_shows_and_changes_the_mesh() -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    ensure!(weft(&["env"]).await?.contains("DOCKER_HOST=unix:///run/weft/docker.sock"), "env leads elsewhere");
+    ensure!(weft(&["env"]).await?.contains("DOCKER_HOST=unix:///run/weft/docker/docker.sock"), "env leads elsewhere");
 
     // A container that was started without weft, attached by hand.
     mesh.lab.host(1).docker(&["run", "--detach", "--name", "late", weft_lab::image::BUSYBOX, "sleep", "3600"]).await?;

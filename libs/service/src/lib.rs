@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod health;
+mod last_words;
 mod logging;
 mod options;
 mod server;
@@ -14,7 +15,7 @@ use std::{future::Future, process::ExitCode};
 
 pub use health::{Health, check};
 pub use logging::LogFormat;
-pub use options::CommonOptions;
+pub use options::{CommonOptions, parse};
 pub use server::{BoundServer, bind};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 use weft_proto::client::Service;
@@ -45,6 +46,7 @@ where
         };
     }
     logging::start(options);
+    last_words::forget(service, &options.socket_folder);
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals()?;
         tracing::info!(service = service.name(), version = VERSION, "starting");
@@ -54,7 +56,10 @@ where
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(service, &error),
+        Err(error) => {
+            last_words::leave(service, &options.socket_folder, &error);
+            fail(service, &error)
+        }
     }
 }
 

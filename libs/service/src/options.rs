@@ -1,7 +1,8 @@
 //! Options that all services have.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
+use clap::{Command, CommandFactory, FromArgMatches};
 use weft_proto::client::SOCKET_FOLDER;
 
 use crate::LogFormat;
@@ -24,4 +25,26 @@ pub struct CommonOptions {
     /// Ask the running service whether it is ready, say so by the exit code, and do nothing else.
     #[arg(long)]
     pub health: bool,
+}
+
+/// Reads a service's options from the command line and the environment; ends the process with 2 if they make no sense.
+///
+/// A variable that is set to nothing counts as not set: `NAME=` in a file of settings means the default.
+#[must_use]
+pub fn parse<C: CommandFactory + FromArgMatches>() -> C {
+    let matches = without_empty_variables(C::command()).get_matches();
+    C::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn without_empty_variables(mut command: Command) -> Command {
+    let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value: OsString| value.is_empty());
+    let empty: Vec<String> = command
+        .get_arguments()
+        .filter(|argument| argument.get_env().is_some_and(is_empty))
+        .map(|argument| argument.get_id().to_string())
+        .collect();
+    for id in empty {
+        command = command.mut_arg(id, |argument| argument.env(None));
+    }
+    command
 }

@@ -5,7 +5,7 @@ pub struct GetStatusRequest {}
 pub struct GetStatusResponse {
     #[prost(string, tag = "1")]
     pub version: ::prost::alloc::string::String,
-    /// What DOCKER_HOST may be set to, best first, as in "unix:///run/weft/docker.sock".
+    /// What DOCKER_HOST may be set to, best first, as in "unix:///run/weft/docker/docker.sock".
     #[prost(string, repeated, tag = "2")]
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// The engine's own socket.

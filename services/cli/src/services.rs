@@ -1,8 +1,9 @@
 //! The services on their sockets, and why one cannot be asked.
 
 use std::{
+    fs::File,
     future::Future,
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -85,7 +86,11 @@ impl Services {
         let socket = service.socket(&self.folder);
         let asked = async {
             // Only here the kernel's own reason is to be had.
-            drop(UnixStream::connect(&socket).await.map_err(|error| away(service, &socket, &error))?);
+            let connected = UnixStream::connect(&socket).await;
+            drop(
+                connected
+                    .map_err(|error| away(service, &socket, &error, last_words(service, &self.folder).as_deref()))?,
+            );
             let answer = call(channel(&socket)).await;
             answer.map(Response::into_inner).map_err(|status| refused(service, &status))
         };
@@ -100,10 +105,24 @@ impl Services {
     }
 }
 
-fn away(service: Service, socket: &Path, error: &io::Error) -> ServiceError {
+/// Longest sentence of a service that ended that is shown, in bytes.
+const LAST_WORDS_LENGTH: u64 = 4096;
+
+/// Returns what a service said when it ended by itself, if it did.
+fn last_words(service: Service, folder: &Path) -> Option<String> {
+    let mut words = String::new();
+    File::open(service.last_words(folder)).ok()?.take(LAST_WORDS_LENGTH).read_to_string(&mut words).ok()?;
+    let words = words.trim();
+    (!words.is_empty()).then(|| words.to_owned())
+}
+
+fn away(service: Service, socket: &Path, error: &io::Error, last_words: Option<&str>) -> ServiceError {
     let (name, path) = (service.name(), socket.display());
     let kind = error.kind();
-    let (reason, message) = if kind == io::ErrorKind::NotFound {
+    let gone = matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+    let (reason, message) = if let Some(words) = last_words.filter(|_| gone) {
+        ("failed", format!("{name} ended: {words}"))
+    } else if kind == io::ErrorKind::NotFound {
         let remedy = "start weft with `docker compose up -d` in the folder of its compose.yaml";
         ("not_running", format!("{name} is not running here, there is no socket {path}: {remedy}"))
     } else if kind == io::ErrorKind::ConnectionRefused {
@@ -141,7 +160,7 @@ mod tests {
     #[test]
     fn who_may_not_open_a_socket_learns_how_to() {
         let forbidden = io::Error::from(io::ErrorKind::PermissionDenied);
-        let error = away(Service::Router, Path::new("/run/weft/router.sock"), &forbidden);
+        let error = away(Service::Router, Path::new("/run/weft/router.sock"), &forbidden, Some("x"));
         assert_eq!(error.reason(), "not_permitted");
         let text = error.to_string();
         for part in ["may not open /run/weft/router.sock", "usermod -aG docker", "sudo"] {

@@ -29,7 +29,7 @@ impl ContainerService for Proxy {
     ) -> Result<Response<proxy::GetStatusResponse>, Status> {
         Ok(Response::new(proxy::GetStatusResponse {
             version: "0.1.0".to_owned(),
-            addresses: vec!["unix:///run/weft/docker.sock".to_owned()],
+            addresses: vec!["unix:///run/weft/docker/docker.sock".to_owned()],
             ..proxy::GetStatusResponse::default()
         }))
     }
@@ -140,7 +140,7 @@ async fn verbs_print_what_scripts_expect() {
     assert_eq!(done("status dns").await, "");
     let json: serde_json::Value = serde_json::from_str(&done("attach db --output json").await).expect("JSON");
     assert_eq!(json["addresses"][0], "10.32.0.1");
-    assert_eq!(done("env").await, "export DOCKER_HOST=unix:///run/weft/docker.sock ORIG_DOCKER_HOST=\n");
+    assert_eq!(done("env").await, "export DOCKER_HOST=unix:///run/weft/docker/docker.sock ORIG_DOCKER_HOST=\n");
 }
 
 #[tokio::test]
@@ -149,10 +149,10 @@ async fn env_can_be_repeated() {
     let _services = serve(folder.path());
     let set = Environment::of([("DOCKER_HOST", "tcp://192.0.2.1:2375")]);
     let (_, out, _) = weft_in(folder.path(), set, "env").await;
-    assert_eq!(out, "export DOCKER_HOST=unix:///run/weft/docker.sock ORIG_DOCKER_HOST=tcp://192.0.2.1:2375\n");
-    let again = Environment::of([("DOCKER_HOST", "unix:///run/weft/docker.sock"), ("ORIG_DOCKER_HOST", "x")]);
+    assert_eq!(out, "export DOCKER_HOST=unix:///run/weft/docker/docker.sock ORIG_DOCKER_HOST=tcp://192.0.2.1:2375\n");
+    let again = Environment::of([("DOCKER_HOST", "unix:///run/weft/docker/docker.sock"), ("ORIG_DOCKER_HOST", "x")]);
     let (_, out, _) = weft_in(folder.path(), again, "env").await;
-    assert_eq!(out, "export DOCKER_HOST=unix:///run/weft/docker.sock\n", "the original is kept");
+    assert_eq!(out, "export DOCKER_HOST=unix:///run/weft/docker/docker.sock\n", "the original is kept");
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn a_service_that_is_away_costs_its_section_and_the_exit_code() {
     assert!(out.contains("Service: router\n        Problem: router is not running here, there is no socket"), "{out}");
     assert!(out.contains("Service: ipam\n        Problem: ipam is not running, nobody serves"), "{out}");
     assert!(out.contains("Domain: weft.internal.\n"), "{out}");
-    assert!(out.contains("Address: unix:///run/weft/docker.sock\n"), "{out}");
+    assert!(out.contains("Address: unix:///run/weft/docker/docker.sock\n"), "{out}");
 
     let (outcome, out, _) = weft_in(folder.path(), Environment::default(), "status -o json").await;
     let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");

@@ -49,7 +49,7 @@ impl Config {
     /// Reads the command line and the environment; exits with a message if they make no sense.
     #[must_use]
     pub fn read() -> Self {
-        let mut config = Self::parse();
+        let mut config: Self = weft_service::parse();
         // The DNS libraries log each query at INFO; what names users ask for is nobody's business at that level.
         config.common.log_level = format!("hickory_server=warn,hickory_net=warn,{}", config.common.log_level);
         config

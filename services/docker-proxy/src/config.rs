@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::bail;
+use clap::builder::FalseyValueParser;
 use weft_docker_proxy_core::create;
 use weft_service::CommonOptions;
 
@@ -27,14 +28,14 @@ pub struct Config {
     pub engine_socket_on_host: Option<PathBuf>,
 
     /// Where to offer the Docker API by TCP, beside the Unix socket. Only loopback addresses: the API gives root on the
-    /// host to whoever reaches it. Empty: nowhere.
+    /// host to whoever reaches it. `off`: nowhere.
     #[arg(long, env = "WEFT_DOCKER_PROXY_TCP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12375")]
     pub tcp_listen: String,
 
-    /// How long a start may wait for the container's network, in seconds; then the container is stopped, and the client
-    /// is told why.
+    /// How long a start may wait for the container's network, in seconds, at most 12; then the container is stopped, and
+    /// the client is told why. The program that waits inside the container gives up after 15.
     #[arg(long, env = "WEFT_DOCKER_PROXY_ATTACH_TIMEOUT", value_name = "SECONDS", default_value_t = 10,
-        value_parser = clap::value_parser!(u64).range(1..=60))]
+        value_parser = clap::value_parser!(u64).range(1..=12))]
     pub attach_timeout: u64,
 
     /// Folder on the host, at the same path here, where the program that containers wait in is kept.
@@ -46,15 +47,15 @@ pub struct Config {
     pub dns_domain: String,
 
     /// Leave the resolvers of containers as the user wants them; names are registered all the same.
-    #[arg(long, env = "WEFT_DOCKER_PROXY_WITHOUT_DNS")]
+    #[arg(long, env = "WEFT_DOCKER_PROXY_WITHOUT_DNS", value_parser = FalseyValueParser::new())]
     pub without_dns: bool,
 
     /// Do not route multicast to the overlay inside containers.
-    #[arg(long, env = "WEFT_DOCKER_PROXY_NO_MULTICAST_ROUTE")]
+    #[arg(long, env = "WEFT_DOCKER_PROXY_NO_MULTICAST_ROUTE", value_parser = FalseyValueParser::new())]
     pub no_multicast_route: bool,
 
     /// Leave the containers' /etc/hosts as the engine wrote them.
-    #[arg(long, env = "WEFT_DOCKER_PROXY_NO_REWRITE_HOSTS")]
+    #[arg(long, env = "WEFT_DOCKER_PROXY_NO_REWRITE_HOSTS", value_parser = FalseyValueParser::new())]
     pub no_rewrite_hosts: bool,
 }
 
@@ -68,11 +69,11 @@ impl Config {
     /// If the option is no address, or one that others than this host reach.
     pub fn tcp_address(&self) -> anyhow::Result<Option<SocketAddr>> {
         let text = self.tcp_listen.trim();
-        if text.is_empty() {
+        if text.is_empty() || text == "off" {
             return Ok(None);
         }
         let Ok(address) = text.parse::<SocketAddr>() else {
-            bail!("--tcp-listen \"{text}\" is no address: write it as 127.0.0.1:12375, or leave it empty");
+            bail!("--tcp-listen \"{text}\" is no address: write it as 127.0.0.1:12375, or say off");
         };
         let loopback = match address.ip() {
             IpAddr::V4(v4) => v4.is_loopback(),
@@ -81,7 +82,7 @@ impl Config {
         if !loopback {
             bail!(
                 "--tcp-listen {address} is reached from other hosts, and the Docker API gives root to whoever reaches it: \
-                 listen on 127.0.0.1, or leave it empty and use the Unix socket"
+                 listen on 127.0.0.1, or say off and use the Unix socket"
             );
         }
         Ok(Some(address))
@@ -126,6 +127,7 @@ mod tests {
     #[test]
     fn the_api_is_offered_on_this_host_only() {
         let tcp = |text: &str| config(&["--tcp-listen", text]).tcp_address();
+        assert_eq!(tcp("off").expect("valid"), None);
         assert_eq!(tcp("").expect("valid"), None);
         assert_eq!(tcp("127.0.0.1:1").expect("valid"), Some(([127, 0, 0, 1], 1).into()));
         assert!(tcp("[::1]:1").is_ok());

@@ -38,8 +38,9 @@ use crate::{
     watcher::{EngineState, Watcher},
 };
 
-/// Name of the Docker API's socket in the folder of sockets.
-const DOCKER_SOCKET: &str = "docker.sock";
+/// The Docker API's socket, below the folder of sockets; in a folder of its own, so that the other services can be kept
+/// from it.
+const DOCKER_SOCKET: &str = "docker/docker.sock";
 
 /// Runs the service until `shutdown`.
 ///
@@ -59,7 +60,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         folder,
         services::Options {
             // The reason for missing space should come before the client's patience ends.
-            address_timeout: config.attach_deadline().mul_f32(0.8),
+            address_timeout: config.attach_deadline().mul_f32(0.6),
+            step_timeout: config.attach_deadline().mul_f32(0.8),
             multicast_route: !config.no_multicast_route,
             rewrite_hosts: !config.no_rewrite_hosts,
         },

@@ -44,6 +44,9 @@ impl Listeners {
         if StdUnixStream::connect(socket).is_ok() {
             bail!("another process serves {}: stop it first, or choose another --socket-folder", socket.display());
         }
+        if let Some(folder) = socket.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("failed to make the folder {}", folder.display()))?;
+        }
         match fs::remove_file(socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("failed to remove the stale socket {}", socket.display()));

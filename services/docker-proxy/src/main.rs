@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use weft_docker_proxy::config::Config;
 use weft_proto::client::Service;
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config: Config = weft_service::parse();
     let common = config.common.clone();
     weft_service::main(Service::DockerProxy, &common, |shutdown| weft_docker_proxy::run(config, shutdown))
 }

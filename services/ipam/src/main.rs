@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use weft_ipam::Config;
 use weft_proto::client::Service;
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config: Config = weft_service::parse();
     let common = config.common.clone();
     weft_service::main(Service::Ipam, &common, |shutdown| weft_ipam::run(config, shutdown))
 }

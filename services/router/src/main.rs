@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use weft_proto::client::Service;
 use weft_router::config::Options;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options: Options = weft_service::parse();
     let common = options.common.clone();
     weft_service::main(Service::Router, &common, |shutdown| weft_router::run(options, shutdown))
 }

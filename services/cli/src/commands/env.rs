@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn odd_values_stay_one_word() {
-        assert_eq!(quoted("unix:///run/weft/docker.sock"), "unix:///run/weft/docker.sock");
+        assert_eq!(quoted("unix:///run/weft/docker/docker.sock"), "unix:///run/weft/docker/docker.sock");
         assert_eq!(quoted("a b'$(c)"), r"'a b'\''$(c)'");
     }
 }

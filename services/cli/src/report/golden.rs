@@ -212,7 +212,7 @@ fn status() {
 #[test]
 fn status_of_a_proxy() {
     let mut status = proxy::GetStatusResponse {
-        addresses: vec!["unix:///run/weft/docker.sock".to_owned(), "tcp://127.0.0.1:12375".to_owned()],
+        addresses: vec!["unix:///run/weft/docker/docker.sock".to_owned(), "tcp://127.0.0.1:12375".to_owned()],
         engine_socket: "/var/run/docker.sock".to_owned(),
         engine_version: "20.10.24".to_owned(),
         engine_api_version: "1.41".to_owned(),
@@ -222,7 +222,7 @@ fn status_of_a_proxy() {
     let section = ProxySection::from(&status);
     assert_eq!(
         text(&section),
-        "        Address: unix:///run/weft/docker.sock, tcp://127.0.0.1:12375
+        "        Address: unix:///run/weft/docker/docker.sock, tcp://127.0.0.1:12375
          Engine: 20.10.24 (API 1.41)
      Containers: 2 attached
 "
