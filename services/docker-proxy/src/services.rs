@@ -22,7 +22,7 @@ use weft_proto::{
 };
 use weft_types::ContainerId;
 
-/// Longest time that one call may take beyond what the called service itself waits.
+/// Longest time that a call may take for which nobody waits.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Largest answer that is read, in bytes: the names of a whole mesh.
@@ -43,6 +43,8 @@ pub struct Services {
 pub struct Options {
     /// How long ipam may wait for space.
     pub address_timeout: Duration,
+    /// How long a step may take: longer than ipam waits, and short enough for its failure to be told in time.
+    pub step_timeout: Duration,
     /// Route multicast to the overlay.
     pub multicast_route: bool,
     /// Write overlay addresses into the containers' /etc/hosts.
@@ -117,7 +119,8 @@ impl Services {
         let container_id = id.to_string();
         match step {
             Step::Lookup => {
-                let answer = self.addresses.lookup(within(CALL_DEADLINE, LookupRequest { container_id })).await?;
+                let answer =
+                    self.addresses.lookup(within(self.options.step_timeout, LookupRequest { container_id })).await?;
                 let held = answer.into_inner().addresses.iter().map(dual_address).collect::<Result<_, _>>()?;
                 Ok(Outcome::Held(held))
             }
@@ -125,8 +128,7 @@ impl Services {
             Step::Claim { address } => {
                 let timeout_millis = self.timeout_millis();
                 let request = ClaimRequest { container_id, address: Some(address.into()), timeout_millis };
-                let answer =
-                    self.addresses.claim(within(self.options.address_timeout + CALL_DEADLINE, request)).await?;
+                let answer = self.addresses.claim(within(self.options.step_timeout, request)).await?;
                 given(answer.into_inner().address.as_ref())
             }
             Step::Attach { pid, addresses } => {
@@ -143,28 +145,30 @@ impl Services {
                     multicast_route: self.options.multicast_route,
                     hosts_file,
                 };
-                self.attachments.attach(within(CALL_DEADLINE, request)).await?;
+                self.attachments.attach(within(self.options.step_timeout, request)).await?;
                 Ok(Outcome::Done)
             }
             Step::Register { names, addresses, unhealthy } => {
                 let addresses = addresses.into_iter().map(Into::into).collect();
                 let registration = Some(Registration { container_id, names, addresses, unhealthy });
-                self.names.register(within(CALL_DEADLINE, RegisterRequest { registration })).await?;
+                self.names.register(within(self.options.step_timeout, RegisterRequest { registration })).await?;
                 Ok(Outcome::Done)
             }
             Step::Deregister => {
                 let request = DeregisterRequest { container_id, names: Vec::new() };
-                self.names.deregister(within(CALL_DEADLINE, request)).await?;
+                self.names.deregister(within(self.options.step_timeout, request)).await?;
                 Ok(Outcome::Done)
             }
             Step::Detach { addresses } => {
                 let addresses = addresses.into_iter().map(Into::into).collect();
-                self.attachments.detach(within(CALL_DEADLINE, DetachRequest { container_id, addresses })).await?;
+                self.attachments
+                    .detach(within(self.options.step_timeout, DetachRequest { container_id, addresses }))
+                    .await?;
                 Ok(Outcome::Done)
             }
             Step::Free { addresses } => {
                 let addresses = addresses.into_iter().map(Into::into).collect();
-                self.addresses.free(within(CALL_DEADLINE, FreeRequest { container_id, addresses })).await?;
+                self.addresses.free(within(self.options.step_timeout, FreeRequest { container_id, addresses })).await?;
                 Ok(Outcome::Done)
             }
         }
@@ -176,7 +180,7 @@ impl Services {
             subnet: subnet.map(Into::into),
             timeout_millis: self.timeout_millis(),
         };
-        let answer = self.addresses.allocate(within(self.options.address_timeout + CALL_DEADLINE, request)).await?;
+        let answer = self.addresses.allocate(within(self.options.step_timeout, request)).await?;
         let address = answer.into_inner().address;
         Ok(dual_address(&address.ok_or(InvalidMessage::missing("AllocateResponse.address"))?)?)
     }

@@ -248,6 +248,21 @@ async fn a_raw_stream_is_one_without_an_upgrade() {
 }
 
 #[tokio::test]
+async fn a_stream_may_begin_before_the_body_has_ended() {
+    let mut setting = Setting::new();
+    let request = "POST /exec/x/start HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n";
+    send(&mut setting.client, request).await;
+    let mut engine = setting.accept().await;
+    expect(&mut engine, request).await;
+    send(&mut engine, "HTTP/1.1 101 UPGRADED\r\n\r\n").await;
+    expect(&mut setting.client, "HTTP/1.1 101 UPGRADED\r\n\r\n").await;
+    send(&mut setting.client, "0\r\n\r\nfrom the client").await;
+    expect(&mut engine, "0\r\n\r\nfrom the client").await;
+    send(&mut engine, "from the engine").await;
+    expect(&mut setting.client, "from the engine").await;
+}
+
+#[tokio::test]
 async fn a_body_without_a_length_ends_with_the_connection() {
     let mut setting = Setting::new();
     setting.exchange("GET /x HTTP/1.1\r\nHost: d\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\nhowever long").await;

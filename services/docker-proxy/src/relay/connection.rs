@@ -1,15 +1,11 @@
 //! One client's connection.
 
-use std::{
-    io,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     net::UnixStream,
+    sync::SetOnce,
 };
 
 use super::{
@@ -205,33 +201,41 @@ where
     // An engine that does not read may have answered all the same: then its answer counts, else its silence is reported.
     let _ = engine_writer.write_all(&request.head.bytes).await;
 
-    let body_passed = AtomicBool::new(request.framing == Framing::Empty);
+    let body_passed = SetOnce::new_with((request.framing == Framing::Empty).then_some(true));
     let response = {
         let upload = async {
             // An engine that stops reading has usually answered already, and its answer is what counts.
-            if body::copy(request.framing, reader, &mut engine_writer).await.is_ok() {
-                body_passed.store(true, Ordering::Relaxed);
+            let whole = body::copy(request.framing, reader, &mut engine_writer).await.is_ok();
+            // An empty body has passed before.
+            let _ = body_passed.set(whole);
+            if whole {
                 pass_end(reader, &mut engine_writer).await;
             } else {
                 let _ = engine_writer.shutdown().await;
             }
             std::future::pending().await
         };
+        let response = async {
+            let response = respond(request, &mut engine_reader, writer).await?;
+            if matches!(response, Response::Hijacked) {
+                // The stream begins behind the body, whose end the engine may not have waited for.
+                body_passed.wait().await;
+            }
+            Ok::<_, io::Error>(response)
+        };
         tokio::select! {
-            response = respond(request, &mut engine_reader, writer) => response?,
+            response = response => response?,
             never = upload => never,
         }
     };
+    let body_passed = body_passed.get() == Some(&true);
     match response {
-        // The rest of the body cannot be told apart from what would follow it.
-        Response::Hijacked if !body_passed.load(Ordering::Relaxed) => Ok(Next::Close),
+        Response::Hijacked if !body_passed => Ok(Next::Close),
         Response::Hijacked => {
             tunnel(reader, writer, &mut engine_reader, &mut engine_writer).await?;
             Ok(Next::Close)
         }
-        Response::Whole { keep_alive } => {
-            Ok(Next::request_if(keep_alive && request.keep_alive && body_passed.load(Ordering::Relaxed)))
-        }
+        Response::Whole { keep_alive } => Ok(Next::request_if(keep_alive && request.keep_alive && body_passed)),
     }
 }
 

@@ -56,7 +56,14 @@ impl Proxied {
     }
 
     pub(crate) async fn kill_proxy(&mut self) -> anyhow::Result<()> {
-        self.proxy.take().context("the proxy does not run")?.kill().await.context("failed to kill the proxy")
+        self.proxy.take().context("the proxy does not run")?.kill().await.context("failed to kill the proxy")?;
+        // The kernel ends it when its parent, which was killed here, is gone.
+        let socket = Service::DockerProxy.socket(&self.lab_host().path("/run/weft"));
+        eventually("the proxy is gone", SOON, async || {
+            ensure!(UnixStream::connect(&socket).await.is_err(), "it answers");
+            Ok(())
+        })
+        .await
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
@@ -94,7 +101,7 @@ impl Proxied {
 
     /// Sends a request to the proxy as no client would, and returns the answer.
     pub(crate) async fn request(&self, method: &str, target: &str, body: &str) -> anyhow::Result<String> {
-        let mut stream = UnixStream::connect(self.lab_host().path("/run/weft/docker.sock")).await?;
+        let mut stream = UnixStream::connect(self.lab_host().path("/run/weft/docker/docker.sock")).await?;
         let length = body.len();
         let head = format!("{method} {target} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {length}");
         stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await?;

@@ -299,6 +299,7 @@ async fn a_failure_is_told_and_nothing_is_left_running() -> anyhow::Result<()> {
     host.services().held().refusal = None;
     host.via_proxy(&["start", "full"]).await?;
     host.via_proxy(&["rm", "--force", "full"]).await?;
+    host.holds_nothing().await?;
 
     for service in [Service::Ipam, Service::Router] {
         host.services_mut().stop_one(service);
@@ -314,7 +315,19 @@ async fn a_failure_is_told_and_nothing_is_left_running() -> anyhow::Result<()> {
         eventually("it starts once the service is back", SOON, async || host.via_proxy(&["start", &name]).await)
             .await?;
         host.via_proxy(&["rm", "--force", &name]).await?;
+        host.holds_nothing().await?;
     }
+
+    host.services().held().hangs = true;
+    let begun = tokio::time::Instant::now();
+    let refused = run(&host, "stuck").await?;
+    let took = begun.elapsed();
+    host.services().held().hangs = false;
+    ensure!(refused.stderr.contains("weft's service router does not answer"), "{refused:?}");
+    ensure!(took < ATTACH_TIMEOUT + Duration::from_secs(3), "it took {took:?}");
+    is_left(&host, "stuck").await?;
+    host.via_proxy(&["rm", "--force", "stuck"]).await?;
+    host.holds_nothing().await?;
 
     host.services_mut().stop_one(Service::Dns);
     let nameless = run(&host, "nameless").await?;

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -30,6 +31,8 @@ pub(crate) struct Held {
     pub(crate) names: BTreeMap<String, Vec<String>>,
     /// Why ipam gives nothing, if it does not.
     pub(crate) refusal: Option<Status>,
+    /// The router takes requests to attach, and does not answer them.
+    pub(crate) hangs: bool,
     given: u8,
 }
 
@@ -245,6 +248,9 @@ impl attachment_service_server::AttachmentService for Part {
         for address in &addresses {
             let nodad = if matches!(address, IpNet::V6(_)) { " nodad" } else { "" };
             script.push_str(&format!("ip addr add {address} dev ethwe{nodad}\n"));
+        }
+        while self.held().hangs {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         script.push_str("ip link set ethwe-peer up\nip link set ethwe up\nip link set ethwe alias weft\n");
         self.in_network(request.pid, &script).await?;
