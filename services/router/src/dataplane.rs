@@ -108,4 +108,6 @@ pub enum Event {
         /// Index on our side.
         local_index: SessionIndex,
     },
+    /// The TAP device was deleted. No frame passes any more, and no other device takes its place.
+    TapLost,
 }

@@ -163,6 +163,11 @@ impl DriverHandle {
     }
 }
 
+/// The TAP device was deleted under the packet path, which nothing but a new start gives another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the TAP device was deleted")]
+pub struct TapLost;
+
 /// What the driver starts with.
 #[derive(Debug)]
 pub struct Parts {
@@ -190,8 +195,8 @@ pub struct Parts {
     pub attachments: Vec<Attachment>,
 }
 
-/// Starts the driver. It ends after `shutdown`, or when its task panics: then the service must end too.
-pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::JoinHandle<()>) {
+/// Starts the driver. It ends after `shutdown`, by [`TapLost`], or when its task panics: then the service must end too.
+pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::JoinHandle<Result<(), TapLost>>) {
     let (commands, command_queue) = mpsc::channel(COMMANDS);
     let (peer_sender, peers) = watch::channel(Vec::new());
     let (subnets, wanted_subnets) = watch::channel(BTreeSet::new());
@@ -258,18 +263,20 @@ impl Driver {
         mut control_events: mpsc::Receiver<ControlEvent>,
         mut data_events: mpsc::Receiver<dataplane::Event>,
         shutdown: Shutdown,
-    ) {
+    ) -> Result<(), TapLost> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.publish_attachments(clock());
         self.drain(clock(), Dirty { forwarding: true, reachability: true, peers: true }).await;
-        loop {
+        let outcome = loop {
             let timeout = [self.mesh.poll_timeout().map(|(at, _)| at), self.agreement.poll_timeout()];
             let wake = timeout.into_iter().flatten().min().unwrap_or_else(|| clock() + TICK);
             tokio::select! {
-                () = shutdown.requested() => break,
+                () = shutdown.requested() => break Ok(()),
                 Some(event) = control_events.recv() => self.handle_control(event, clock()),
-                Some(event) = data_events.recv() => self.handle_data(event, clock()).await,
+                Some(event) = data_events.recv() => if let Err(lost) = self.handle_data(event, clock()).await {
+                    break Err(lost);
+                },
                 Some(command) = commands.recv() => self.handle_command(command, clock()),
                 _ = tick.tick() => self.look_for_problems(clock()),
                 () = tokio::time::sleep_until(wake.into()) => {}
@@ -278,8 +285,9 @@ impl Driver {
             self.mesh.handle_timeout(now);
             self.agreement.handle_timeout(now);
             self.drain(now, Dirty::default()).await;
-        }
+        };
         self.say_goodbye(control_events).await;
+        outcome
     }
 
     /// Tells all neighbours that we stop, and waits until they were told.
@@ -392,7 +400,7 @@ impl Driver {
         }
     }
 
-    async fn handle_data(&mut self, event: dataplane::Event, now: Instant) {
+    async fn handle_data(&mut self, event: dataplane::Event, now: Instant) -> Result<(), TapLost> {
         match event {
             dataplane::Event::PathUp { peer, endpoint, round_trip } => {
                 self.paths.set_path(peer, Some((endpoint, round_trip)));
@@ -410,7 +418,9 @@ impl Driver {
             }
             dataplane::Event::RekeyWanted { peer } => self.agreement.rekey(peer, now),
             dataplane::Event::SessionExpired { local_index } => self.agreement.release(local_index),
+            dataplane::Event::TapLost => return Err(TapLost),
         }
+        Ok(())
     }
 
     /// Carries out all that the cores have decided.

@@ -32,7 +32,7 @@ use self::{
     config::{Config, Options},
     control::Control,
     dataplane::{DataPlaneConfig, Facility},
-    driver::{Attachment, CHANNELS_FILE, Parts, TARGETS_FILE},
+    driver::{Attachment, CHANNELS_FILE, Parts, TARGETS_FILE, TapLost},
     identity::Identity,
     kernel::{HostRoute, Kernel, KernelConfig},
     store::Store,
@@ -138,7 +138,9 @@ pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
     tokio::select! {
         served = async { tokio::try_join!(serve, dns) } => served.map(|_| ())?,
         driven = driving => {
-            driven.context("the driver failed")?;
+            if let Err(TapLost) = driven.context("the driver failed")? {
+                bail!("the TAP device {} was deleted: restarting makes it anew", kernel_config.tap);
+            }
             if !shutdown.is_requested() {
                 bail!("the driver ended by itself");
             }

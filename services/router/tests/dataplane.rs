@@ -275,6 +275,17 @@ fn frames_of_unknown_stations_are_dropped_at_the_far_end() {
 }
 
 #[test]
+fn frames_with_addresses_of_nobody_are_dropped_at_the_far_end() {
+    let lab = Lab::new(&[], false);
+    lab.host(1).container.ip("addr add 10.32.0.99/12 dev ethwe");
+    let ping =
+        lab.host(1).container.program("ping", &format!("-n -c 1 -W 1 -I 10.32.0.99 {}", addresses(2)[0])).output();
+    assert!(!ping.expect("run ping").status.success());
+    wait_for("the drop is counted", || drops(&lab.statistics(2), DropReason::SpoofedAddress) > 0);
+    lab.ping(false, "-c 1 -W 5");
+}
+
+#[test]
 fn garbage_at_the_port_is_counted_and_harmless() {
     let lab = Lab::new(&[], false);
     lab.host(1).namespace.enter(|| {

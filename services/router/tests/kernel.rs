@@ -166,16 +166,9 @@ fn what_cannot_be_attached_is_said_and_left_alone() {
         let host = kernel.attach(host).await;
         assert!(matches!(host, Err(AttachError::HostNetwork { .. })), "{host:?}");
 
-        // A failure half way: the hosts file is not one.
-        let mut half = one.spec(&["10.32.0.1/12"]);
-        half.hosts_file = Some(HostsFile {
-            path: "/etc/passwd".into(),
-            hostname: "c".into(),
-            domainname: String::new(),
-            extra_hosts: vec![],
-        });
-        let error = kernel.attach(half).await.expect_err("refused").to_string();
-        assert!(error.contains("/etc/passwd"), "{error}");
+        // A failure half way: nobody can have a group's address.
+        let error = kernel.attach(one.spec(&["10.32.0.1/12", "ff02::77/64"])).await.expect_err("refused").to_string();
+        assert!(error.contains("ff02::77"), "{error}");
         assert!(!one.output("ip", &["link"]).contains("ethwe"), "nothing of the attempt is left");
         assert!(!output("ip", &["link"]).contains("vethw"), "nothing of the attempt is left");
 
@@ -261,6 +254,35 @@ fn the_hosts_file_names_the_container() {
         let text = fs::read_to_string(&path).expect("readable");
         assert!(!text.contains("10.32.0.1\t") && text.contains("10.32.0.2\tdb"), "{text}");
         assert_eq!(fs::metadata(&path).expect("there").ino(), inode, "the engine binds that very file");
+    });
+}
+
+#[test]
+fn a_hosts_file_that_cannot_be_written_is_a_problem_and_nothing_more() {
+    on_host(|Host { kernel, .. }| async move {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("elsewhere/hosts");
+        kernel.prepare().await.expect("prepared");
+        let one = Container::start("a1");
+        let mut spec = one.spec(&["10.32.0.1/12"]);
+        spec.hosts_file = Some(HostsFile {
+            path: path.clone(),
+            hostname: "db".into(),
+            domainname: String::new(),
+            extra_hosts: vec![],
+        });
+        assert_eq!(kernel.attach(spec.clone()).await.expect("attached").addresses.len(), 1);
+        assert!(one.output("ip", &["link", "show", "ethwe"]).contains("alias weft"), "the container may start");
+        kernel.prepare().await.expect("prepared");
+        let problems = kernel.problems();
+        let message = &problems.first().expect("a problem").message;
+        assert!(message.contains(&path.display().to_string()) && message.contains("WEFT_DOCKER_ROOT"), "{message}");
+
+        fs::create_dir(folder.path().join("elsewhere")).expect("made");
+        fs::write(&path, "127.0.0.1\tlocalhost\n").expect("written");
+        kernel.attach(spec).await.expect("attached");
+        kernel.prepare().await.expect("prepared");
+        assert_eq!(kernel.problems(), []);
     });
 }
 

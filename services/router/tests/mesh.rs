@@ -167,3 +167,17 @@ async fn what_cannot_work_ends_with_one_sentence() {
     .await
     .expect("it has stopped");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_tap_device_ends_the_router_and_the_next_makes_it_anew() {
+    let mut lab = Lab::new();
+    let mut host = lab.host();
+    host.start_quietly(SECRET);
+    host.until("it answers", |_| true).await;
+    host.namespace.ip("link delete weft-tap");
+    let said = host.gives_up().await;
+    assert!(said.contains("the TAP device weft-tap was deleted: restarting makes it anew"), "{said}");
+    host.start(SECRET);
+    host.until("it answers", |_| true).await;
+    host.namespace.ip("link show weft-tap");
+}

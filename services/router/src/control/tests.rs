@@ -106,9 +106,8 @@ async fn messages_pass_and_a_goodbye_comes_before_the_end() {
 async fn both_sides_name_a_wrong_password_and_guessing_is_stopped() {
     let (mut a, mut b) = (Router::new(1, Some("x")), Router::new(2, Some("y")));
     let address = b.listen();
-    let sentence = |remote: &str| {
-        format!("the password differs from that of {remote}: set the same WEFT_PASSWORD on both hosts")
-    };
+    let sentence =
+        |remote: &str| format!("the password differs from that of {remote}: set the same WEFT_PASSWORD on both hosts");
     let mut reasons = Vec::new();
     for _ in 0..6 {
         a.control.dial(DialId(1), DialAddress::Endpoint(address));
@@ -121,7 +120,8 @@ async fn both_sides_name_a_wrong_password_and_guessing_is_stopped() {
             if let Some(ControlEvent::Refused { problem, .. }) = outcome.1 {
                 assert_eq!(problem.message, sentence("127.0.0.1"));
             }
-            outcome = tokio::select! { event = a.event() => (Some(event), None), event = b.event() => (None, Some(event)) };
+            outcome =
+                tokio::select! { event = a.event() => (Some(event), None), event = b.event() => (None, Some(event)) };
         }
         let Some(ControlEvent::DialFailed { problem, .. }) = outcome.0 else { panic!("it did not fail: {outcome:?}") };
         if problem.reason == "wrong_password" {

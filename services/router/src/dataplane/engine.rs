@@ -225,7 +225,8 @@ impl Engine {
         match self.packets.read_tap(now) {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::error!(%error, "the TAP device is gone; no frames pass until the router starts anew");
+                tracing::debug!(%error, "the TAP device is gone");
+                self.waiting.push_back(Event::TapLost);
                 self.tap_lost = true;
                 // A descriptor without its device would wake us for ever. It may have left the list by itself.
                 let _ = epoll::delete(&self.poll, self.packets.tap());

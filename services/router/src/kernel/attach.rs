@@ -17,7 +17,7 @@ use weft_router_core::hostnet::{
 use weft_types::ContainerId;
 
 use super::{
-    AttachError, AttachSpec, Attached, CONTAINER_INTERFACE, KernelConfig,
+    AttachError, AttachSpec, Attached, CONTAINER_INTERFACE, HostsFile, KernelConfig, Problem,
     host::{Owner, marker},
     hosts_file,
     links::{self, IPV6_MINIMUM_MTU, InterfaceRoute, LinkChange, VethPair, Which},
@@ -54,17 +54,22 @@ impl Owner {
             .map_err(failed)?
             .index;
         let (config, host) = (&self.config, &mut self.channel);
+        let mut hosts_written = Ok(());
         let attached = namespace
             .run(|| {
                 let container = Channel::open()?;
-                Ok(Attaching { config, host, container, namespace: &namespace, bridge, spec }.run())
+                let (namespace, hosts_written) = (&namespace, &mut hosts_written);
+                Ok(Attaching { config, host, container, namespace, bridge, spec, hosts_written }.run())
             })
             .map_err(failed)?;
         let attached = attached.map_err(|error| error.downcast::<AttachError>().unwrap_or_else(failed))?;
         match &spec.hosts_file {
-            Some(hosts) => self.hosts_files.insert(spec.container.clone(), hosts.clone()),
-            None => self.hosts_files.remove(&spec.container),
-        };
+            Some(hosts) => {
+                self.hosts_files.insert(spec.container.clone(), hosts.clone());
+                self.note_hosts(&spec.container, hosts, hosts_written);
+            }
+            None => self.forget_hosts(&spec.container),
+        }
         Ok(attached)
     }
 
@@ -74,7 +79,7 @@ impl Owner {
         let found = self.channel.link(&name)?;
         let ours = found.and_then(|link| marker(&link).filter(|m| m.container == *container).map(|m| (link, m)));
         let Some((link, marker)) = ours else {
-            self.hosts_files.remove(container);
+            self.forget_hosts(container);
             return Ok(Vec::new());
         };
         let present = match (link.peer_namespace, link.peer_index) {
@@ -85,18 +90,38 @@ impl Owner {
         let (removed, kept): (Vec<IpNet>, Vec<IpNet>) = present.into_iter().partition(named);
         if kept.is_empty() {
             self.channel.perform(vec![links::delete_link(link.index, &link.name)])?;
-            self.hosts_files.remove(container);
+            self.forget_hosts(container);
             return Ok(removed);
         }
         if !removed.is_empty() {
             self.remove_addresses(&link, &marker, &removed)
                 .with_context(|| format!("failed to take addresses from the container {container}"))?;
-            if let Some(hosts) = self.hosts_files.get(container) {
+            if let Some(hosts) = self.hosts_files.get(container).cloned() {
                 let kept: Vec<IpAddr> = kept.iter().map(IpNet::addr).collect();
-                hosts_file::write(hosts, &kept)?;
+                self.note_hosts(container, &hosts, hosts_file::write(&hosts, &kept));
             }
         }
         Ok(removed)
+    }
+
+    /// Remembers what became of a hosts file. A container works without: it only lacks its own overlay address there.
+    fn note_hosts(&mut self, container: &ContainerId, hosts: &HostsFile, written: anyhow::Result<()>) {
+        let Err(error) = written else {
+            self.hosts_problems.remove(container);
+            return;
+        };
+        let message = format!(
+            "the hosts file {} was not written, so that the container lacks its overlay address in /etc/hosts ({error:#}): if \
+             Docker's data root is not /var/lib/docker, set WEFT_DOCKER_ROOT to it",
+            hosts.path.display()
+        );
+        tracing::warn!(%container, "{message}");
+        self.hosts_problems.insert(container.clone(), Problem { reason: "hosts_file", message });
+    }
+
+    fn forget_hosts(&mut self, container: &ContainerId) {
+        self.hosts_files.remove(container);
+        self.hosts_problems.remove(container);
     }
 
     fn remove_addresses(&mut self, link: &ObservedLink, marker: &PortMarker, removed: &[IpNet]) -> anyhow::Result<()> {
@@ -122,6 +147,8 @@ struct Attaching<'a> {
     namespace: &'a Namespace,
     bridge: u32,
     spec: &'a AttachSpec,
+    /// Whether the hosts file was written, which decides about nothing else.
+    hosts_written: &'a mut anyhow::Result<()>,
 }
 
 /// Both ends of a container's veth pair.
@@ -233,7 +260,7 @@ impl Attaching<'_> {
         let plain: Vec<IpAddr> = addresses.iter().map(IpNet::addr).collect();
         self.announce(container, &plain)?;
         if let Some(hosts) = &self.spec.hosts_file {
-            hosts_file::write(hosts, &plain)?;
+            *self.hosts_written = hosts_file::write(hosts, &plain);
         }
         let ready = LinkChange { alias: Some(ALIAS.into()), ..LinkChange::default() };
         self.container.perform(vec![links::set_link(Which::Index(container), CONTAINER_INTERFACE, ready)])?;

@@ -36,6 +36,8 @@ pub(super) struct Owner {
     pub(super) own_namespace: Namespace,
     /// Hosts files of attached containers, for keeping them right when addresses go.
     pub(super) hosts_files: BTreeMap<ContainerId, HostsFile>,
+    /// Why some of them could not be written.
+    pub(super) hosts_problems: BTreeMap<ContainerId, Problem>,
     nftables: Option<Nftables>,
     dns: Option<DnsPort>,
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
@@ -53,6 +55,7 @@ impl Owner {
             channel: Channel::open()?,
             own_namespace: Namespace::current().context("failed to open the own network namespace")?,
             hosts_files: BTreeMap::new(),
+            hosts_problems: BTreeMap::new(),
             nftables: Nftables::open().ok(),
             dns: None,
             dns_sockets,
@@ -61,9 +64,10 @@ impl Owner {
         })
     }
 
-    /// Returns what was wrong at the last comparison beside what failed.
+    /// Returns what was wrong at the last comparison beside what failed. One hosts file speaks for all: what is wrong with
+    /// one is most often wrong with each.
     pub(super) fn problems(&self) -> Vec<Problem> {
-        self.problems.clone()
+        self.problems.iter().chain(self.hosts_problems.values().next()).cloned().collect()
     }
 
     /// Makes the host as it should be and returns how many changes that took. Goes on after a failure, and returns all.
@@ -154,6 +158,7 @@ impl Owner {
         self.dns = None;
         self.dns_sockets.send_replace(None);
         self.hosts_files.clear();
+        self.hosts_problems.clear();
         let ours = |link: &ObservedLink| {
             let names = [&self.config.bridge, &self.config.tap, &self.config.dns_port];
             marker(link).is_some() || names.contains(&&link.name) && ["bridge", "tun", "veth"].contains(&&*link.kind)

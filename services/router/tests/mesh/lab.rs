@@ -144,15 +144,30 @@ impl Host {
 
     /// Runs a router that is expected to give up, and returns what it says at its end.
     pub(crate) fn fails(&self, options: &[&str]) -> String {
+        last_words(self.spawn_quietly(options))
+    }
+
+    /// Starts the router, without a log, so that [`Host::gives_up`] can tell what it says at its end.
+    pub(crate) fn start_quietly(&mut self, options: &[&str]) {
+        self.router = Some(self.spawn_quietly(options));
+    }
+
+    /// Waits until the router that was started quietly gives up, and returns what it says.
+    pub(crate) async fn gives_up(&mut self) -> String {
+        let router = self.router.as_mut().expect("it runs");
+        let ending = async {
+            while router.try_wait().expect("known").is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, ending).await.expect("it gives up in time");
+        last_words(self.router.take().expect("it ran"))
+    }
+
+    fn spawn_quietly(&self, options: &[&str]) -> Child {
         let mut command = self.command(options);
         command.env("WEFT_LOG_LEVEL", "off").stderr(Stdio::piped());
-        let mut child = self.namespace.run(move || command.spawn().expect("the router starts"));
-        let mut said = String::new();
-        child.stderr.take().expect("piped").read_to_string(&mut said).expect("readable");
-        let status = child.wait().expect("it ends");
-        assert_eq!(status.code(), Some(1), "{said}");
-        assert_eq!(said.lines().count(), 1, "one sentence: {said}");
-        said
+        self.namespace.run(move || command.spawn().expect("the router starts"))
     }
 
     /// Ends the router at once.
@@ -224,6 +239,15 @@ impl Host {
         };
         self.attachments().attach(request).await.expect("attached");
     }
+}
+
+fn last_words(mut router: Child) -> String {
+    let mut said = String::new();
+    router.stderr.take().expect("piped").read_to_string(&mut said).expect("readable");
+    let status = router.wait().expect("it ends");
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "one sentence: {said}");
+    said
 }
 
 impl Drop for Host {
