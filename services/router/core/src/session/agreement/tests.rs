@@ -184,7 +184,7 @@ proptest! {
         let init = SessionInit { receiver_index: index, noise: noise.clone() };
         let response = SessionResponse { answered_index: index, receiver_index: index, noise };
         for kind in [Kind::Init(init), Kind::Response(response)] {
-            let outcome = pair[0].handle_message(high, &super::message(kind), now);
+            let outcome = pair[0].handle_message(high, &message(kind), now);
             prop_assert!(outcome.is_err());
         }
     }
