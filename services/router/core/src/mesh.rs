@@ -237,6 +237,8 @@ pub struct Mesh {
     published: BTreeSet<String>,
     /// Until when the own generation is not announced.
     hold_until: Option<Instant>,
+    /// When the local generation was raised of late.
+    raises: VecDeque<Instant>,
     links_due: Option<Instant>,
     digest_due: Instant,
     stopped: bool,
@@ -271,6 +273,7 @@ impl Mesh {
             known_channels: config.known_channels.clone(),
             published: BTreeSet::new(),
             hold_until: hold.then(|| now + config.timing.hold_back),
+            raises: VecDeque::new(),
             links_due: None,
             digest_due: now + config.timing.digest,
             stopped: false,
@@ -392,6 +395,7 @@ impl Mesh {
             self.store.prune(now);
             self.say_digest();
             self.forget_lost(now);
+            self.expire_raises(now);
         }
         self.dial(now);
     }
@@ -522,6 +526,12 @@ pub const MAX_IN_FLIGHT: usize = 1024 * 1024;
 impl Mesh {
     /// Returns the next message to write to a connection.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        for contender in self.contenders.values_mut() {
+            if let Some(token) = contender.echo.take() {
+                let message = ControlMessage::Heartbeat { token, echo: true };
+                return Some(Transmit { connection: contender.connection, message });
+            }
+        }
         let local = self.config.local;
         let held = self.hold_until.map(|_| local);
         for (connection, state) in &mut self.connections {
@@ -804,7 +814,7 @@ impl Mesh {
             );
             Problem { reason: "peer_unreachable", message, is_final: false }
         };
-        self.unreachable.keys().map(lost).collect()
+        self.key_problem().into_iter().chain(self.unreachable.keys().map(lost)).collect()
     }
 
     /// Tells whether a chain of links leads to the peer.
@@ -859,3 +869,6 @@ impl Mesh {
         entries.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,8 @@ pub(super) struct Contender {
     pub(super) introduced: Introduced,
     pub(super) connection: ConnectionId,
     pub(super) since: Instant,
+    /// Heartbeat of the other end to be answered, so that it does not take the wait for death.
+    pub(super) echo: Option<u64>,
 }
 
 impl Mesh {
@@ -66,7 +68,7 @@ impl Mesh {
     /// the other end keeps too.
     fn contend(&mut self, connection: ConnectionId, introduced: Introduced, now: Instant) {
         let peer = introduced.peer;
-        let mut contender = Contender { introduced, connection, since: now };
+        let mut contender = Contender { introduced, connection, since: now, echo: None };
         if let Some(mut earlier) = self.contenders.remove(&peer) {
             let same = earlier.introduced.introduction.instance == contender.introduced.introduction.instance;
             if same && earlier.introduced.order() < contender.introduced.order() {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use prost::Message as _;
@@ -22,6 +22,15 @@ use crate::gossip::{ChannelChange, Delta, Entry, Outcome, Position};
 /// Endpoints of one peer that are believed.
 const MAX_ENDPOINTS: usize = 16;
 
+/// How often an earlier life is answered without a pause: neighbours may remember several lives.
+const FREE_RAISES: u32 = 4;
+
+/// First pause between further answers; each is twice as long as the one before.
+const RAISE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an answer counts, and the longest pause.
+const RAISE_MEMORY: Duration = Duration::from_secs(120);
+
 /// What a peer says about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PeerFacts {
@@ -38,7 +47,13 @@ impl Mesh {
         message: ControlMessage,
         now: Instant,
     ) -> Result<(), ProtocolError> {
-        let Some(state) = self.connections.get_mut(&connection) else { return Ok(()) };
+        let Some(state) = self.connections.get_mut(&connection) else {
+            let contender = self.contenders.values_mut().find(|contender| contender.connection == connection);
+            if let (Some(contender), ControlMessage::Heartbeat { token, echo: false }) = (contender, message) {
+                contender.echo = Some(token);
+            }
+            return Ok(());
+        };
         state.heard = now;
         match message {
             ControlMessage::Heartbeat { token, echo: false } => {
@@ -55,7 +70,9 @@ impl Mesh {
             ControlMessage::Digest(theirs) => self.compare_digest(connection, theirs),
             ControlMessage::Vector { origins, answer } => {
                 let heard = origins.iter().find(|known| known.origin == self.config.local).map(|known| known.at);
-                self.hear_of_local(heard);
+                if let Some(heard) = heard {
+                    self.hear_of_local(heard, now);
+                }
                 if let Some(state) = self.connections.get_mut(&connection) {
                     state.neighbour.handle_vector(&origins, &self.store);
                 }
@@ -94,6 +111,10 @@ impl Mesh {
 
     fn apply(&mut self, connection: ConnectionId, delta: Delta, now: Instant) -> Result<(), ProtocolError> {
         let (origin, at) = (delta.origin, delta.at);
+        if origin == self.config.local {
+            self.hear_of_local(at, now);
+            return Ok(());
+        }
         let outcome = self.store.apply(delta, now)?;
         if let Some(state) = self.connections.get_mut(&connection) {
             state.neighbour.handle_known(origin, at);
@@ -104,12 +125,11 @@ impl Mesh {
                 self.take_changes(origin, changes, now);
                 self.spread(origin, at, Some(connection));
             }
-            Outcome::Known => {}
+            Outcome::Known | Outcome::Raised => {}
             Outcome::Lacking => {
                 let origins = self.store.vector();
                 self.queue(connection, ControlMessage::Vector { origins, answer: false });
             }
-            Outcome::Raised => self.generation_raised(),
         }
         Ok(())
     }
@@ -126,15 +146,37 @@ impl Mesh {
         }
     }
 
-    fn hear_of_local(&mut self, heard: Option<Position>) {
-        if heard.is_some_and(|heard| self.store.raise_above(heard)) {
-            self.generation_raised();
+    /// Answers that somebody knows the local peer from an earlier life. Where two hosts have one key, each would answer the
+    /// other for ever, so the pauses grow; a digest brings up again what is passed over.
+    fn hear_of_local(&mut self, heard: Position, now: Instant) {
+        self.expire_raises(now);
+        let further = u32::try_from(self.raises.len()).unwrap_or(u32::MAX).checked_sub(FREE_RAISES);
+        let pause = further.map_or(Duration::ZERO, |count| RAISE_PAUSE * 2u32.saturating_pow(count));
+        let early = self.raises.back().is_some_and(|last| now < *last + pause.min(RAISE_MEMORY));
+        if early || !self.store.raise_above(heard) {
+            return;
         }
-    }
-
-    fn generation_raised(&mut self) {
+        self.raises.push_back(now);
         self.events.push_back(Event::GenerationRaised { generation: self.store.own_generation() });
         self.spread_own();
+    }
+
+    /// Forgets answers to earlier lives that were long ago.
+    pub(super) fn expire_raises(&mut self, now: Instant) {
+        self.raises.retain(|at| now < *at + RAISE_MEMORY);
+    }
+
+    /// Says so when another host seems to speak for the local peer.
+    pub(super) fn key_problem(&self) -> Option<Problem> {
+        let message = || {
+            format!(
+                "another host gossips with the key of {}({}): remove /var/lib/weft/router on the one that is the copy, \
+                 and restart weft there",
+                self.config.name, self.config.nickname
+            )
+        };
+        let suspicious = self.raises.len() > FREE_RAISES as usize;
+        suspicious.then(|| Problem { reason: GoodbyeReason::SameKey.word(), message: message(), is_final: false })
     }
 
     fn spread_own(&mut self) {
@@ -321,17 +363,15 @@ impl Mesh {
 
     fn hear_goodbye(&mut self, connection: ConnectionId, goodbye: &Goodbye, now: Instant) {
         let Some(state) = self.connections.remove(&connection) else { return };
-        let problem = match goodbye.reason {
-            GoodbyeReason::DuplicateConnection => None,
-            reason => Some(Problem {
-                reason: reason.word(),
-                message: match goodbye.message.as_str() {
-                    "" => format!("{} closed the connection", state.remote),
-                    message => message.to_owned(),
-                },
-                is_final: reason.is_final(),
-            }),
-        };
+        let reason = goodbye.reason;
+        let problem = (reason != GoodbyeReason::DuplicateConnection).then(|| Problem {
+            reason: reason.word(),
+            message: match goodbye.message.as_str() {
+                "" => format!("{} closed the connection", state.remote),
+                message => message.to_owned(),
+            },
+            is_final: reason.is_final(),
+        });
         if let Some(problem) = problem.as_ref().filter(|problem| problem.is_final) {
             self.note_goodbye(&state, problem, now);
         }

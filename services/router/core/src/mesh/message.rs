@@ -421,3 +421,6 @@ pub(super) fn printable(text: &str, limit: usize) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,470 @@
+use std::collections::BTreeMap;
+
+use super::{message::Routed, *};
+use crate::gossip::{Delta, Position};
+
+/// Hosts and the pipes between them. Messages cross at once, as bytes.
+struct Lab {
+    hosts: Vec<Mesh>,
+    /// The two ends of each connection, by id.
+    pipes: BTreeMap<ConnectionId, [usize; 2]>,
+    /// Connections that swallow everything.
+    cut: BTreeSet<ConnectionId>,
+    events: Vec<Vec<Event>>,
+    closed: Vec<(ConnectionId, usize, GoodbyeReason, String)>,
+    next: u64,
+    now: Instant,
+}
+
+fn peer(number: usize) -> PeerName {
+    PeerName::from_public_key([number as u8 + 1; 32])
+}
+
+fn address(host: usize) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, host as u8 + 1], 6783))
+}
+
+fn config(number: usize) -> MeshConfig {
+    MeshConfig {
+        local: peer(number),
+        name: format!("peer{number}"),
+        nickname: format!("host{number}"),
+        version: "test".to_owned(),
+        instance: number as u64 + 100,
+        generation: 1,
+        listen_port: 6783,
+        address_range: "10.32.0.0/12".parse().expect("a range"),
+        discovery: false,
+        connection_limit: 20,
+        known_channels: BTreeSet::new(),
+        seed: number as u64,
+        timing: Timing::default(),
+    }
+}
+
+impl Lab {
+    #[expect(clippy::disallowed_methods, reason = "any instant will do; only differences count")]
+    fn new(configs: impl IntoIterator<Item = MeshConfig>) -> Self {
+        let now = Instant::now();
+        let hosts: Vec<Mesh> = configs.into_iter().map(|config| Mesh::new(config, Vec::new(), now)).collect();
+        Self {
+            pipes: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            events: hosts.iter().map(|_| Vec::new()).collect(),
+            closed: Vec::new(),
+            next: 1,
+            now,
+            hosts,
+        }
+    }
+
+    /// Connects two hosts and returns the connection. Its order is `order`.
+    fn open(&mut self, from: usize, to: usize, order: u64) -> ConnectionId {
+        let connection = ConnectionId(self.next);
+        self.next += 1;
+        self.pipes.insert(connection, [from, to]);
+        let (random, other_random) = (77, 77 ^ order);
+        let there = self.hosts[to].introduction(other_random, address(from));
+        let here = self.hosts[from].introduction(random, address(to));
+        let introduced = |peer, introduction, local_random, remote, dial| Introduced {
+            peer,
+            introduction,
+            local_random,
+            remote,
+            dial,
+        };
+        let (from_peer, to_peer) = (self.hosts[from].local().peer, self.hosts[to].local().peer);
+        let dialled = introduced(to_peer, there, random, address(to), Some(DialId(self.next + 1000)));
+        self.hosts[from].handle_connected(connection, dialled, self.now);
+        self.hosts[to].handle_connected(
+            connection,
+            introduced(from_peer, here, other_random, address(from), None),
+            self.now,
+        );
+        connection
+    }
+
+    fn connect(&mut self, from: usize, to: usize) -> ConnectionId {
+        let connection = self.open(from, to, 1 << 32);
+        self.settle();
+        connection
+    }
+
+    /// Lets everything happen that does not need time.
+    fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 1000, "the hosts never come to rest");
+            let mut quiet = true;
+            for host in 0..self.hosts.len() {
+                while let Some(transmit) = self.hosts[host].poll_transmit() {
+                    quiet = false;
+                    self.hosts[host].handle_transmitted(transmit.connection, self.now);
+                    self.carry(host, &transmit);
+                }
+                while let Some(event) = self.hosts[host].poll_event() {
+                    quiet = false;
+                    self.perform(host, event);
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn carry(&mut self, from: usize, transmit: &Transmit) {
+        let Some(ends) = self.pipes.get(&transmit.connection) else { return };
+        if self.cut.contains(&transmit.connection) {
+            return;
+        }
+        let to = if ends[0] == from { ends[1] } else { ends[0] };
+        let message = ControlMessage::decode(&transmit.message.encode()).expect("cores send what they understand");
+        self.hosts[to].handle_message(transmit.connection, message, self.now).expect("cores follow the protocol");
+    }
+
+    fn perform(&mut self, host: usize, event: Event) {
+        if let Event::Close { connection, goodbye, .. } = &event {
+            if let Some(goodbye) = goodbye {
+                self.closed.push((*connection, host, goodbye.reason, goodbye.message.clone()));
+                let message = ControlMessage::Goodbye(goodbye.clone());
+                self.carry(host, &Transmit { connection: *connection, message });
+            }
+            self.disconnect(*connection, host);
+        }
+        self.events[host].push(event);
+    }
+
+    /// Takes a pipe away; the end that is not `known` to know it hears of it unless it is cut off.
+    fn disconnect(&mut self, connection: ConnectionId, known: usize) {
+        if let Some(ends) = self.pipes.remove(&connection)
+            && !self.cut.contains(&connection)
+        {
+            let other = if ends[0] == known { ends[1] } else { ends[0] };
+            self.hosts[other].handle_disconnected(connection, None, self.now);
+        }
+    }
+
+    /// Lets time pass, as far as the hosts' own timers go.
+    fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            self.settle();
+            let due = self.hosts.iter().filter_map(Mesh::poll_timeout).map(|(due, _)| due).min();
+            match due.filter(|due| *due <= end) {
+                Some(due) => self.now = due.max(self.now),
+                None => break,
+            }
+            for host in &mut self.hosts {
+                host.handle_timeout(self.now);
+            }
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    fn reasons(&self) -> Vec<GoodbyeReason> {
+        self.closed.iter().map(|(_, _, reason, _)| *reason).collect()
+    }
+
+    fn connections(&self, host: usize) -> Vec<ConnectionId> {
+        self.hosts[host].connections(self.now).into_iter().map(|view| view.connection).collect()
+    }
+
+    fn publish(&mut self, host: usize, key: &'static str, value: Option<&'static str>) {
+        let entry = Entry { key: key.into(), value: value.map(Bytes::from) };
+        self.hosts[host].publish("names", false, vec![entry], self.now).expect("within limits");
+    }
+
+    fn sees(&self, host: usize, origin: usize) -> Vec<(Bytes, Bytes)> {
+        let all = self.hosts[host].channel("names");
+        all.into_iter().find(|known| known.origin == peer(origin)).map(|known| known.entries).unwrap_or_default()
+    }
+}
+
+#[test]
+fn what_cannot_be_together_is_refused_with_one_sentence_on_both_sides() {
+    let ring = |number| Some([number; 16]);
+    type Change = fn(&mut MeshConfig);
+    let other_range: Change = |config| config.address_range = "10.64.0.0/12".parse().expect("a range");
+    let same_key: Change = |config| config.local = peer(0);
+    let same_instance: Change = |config| (config.local, config.instance) = (peer(0), 100);
+    let same_name: Change = |config| config.name = "peer0".to_owned();
+    let cases = [
+        ("range", other_range, [None; 2], GoodbyeReason::AddressRange),
+        ("name", same_name, [None; 2], GoodbyeReason::SameName),
+        ("key", same_key, [None; 2], GoodbyeReason::SameKey),
+        ("ring", |_| (), [ring(1), ring(2)], GoodbyeReason::RingId),
+        ("self", same_instance, [None; 2], GoodbyeReason::SelfConnection),
+    ];
+    for (case, change, rings, reason) in cases {
+        let mut other = config(1);
+        change(&mut other);
+        let mut lab = Lab::new([config(0), other]);
+        for (host, ring) in lab.hosts.iter_mut().zip(rings) {
+            host.set_ring_id(ring);
+        }
+        lab.connect(0, 1);
+        assert_eq!(lab.reasons(), [reason; 2], "{case}");
+        for host in 0..2 {
+            assert!(lab.connections(host).is_empty(), "{case}");
+            assert!(!lab.closed[host].3.is_empty(), "{case}");
+            let refusals = lab.hosts[host].refusals(lab.now);
+            let expected = usize::from(reason != GoodbyeReason::SelfConnection);
+            assert_eq!(refusals.len(), expected, "{case}: {refusals:?}");
+        }
+    }
+}
+
+#[test]
+fn rings_that_are_equal_or_not_there_yet_do_not_part_peers() {
+    for rings in [[None, None], [Some([1; 16]), None], [Some([1; 16]), Some([1; 16])]] {
+        let mut lab = Lab::new((0..2).map(config));
+        for (host, ring) in lab.hosts.iter_mut().zip(rings) {
+            host.set_ring_id(ring);
+        }
+        lab.connect(0, 1);
+        assert_eq!((lab.connections(0).len(), lab.connections(1).len()), (1, 1));
+    }
+}
+
+#[test]
+fn another_protocol_version_is_refused() {
+    let mut lab = Lab::new((0..2).map(config));
+    let mut introduction = lab.hosts[1].introduction(1, address(0));
+    (introduction.protocol_min, introduction.protocol_max) = (900, 901);
+    let introduced = Introduced { peer: peer(1), introduction, local_random: 2, remote: address(1), dial: None };
+    lab.hosts[0].handle_connected(ConnectionId(1), introduced, lab.now);
+    lab.settle();
+    assert_eq!(lab.reasons(), [GoodbyeReason::ProtocolVersion]);
+}
+
+#[test]
+fn a_name_that_a_reachable_peer_has_is_refused_and_a_lost_peers_name_is_free() {
+    let named = |number, name: &str| MeshConfig { name: name.to_owned(), ..config(number) };
+    let mut lab = Lab::new([config(0), config(1), named(2, "peer1")]);
+    let first = lab.connect(0, 1);
+    lab.connect(0, 2);
+    assert_eq!(lab.reasons(), [GoodbyeReason::SameName]);
+    let (_, host, _, sentence) = &lab.closed[0];
+    assert!(*host == 0 && sentence.contains("host1") && sentence.contains("host2"), "{sentence}");
+    lab.cut.insert(first);
+    lab.pass(Duration::from_secs(4));
+    lab.closed.clear();
+    lab.connect(0, 2);
+    assert_eq!((lab.reasons(), lab.connections(0).len()), (vec![], 1));
+}
+
+#[test]
+fn beyond_the_limit_further_peers_are_refused() {
+    let mut lab = Lab::new([MeshConfig { connection_limit: 1, ..config(0) }, config(1), config(2)]);
+    lab.connect(0, 1);
+    lab.connect(2, 0);
+    assert_eq!((lab.reasons(), lab.connections(0).len()), (vec![GoodbyeReason::ConnectionLimit], 1));
+}
+
+#[test]
+fn of_dials_that_cross_one_connection_stays_at_both_ends() {
+    for (first, second) in [(5, 9), (9, 5)] {
+        let mut lab = Lab::new((0..2).map(config));
+        let connections = [lab.open(0, 1, first), lab.open(1, 0, second)];
+        lab.settle();
+        let expected = [if first < second { connections[0] } else { connections[1] }];
+        assert_eq!((lab.connections(0), lab.connections(1)), (expected.to_vec(), expected.to_vec()));
+        let lost = |events: &[Event]| events.iter().any(|event| matches!(event, Event::PeerDisconnected { .. }));
+        assert!(!lost(&lab.events[0]) && !lost(&lab.events[1]), "the peers stay together");
+    }
+}
+
+#[test]
+fn a_second_host_with_the_same_key_is_refused_while_the_first_lives() {
+    let copy = MeshConfig { local: peer(1), name: "copy".to_owned(), nickname: "copy".to_owned(), ..config(2) };
+    let mut lab = Lab::new([config(0), config(1), copy]);
+    let first = lab.connect(0, 1);
+    lab.connect(0, 2);
+    lab.pass(Duration::from_secs(5));
+    assert_eq!(lab.connections(0), [first]);
+    assert_eq!(lab.reasons(), [GoodbyeReason::SameKey]);
+    let refusals = lab.hosts[0].refusals(lab.now);
+    assert!(refusals[0].problem.message.contains("host1 and copy"), "{refusals:?}");
+    assert_eq!(lab.hosts[2].refusals(lab.now).len(), 1, "the copy knows too");
+}
+
+#[test]
+fn a_restarted_peer_takes_the_place_of_its_dead_connection() {
+    for closed in [true, false] {
+        let restarted = MeshConfig { instance: 999, generation: 2, ..config(1) };
+        let mut lab = Lab::new([config(0), config(1), restarted]);
+        let first = lab.connect(0, 1);
+        lab.cut.insert(first);
+        let second = lab.connect(2, 0);
+        assert_eq!(lab.connections(0), [first], "the first may live");
+        if closed {
+            lab.hosts[0].handle_disconnected(first, None, lab.now);
+            lab.settle();
+        } else {
+            lab.pass(Duration::from_secs(3));
+        }
+        assert_eq!(lab.connections(0), [second], "{closed}");
+        lab.pass(Duration::from_millis(500));
+        assert_eq!(lab.connections(2), [second], "{closed}");
+    }
+}
+
+#[test]
+fn a_silent_connection_is_dead_after_three_seconds() {
+    let mut lab = Lab::new((0..2).map(config));
+    let connection = lab.connect(0, 1);
+    lab.pass(Duration::from_secs(30));
+    assert_eq!(lab.connections(0), [connection], "heartbeats keep it alive");
+    lab.cut.insert(connection);
+    lab.pass(Duration::from_millis(1900));
+    assert!(lab.hosts[0].is_reachable(peer(1)), "a heartbeat may be lost");
+    lab.pass(Duration::from_millis(1100));
+    assert!(lab.connections(0).is_empty() && !lab.hosts[0].is_reachable(peer(1)));
+    assert_eq!(lab.hosts[0].peers().len(), 2, "suspended, not gone");
+    assert_eq!(lab.hosts[0].problems().len(), 1);
+}
+
+#[test]
+fn what_breaks_the_protocol_costs_its_connection_alone() {
+    let mut lab = Lab::new((0..3).map(config));
+    let (bad, good) = (lab.connect(0, 1), lab.connect(0, 2));
+    let delta = Delta {
+        origin: peer(1),
+        at: Position { generation: 1, version: 1 },
+        base_version: 0,
+        complete: true,
+        entries: Vec::new(),
+        part: 1,
+        parts: 2,
+    };
+    assert!(lab.hosts[0].handle_message(bad, ControlMessage::Delta(delta), lab.now).is_err());
+    lab.settle();
+    assert_eq!((lab.reasons(), lab.connections(0)), (vec![GoodbyeReason::ProtocolError], vec![good]));
+    assert!(lab.connections(1).is_empty());
+}
+
+#[test]
+fn messages_cross_other_peers_and_end_where_no_way_is_left() {
+    let mut lab = Lab::new((0..4).map(config));
+    let cuts: Vec<ConnectionId> = (0..3).map(|host| lab.connect(host, host + 1)).collect();
+    lab.pass(Duration::from_secs(1));
+    let payload = Bytes::from_static(b"hello");
+    lab.hosts[0].send("ring", peer(3), payload.clone(), lab.now).expect("a way over two others");
+    lab.settle();
+    let arrived = Event::IncomingMessage { channel: "ring".to_owned(), source: peer(0), payload: payload.clone() };
+    assert!(lab.events[3].contains(&arrived));
+    assert!(!lab.events[1].contains(&arrived) && !lab.events[2].contains(&arrived));
+    lab.cut.insert(cuts[2]);
+    lab.pass(Duration::from_secs(4));
+    let refused = lab.hosts[0].send("ring", peer(3), payload.clone(), lab.now);
+    assert_eq!(refused, Err(SendError::Unreachable { destination: peer(3) }));
+    lab.hosts[0].send("ring", peer(0), payload, lab.now).expect("to ourselves");
+    lab.settle();
+    assert!(lab.events[0].contains(&arrived));
+}
+
+#[test]
+fn a_message_that_took_all_its_hops_is_dropped() {
+    let mut lab = Lab::new((0..3).map(config));
+    let first = lab.connect(0, 1);
+    lab.connect(1, 2);
+    lab.pass(Duration::from_secs(1));
+    for (hops_left, arrives) in [(0, false), (1, true)] {
+        let body = RoutedBody::Channel { channel: "ring".to_owned(), payload: Bytes::new() };
+        let routed = Routed { source: peer(0), destination: peer(2), hops_left, body };
+        lab.hosts[1].handle_message(first, ControlMessage::Routed(routed), lab.now).expect("valid");
+        lab.settle();
+        let incoming = |event: &Event| matches!(event, Event::IncomingMessage { .. });
+        assert_eq!(lab.events[2].iter().any(incoming), arrives, "{hops_left}");
+    }
+}
+
+#[test]
+fn a_connection_that_takes_nothing_costs_bounded_memory_and_gets_joined_news() {
+    let mut lab = Lab::new((0..2).map(config));
+    lab.connect(0, 1);
+    let local = |lab: &mut Lab| std::iter::from_fn(|| lab.hosts[0].poll_transmit()).collect::<Vec<_>>();
+    let large = |byte: u8| Entry { key: vec![byte].into(), value: Some(vec![byte; 64 * 1024].into()) };
+    for round in 0..3 {
+        let entries = (0..100).map(|key| large(key + round)).collect();
+        lab.hosts[0].publish("names", true, entries, lab.now).expect("within limits");
+    }
+    let taken = local(&mut lab);
+    let length: usize = taken.iter().map(|transmit| transmit.message.encode().len()).sum();
+    assert!(length > MAX_IN_FLIGHT / 2 && length < MAX_IN_FLIGHT + message::MAX_MESSAGE_LENGTH, "{length}");
+    assert!(local(&mut lab).is_empty(), "until something was written");
+    let payload = Bytes::from_static(b"x");
+    let sent = (0..1000).take_while(|_| lab.hosts[0].send("ring", peer(1), payload.clone(), lab.now).is_ok()).count();
+    assert!(sent < 1000, "congestion shows");
+    for transmit in &taken {
+        lab.hosts[0].handle_transmitted(transmit.connection, lab.now);
+        lab.carry(0, transmit);
+    }
+    lab.settle();
+    assert_eq!(lab.sees(1, 0).len(), 100);
+    assert_eq!(lab.sees(1, 0), lab.sees(0, 0));
+}
+
+#[test]
+fn the_routers_own_channels_are_not_for_services() {
+    let mut lab = Lab::new([config(0)]);
+    for channel in [PEERS_CHANNEL, LINKS_CHANNEL, ATTACHMENTS_CHANNEL] {
+        let refused = lab.hosts[0].publish(channel, true, Vec::new(), lab.now);
+        assert_eq!(refused, Err(PublishError::Reserved { channel: channel.to_owned() }));
+    }
+}
+
+#[test]
+fn a_restarted_router_speaks_when_its_services_have_spoken() {
+    for late in [false, true] {
+        let known_channels = BTreeSet::from(["names".to_owned()]);
+        let restarted = MeshConfig { instance: 999, generation: 2, known_channels, ..config(1) };
+        let mut lab = Lab::new([config(0), config(1), restarted]);
+        lab.publish(1, "a", Some("1"));
+        lab.publish(1, "b", Some("1"));
+        let first = lab.connect(0, 1);
+        lab.pass(Duration::from_secs(1));
+        lab.disconnect(first, 1);
+        lab.connect(2, 0);
+        lab.events[0].clear();
+        lab.pass(Duration::from_secs(1));
+        assert_eq!(lab.sees(0, 1).len(), 2, "as before the restart");
+        if !late {
+            let entry = Entry { key: "a".into(), value: Some("1".into()) };
+            lab.hosts[2].publish("names", true, vec![entry], lab.now).expect("within limits");
+            lab.pass(Duration::from_millis(100));
+            assert_eq!(lab.sees(0, 1).len(), 1);
+        }
+        lab.pass(Duration::from_secs(3));
+        assert_eq!(lab.sees(0, 1).len(), usize::from(!late));
+        let changes: usize = lab.events[0]
+            .iter()
+            .filter_map(|event| {
+                let Event::ChannelChanged { channel, entries, .. } = event else { return None };
+                (channel == "names").then_some(entries.len())
+            })
+            .sum();
+        assert_eq!(changes, if late { 2 } else { 1 }, "what was there again has never been gone");
+    }
+}
+
+#[test]
+fn two_hosts_with_one_key_at_different_neighbours_do_not_shout_for_ever() {
+    let copy = MeshConfig { local: peer(0), name: "copy".to_owned(), ..config(3) };
+    let mut lab = Lab::new([config(0), config(1), config(2), copy]);
+    lab.connect(0, 1);
+    lab.connect(3, 2);
+    lab.publish(0, "a", Some("1"));
+    lab.publish(3, "a", Some("2"));
+    lab.connect(1, 2);
+    lab.pass(Duration::from_secs(60));
+    let raised = |host: usize| {
+        let raised = |event: &&Event| matches!(event, Event::GenerationRaised { .. });
+        lab.events[host].iter().filter(raised).count()
+    };
+    let both = raised(0) + raised(3);
+    assert!((2..=24).contains(&both), "{both} answers in a minute");
+    let warned = |host: usize| lab.hosts[host].problems().iter().any(|problem| problem.reason == "same_key");
+    assert!(warned(0) && warned(3), "both say what is wrong");
+}
