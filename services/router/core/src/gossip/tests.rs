@@ -89,6 +89,12 @@ fn a_delta_after_a_gap_is_not_applied() {
     assert!(matches!(other.apply(whole, now()), Ok(Outcome::Applied(_))));
     assert_eq!(other.apply(late, now()), Ok(Outcome::Known));
     assert_eq!(contents(&other, peer(1)), contents(&origin, peer(1)));
+
+    publish(&mut origin, vec![entry(1, None)], now());
+    let missed = origin.position(peer(1));
+    publish(&mut origin, vec![entry(3, Some(3))], now());
+    let (before, late) = (other.position(peer(1)), origin.delta_since(peer(1), missed).expect("news"));
+    assert_eq!((other.apply(late, now()), other.position(peer(1))), (Ok(Outcome::Lacking), before));
 }
 
 #[test]
