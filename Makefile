@@ -16,7 +16,8 @@ help: ## List all targets
 .PHONY: build
 build: ## Build all programs, for developing
 	@$(SET_UP) build
-	cargo build --workspace --bins
+	# With the tests, because their dependencies' features would otherwise have everything compiled twice.
+	cargo build --workspace --bins --tests
 
 .PHONY: release
 release: ## Build all programs, for running
