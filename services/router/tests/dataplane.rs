@@ -304,8 +304,8 @@ fn garbage_at_the_port_is_counted_and_harmless() {
     wait_for("all drops are counted", || {
         let statistics = lab.statistics(2);
         drops(&statistics, DropReason::MalformedDatagram) >= 8
-            && drops(&statistics, DropReason::UnknownSession) == 3
-            && drops(&statistics, DropReason::NotAuthentic) == 3
+            && drops(&statistics, DropReason::UnknownSession) >= 3
+            && drops(&statistics, DropReason::NotAuthentic) >= 3
     });
     lab.ping(false, "-c 2 -i 0.01 -W 5");
 }
