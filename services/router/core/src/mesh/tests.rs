@@ -1,7 +1,12 @@
 use std::collections::BTreeMap;
 
-use super::{message::Routed, *};
-use crate::gossip::{Delta, Position};
+use bytes::Bytes;
+
+use super::{
+    message::{Routed, RoutedBody},
+    *,
+};
+use crate::gossip::{Delta, Entry, Position};
 
 /// Hosts and the pipes between them. Messages cross at once, as bytes.
 struct Lab {

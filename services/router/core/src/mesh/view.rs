@@ -1,10 +1,18 @@
 //! What the mesh shows of itself.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
+use bytes::Bytes;
 use weft_types::PeerName;
 
-use super::event::{ConnectionId, Problem};
+use super::{
+    Introduction, Mesh,
+    event::{ConnectionId, Problem},
+};
 
 /// A peer and what people call it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,4 +122,188 @@ pub struct PeerView {
     pub endpoints: Vec<SocketAddr>,
     /// Its links.
     pub links: Vec<LinkView>,
+}
+
+/// One origin's entries of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginEntries {
+    /// Whose they are.
+    pub origin: PeerName,
+    /// Key and value of each.
+    pub entries: Vec<(Bytes, Bytes)>,
+}
+
+/// What there is.
+impl Mesh {
+    /// Returns what to say in the handshake of a new connection. `random` names the connection.
+    #[must_use]
+    pub fn introduction(&self, random: u64, remote: SocketAddr) -> Introduction {
+        let (protocol_min, protocol_max) = crate::handshake::PROTOCOL_VERSIONS;
+        Introduction {
+            protocol_min: protocol_min.into(),
+            protocol_max: protocol_max.into(),
+            name: self.config.name.clone(),
+            nickname: self.config.nickname.clone(),
+            instance: self.config.instance,
+            connection: random,
+            address_range: self.config.address_range,
+            ring_id: self.ring_id,
+            data_port: 0,
+            listen_port: self.config.listen_port,
+            observed: Some(remote),
+        }
+    }
+
+    /// Returns the local peer.
+    #[must_use]
+    pub fn local(&self) -> PeerIdentity {
+        let config = &self.config;
+        PeerIdentity { peer: config.local, name: config.name.clone(), nickname: config.nickname.clone() }
+    }
+
+    /// Returns all targets, in the order they were given in.
+    #[must_use]
+    pub fn targets(&self, now: Instant) -> Vec<TargetView> {
+        self.dialler.views(now)
+    }
+
+    /// Returns the texts of all targets, to persist.
+    #[must_use]
+    pub fn target_texts(&self) -> Vec<String> {
+        self.dialler.targets().iter().map(|target| target.text().to_owned()).collect()
+    }
+
+    /// Returns how many targets there are, without those that are ourselves.
+    #[must_use]
+    pub fn target_count(&self) -> usize {
+        self.dialler.target_count()
+    }
+
+    /// Returns whom the targets have led to since the start.
+    #[must_use]
+    pub fn target_peers(&self) -> BTreeSet<PeerName> {
+        self.dialler.target_peers()
+    }
+
+    /// Returns all connections, in order of peer.
+    #[must_use]
+    pub fn connections(&self, now: Instant) -> Vec<ConnectionView> {
+        let view = |(peer, connection): (&PeerName, &ConnectionId)| {
+            let state = self.connections.get(connection)?;
+            Some(ConnectionView {
+                connection: *connection,
+                identity: PeerIdentity {
+                    peer: *peer,
+                    name: state.introduction.name.clone(),
+                    nickname: state.introduction.nickname.clone(),
+                },
+                remote: state.remote,
+                outbound: state.outbound,
+                age: now.saturating_duration_since(state.since),
+                round_trip: state.round_trip,
+                path: self.paths.get(peer).copied(),
+            })
+        };
+        self.by_peer.iter().filter_map(view).collect()
+    }
+
+    /// Returns connections that were refused lately.
+    #[must_use]
+    pub fn refusals(&self, now: Instant) -> Vec<RefusalView> {
+        self.recent_refusals(now)
+    }
+
+    /// Returns all peers known, the local one included, in order of name.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerView> {
+        let local = self.config.local;
+        let known: BTreeSet<PeerName> = self.store.origins().chain(self.reachable.iter().copied()).collect();
+        let view = |peer: PeerName| {
+            let facts = self.facts.get(&peer);
+            let ours = || self.own_endpoints.iter().copied().collect();
+            PeerView {
+                identity: self.identity(peer),
+                version: match facts {
+                    Some(facts) => facts.version.clone(),
+                    None if peer == local => self.config.version.clone(),
+                    None => String::new(),
+                },
+                state: match () {
+                    () if peer == local => PeerState::Local,
+                    () if self.reachable.contains(&peer) => PeerState::Reachable,
+                    () => PeerState::Unreachable,
+                },
+                endpoints: facts
+                    .map_or_else(|| if peer == local { ours() } else { Vec::new() }, |f| f.endpoints.clone()),
+                links: self.links_of(peer),
+            }
+        };
+        known.into_iter().map(view).collect()
+    }
+
+    /// Returns what keeps the mesh from working as it should and is no single connection's matter.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let lost = |peer: &PeerName| {
+            let identity = self.identity(*peer);
+            let message = format!(
+                "no chain of connections leads to {}({}): its containers cannot be reached, and their names are not answered",
+                identity.name, identity.nickname
+            );
+            Problem { reason: "peer_unreachable", message, is_final: false }
+        };
+        self.key_problem().into_iter().chain(self.unreachable.keys().map(lost)).collect()
+    }
+
+    /// Tells whether a chain of links leads to the peer.
+    #[must_use]
+    pub fn is_reachable(&self, peer: PeerName) -> bool {
+        peer == self.config.local || self.reachable.contains(&peer)
+    }
+
+    /// Returns the peers that a chain of links leads to, the local one included.
+    #[must_use]
+    pub fn reachable(&self) -> Vec<PeerIdentity> {
+        let others = self.reachable.iter().map(|peer| self.identity(*peer));
+        std::iter::once(self.local()).chain(others).collect()
+    }
+
+    /// Returns what people call a peer, as far as it is known.
+    #[must_use]
+    pub fn identity(&self, peer: PeerName) -> PeerIdentity {
+        if peer == self.config.local {
+            return self.local();
+        }
+        let introduced = self.by_peer.get(&peer).and_then(|connection| self.connections.get(connection));
+        let (name, nickname) = match (introduced, self.facts.get(&peer)) {
+            (Some(state), _) => (state.introduction.name.clone(), state.introduction.nickname.clone()),
+            (None, Some(facts)) => (facts.name.clone(), facts.nickname.clone()),
+            (None, None) => (peer.to_string(), String::new()),
+        };
+        PeerIdentity { peer, name, nickname }
+    }
+
+    /// Returns the neighbour to whom messages for a peer go first.
+    #[must_use]
+    pub fn next_hop(&self, peer: PeerName) -> Option<PeerName> {
+        if self.by_peer.contains_key(&peer) { Some(peer) } else { self.topology.next_hop(peer) }
+    }
+
+    /// Returns all entries of a channel, of all origins, the local one included.
+    #[must_use]
+    pub fn channel(&self, channel: &str) -> Vec<OriginEntries> {
+        let entries = |origin| {
+            let entries =
+                self.store.entries(origin, channel).map(|(key, value)| (key.clone(), value.clone())).collect();
+            OriginEntries { origin, entries }
+        };
+        self.store.origins().map(entries).collect()
+    }
+
+    /// Returns what this host publishes on a channel.
+    #[must_use]
+    pub fn local_entries(&self, channel: &str) -> Vec<(Bytes, Bytes)> {
+        let entries = self.store.entries(self.config.local, channel);
+        entries.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
 }
