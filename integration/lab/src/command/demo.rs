@@ -55,7 +55,11 @@ impl Report {
     async fn step<T>(&mut self, what: &str, step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         match self.perform(what, step).await {
             Ok(done) => Ok(done),
-            Err(error) => Err(error.context(format!("the demo can't go on without: {what}"))),
+            Err(error) => {
+                println!("\nThe hosts stay up as they are:\n");
+                Self::further();
+                Err(error.context(format!("the demo can't go on without: {what}")))
+            }
         }
     }
 
@@ -101,17 +105,21 @@ impl Report {
         } else {
             println!("{} checks passed, {} failed; the hosts stay up:\n", self.passed, self.failed.len());
         }
-        let lab = std::env::current_exe().context("failed to find this program")?;
-        let lab = lab.display();
+        Self::further();
+        if !self.failed.is_empty() {
+            bail!("failed: {}", self.failed.join("; "));
+        }
+        Ok(())
+    }
+
+    /// Says what can be done with the hosts, and how they are taken down.
+    fn further() {
+        let lab = std::env::current_exe().map_or_else(|_| "weft-lab".to_owned(), |path| path.display().to_string());
         println!("  {lab} shell host1          # a shell on host1; then for instance:");
         println!("      eval $(weft env); docker run --rm -it busybox ping two");
         println!("      weft status connections; weft status dns; weft ps");
         println!("  {lab} link cut host1 host2 # and heal, lose, limit");
         println!("  make demo-down                 # take it all down");
-        if !self.failed.is_empty() {
-            bail!("failed: {}", self.failed.join("; "));
-        }
-        Ok(())
     }
 }
 
@@ -206,7 +214,8 @@ async fn application(hosts: &[Host]) -> anyhow::Result<String> {
         let logs = ["compose", "--file", &file, "logs", "--no-color", "--no-log-prefix", "visitor"];
         let logs = hosts[1].docker_via_proxy(&logs).await?;
         ensure!(logs.contains("hello from web"), "it got {logs:?}");
-        Ok(logs.lines().filter(|line| line.contains("hello")).collect::<Vec<_>>().join("\n"))
+        // Compose puts terminal sequences before the lines.
+        Ok(logs.lines().filter_map(|line| line.find("hello").map(|at| &line[at..])).collect::<Vec<_>>().join("\n"))
     })
     .await
 }
