@@ -13,6 +13,7 @@ mod links;
 mod namespace;
 mod nftables;
 mod privileges;
+mod process;
 mod rtnetlink;
 mod worker;
 
@@ -92,7 +93,7 @@ impl KernelConfig {
 pub struct AttachSpec {
     /// Whose it is.
     pub container: ContainerId,
-    /// A process in the container's network namespace, as this process sees it.
+    /// A process of the container, as this process sees it.
     pub pid: u32,
     /// Address of `ethwe`.
     pub mac: MacAddress,
@@ -145,6 +146,17 @@ pub enum AttachError {
     /// There is no such process, or it just ended.
     #[error("the container {container} has no running process {pid}: start the container, then attach it")]
     NoProcess {
+        /// Whom to attach.
+        container: ContainerId,
+        /// The process that was named.
+        pid: u32,
+    },
+    /// The process is another one than it was: the container has ended.
+    #[error(
+        "the process {pid} is not of the container {container}, whose id neither its control groups nor the files bound into \
+         it bear: the container has ended; start it, then attach it"
+    )]
+    ForeignProcess {
         /// Whom to attach.
         container: ContainerId,
         /// The process that was named.

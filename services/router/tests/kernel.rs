@@ -2,10 +2,17 @@
 
 #[path = "kernel/dns.rs"]
 mod dns;
+#[path = "common/files.rs"]
+mod files;
 #[path = "kernel/support.rs"]
 mod support;
 
-use std::{fs, os::unix::fs::MetadataExt, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use support::{Container, Host, eventually, now, on_host, output};
 use weft_router::kernel::{AttachError, HostsFile};
@@ -161,9 +168,7 @@ fn what_cannot_be_attached_is_said_and_left_alone() {
         let gone = kernel.attach(gone).await;
         assert!(matches!(gone, Err(AttachError::NoProcess { pid: u32::MAX, .. })), "{gone:?}");
 
-        let mut host = one.spec(&["10.32.0.1/12"]);
-        host.pid = nix::unistd::gettid().as_raw().unsigned_abs();
-        let host = kernel.attach(host).await;
+        let host = kernel.attach(Container::start_on_host("b2").spec(&["10.32.0.1/12"])).await;
         assert!(matches!(host, Err(AttachError::HostNetwork { .. })), "{host:?}");
 
         // A failure half way: nobody can have a group's address.
@@ -176,6 +181,37 @@ fn what_cannot_be_attached_is_said_and_left_alone() {
         let foreign = kernel.attach(one.spec(&["10.32.0.1/12"])).await;
         assert!(matches!(foreign, Err(AttachError::ForeignInterface { .. })), "{foreign:?}");
         assert!(one.output("ip", &["link"]).contains("ethwe"), "it is not ours to remove");
+    });
+}
+
+#[test]
+fn a_number_that_another_process_has_by_now_changes_nobody() {
+    on_host(|Host { kernel, .. }| async move {
+        kernel.prepare().await.expect("prepared");
+        let (ended, other) = (Container::start("a1"), Container::start("b2"));
+        // A process with a network of its own that is no container's, as some services of hosts are.
+        let mut service = Command::new("unshare")
+            .args(["--net", "sleep", "60"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("unshare is installed");
+        let own = fs::read_link("/proc/thread-self/ns/net").expect("readable");
+        let network = format!("/proc/{}/ns/net", service.id());
+        eventually("a network of its own", || fs::read_link(&network).is_ok_and(|network| network != own)).await;
+        for pid in [other.pid, service.id()] {
+            let mut spec = ended.spec(&["10.32.0.1/12"]);
+            spec.pid = pid;
+            let refused = kernel.attach(spec).await;
+            assert!(
+                matches!(&refused, Err(AttachError::ForeignProcess { pid: named, .. }) if *named == pid),
+                "{refused:?}"
+            );
+        }
+        service.kill().expect("ended");
+        service.wait().expect("waited for");
+        assert!(!other.output("ip", &["link"]).contains("ethwe"), "the other container is left alone");
+        assert!(!output("ip", &["link"]).contains("vethw"), "nothing was made");
+        kernel.attach(other.spec(&["10.32.0.1/12"])).await.expect("under its own name it is attached");
     });
 }
 

@@ -58,7 +58,7 @@ impl AttachmentService for Attachments {
         let mac = spec.mac;
         let _changing = self.changing.lock().await;
         let attached = self.kernel.attach(spec).await.map_err(|error| match error {
-            AttachError::NoProcess { .. } => Status::not_found(error.to_string()),
+            AttachError::NoProcess { .. } | AttachError::ForeignProcess { .. } => Status::not_found(error.to_string()),
             AttachError::HostNetwork { .. } | AttachError::ForeignInterface { .. } => {
                 Status::failed_precondition(error.to_string())
             }

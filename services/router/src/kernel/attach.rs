@@ -22,6 +22,7 @@ use super::{
     hosts_file,
     links::{self, IPV6_MINIMUM_MTU, InterfaceRoute, LinkChange, VethPair, Which},
     namespace::Namespace,
+    process::{Process, has_ended},
     rtnetlink::Channel,
 };
 
@@ -36,14 +37,21 @@ impl Owner {
         if spec.addresses.is_empty() {
             return Err(AttachError::NoAddress { container: container() });
         }
-        let namespace = Namespace::of_process(spec.pid).map_err(|error| {
-            // ESRCH: a process that is just ending.
-            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) {
-                AttachError::NoProcess { container: container(), pid: spec.pid }
-            } else {
-                failed(anyhow::Error::new(error).context("failed to open its network namespace"))
+        let gone = |context: &'static str| {
+            move |error: io::Error| {
+                if has_ended(&error) {
+                    AttachError::NoProcess { container: container(), pid: spec.pid }
+                } else {
+                    failed(anyhow::Error::new(error).context(context))
+                }
             }
-        })?;
+        };
+        let process = Process::open(spec.pid).map_err(gone("failed to find its process"))?;
+        // The container may have ended since it was asked for, and another process may have the number.
+        if !process.belongs_to(&spec.container).map_err(gone("failed to find out whose process it is"))? {
+            return Err(AttachError::ForeignProcess { container: container(), pid: spec.pid });
+        }
+        let namespace = process.network().map_err(gone("failed to open its network namespace"))?;
         if namespace.is(&self.own_namespace).map_err(|error| failed(error.into()))? {
             return Err(AttachError::HostNetwork { container: container() });
         }
@@ -126,7 +134,8 @@ impl Owner {
 
     fn remove_addresses(&mut self, link: &ObservedLink, marker: &PortMarker, removed: &[IpNet]) -> anyhow::Result<()> {
         let index = link.peer_index.context("its interface cannot be found")?;
-        let namespace = Namespace::of_process(marker.pid)
+        let namespace = Process::open(marker.pid)
+            .and_then(|process| process.network())
             .with_context(|| format!("the process {} that was attached is gone", marker.pid))?;
         // The number may belong to another process by now.
         if self.channel.namespace_number(namespace.as_fd())? != link.peer_namespace {

@@ -17,12 +17,6 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    /// Opens the namespace of a process.
-    pub(super) fn of_process(pid: u32) -> io::Result<Self> {
-        // 0 would be taken for nobody, and is.
-        File::open(format!("/proc/{pid}/ns/net")).map(|file| Self { fd: file.into() })
-    }
-
     /// Opens the namespace of the calling thread.
     pub(super) fn current() -> io::Result<Self> {
         File::open("/proc/thread-self/ns/net").map(|file| Self { fd: file.into() })
@@ -49,6 +43,12 @@ impl Namespace {
             unshare(CloneFlags::CLONE_NEWNET).context("failed to make a network namespace")?;
             action()
         })
+    }
+}
+
+impl From<OwnedFd> for Namespace {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
     }
 }
 

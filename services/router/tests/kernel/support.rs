@@ -19,6 +19,8 @@ use weft_router::{
 };
 use weft_types::{ContainerId, MacAddress};
 
+use crate::files;
+
 /// How long anything may take before a test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -57,20 +59,35 @@ pub(crate) struct Container {
 }
 
 impl Container {
+    /// Starts one with a network of its own, and an id that repeats `id`.
     pub(crate) fn start(id: &str) -> Self {
-        let (jobs, work) = mpsc::channel::<Job>();
-        let (started, pid) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
+        Self::start_after(id, || {
             unshare(CloneFlags::CLONE_NEWNET).expect("these tests make network namespaces: run them as root");
             // As the engine does.
             std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("IPv6 is switched off");
             std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("IPv6 is switched off");
             output("ip", &["link", "set", "lo", "up"]);
+        })
+    }
+
+    /// Starts one on the host's network.
+    pub(crate) fn start_on_host(id: &str) -> Self {
+        Self::start_after(id, || ())
+    }
+
+    fn start_after(id: &str, arrange: impl FnOnce() + Send + 'static) -> Self {
+        let id = id.repeat(64 / id.len());
+        let own = id.clone();
+        let (jobs, work) = mpsc::channel::<Job>();
+        let (started, pid) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            files::bind(&own);
+            arrange();
             started.send(gettid().as_raw()).expect("the test waits");
             work.into_iter().for_each(|job| job());
         });
         let pid = pid.recv().expect("the container started").unsigned_abs();
-        Self { id: id.repeat(64 / id.len()).parse().expect("an id"), pid, jobs: Some(jobs), thread: Some(thread) }
+        Self { id: id.parse().expect("an id"), pid, jobs: Some(jobs), thread: Some(thread) }
     }
 
     /// Runs `action` in the container.

@@ -25,6 +25,8 @@ use weft_proto::{
     },
 };
 
+use crate::files;
+
 /// How long anything may take before a test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -230,6 +232,8 @@ impl Host {
 
     /// Attaches a container to the overlay.
     pub(crate) async fn attach(&self, container: &Namespace, name: &str, address: &str) {
+        let id = name.to_owned();
+        container.run(move || files::bind(&id));
         let request = AttachRequest {
             container_id: name.into(),
             pid: container.id,
