@@ -7,6 +7,7 @@
 mod health;
 mod last_words;
 mod logging;
+mod metrics;
 mod options;
 mod server;
 mod shutdown;
@@ -15,6 +16,7 @@ use std::{future::Future, process::ExitCode};
 
 pub use health::{Health, check};
 pub use logging::LogFormat;
+pub use metrics::fetch_metrics;
 pub use options::{CommonOptions, parse};
 pub use server::{BoundServer, bind};
 pub use shutdown::{Shutdown, ShutdownTrigger};

@@ -4,12 +4,14 @@ use std::{
     fs, io,
     os::unix::{fs::PermissionsExt, net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{service::Routes, transport::Server};
+use weft_metrics::Exposition;
 
 use crate::{Health, Result, Shutdown};
 
@@ -18,6 +20,7 @@ use crate::{Health, Result, Shutdown};
 pub struct BoundServer {
     listener: UnixListener,
     path: PathBuf,
+    metrics: Option<Arc<Exposition>>,
 }
 
 /// Binds `path`, mode 0660, making its folder if need be.
@@ -41,24 +44,35 @@ pub fn bind(path: &Path) -> Result<BoundServer> {
     let listener = UnixListener::bind(path).with_context(|| format!("failed to bind {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))
         .with_context(|| format!("failed to set the mode of {}", path.display()))?;
-    Ok(BoundServer { listener, path: path.to_owned() })
+    Ok(BoundServer { listener, path: path.to_owned(), metrics: None })
 }
 
 impl BoundServer {
+    /// Offers metrics too.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Exposition>) -> Self {
+        Self { metrics: Some(metrics), ..self }
+    }
+
     /// Serves `routes` and the health service until `shutdown`, then lets running calls end for at most two seconds.
     ///
     /// # Errors
     /// If the listener fails.
     pub async fn serve(self, routes: Routes, health: &Health, shutdown: Shutdown) -> Result {
-        tracing::info!(socket = %self.path.display(), "serving");
+        let Self { listener, path, metrics } = self;
+        tracing::info!(socket = %path.display(), "serving");
         let stop = shutdown.clone();
-        let server = Server::builder().add_routes(routes.add_service(health.service())).serve_with_incoming_shutdown(
-            UnixListenerStream::new(self.listener),
-            async move { stop.requested().await },
-        );
+        let mut routes = routes.add_service(health.service());
+        if let Some(exposition) = &metrics {
+            routes = routes.add_service(crate::metrics::served(Arc::clone(exposition)));
+        }
+        let server = Server::builder()
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move { stop.requested().await });
         tokio::select! {
             served = server => served.context("the gRPC server failed")?,
             () = shutdown.requested_for(std::time::Duration::from_secs(2)) => {}
+            () = crate::metrics::keep(metrics.as_deref()) => {}
         }
         Ok(())
     }
