@@ -236,6 +236,12 @@ pub struct PeerInfo {
     /// Where the origin listens, as far as it knows.
     #[prost(message, repeated, tag = "4")]
     pub endpoints: ::prost::alloc::vec::Vec<super::super::common::v1::Endpoint>,
+    /// As in its introductions: 8 random bytes of each start.
+    #[prost(bytes = "vec", tag = "5")]
+    pub instance: ::prost::alloc::vec::Vec<u8>,
+    /// 16 bytes: id of the ring that the origin's addresses come from. Empty: it has none yet.
+    #[prost(bytes = "vec", tag = "6")]
+    pub ring_id: ::prost::alloc::vec::Vec<u8>,
 }
 /// Value of the channel "links": one for each established connection of the origin. Key: the remote peer's 32 bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

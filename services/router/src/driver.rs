@@ -365,10 +365,12 @@ impl Driver {
                 let _ = reply.send(self.mesh.remove_targets(&texts, now));
             }
             Command::Publish { channel, snapshot, entries, reply } => {
-                let ring = (channel == RING.0).then(|| ring_id(&entries)).flatten();
+                // A snapshot without a ring means that there is none; a change without it says nothing.
+                let names_ring = snapshot || entries.iter().any(|entry| entry.key == RING.1);
+                let ring = (channel == RING.0 && names_ring).then(|| ring_id(&entries));
                 let outcome = self.mesh.publish(&channel, snapshot, entries, now);
-                if let (Ok(()), Some(ring)) = (&outcome, ring) {
-                    self.mesh.set_ring_id(Some(ring));
+                if let Some(ring) = ring.filter(|_| outcome.is_ok()) {
+                    self.mesh.set_ring_id(ring, now);
                 }
                 let _ = reply.send(outcome);
             }

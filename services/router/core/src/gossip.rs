@@ -9,6 +9,7 @@ mod delta;
 mod neighbour;
 mod origin;
 mod store;
+mod surplus;
 
 pub use delta::{Assembler, Delta, DeltaEntry};
 pub use neighbour::Neighbour;
@@ -23,11 +24,15 @@ pub mod limits {
 
     /// Origins that a store knows.
     pub const ORIGINS: usize = 1024;
+    /// Origins beyond what there is room for whose existence is remembered. A vector may list these too.
+    pub const SURPLUS: usize = 3 * ORIGINS;
+    /// After so long neighbours may say again what there was no room for.
+    pub const SURPLUS_AGE: Duration = Duration::from_secs(3600);
     /// Entries of one origin, deleted ones included.
     pub const ENTRIES: usize = 65_536;
     /// Bytes of one origin's entries: channels, keys, values, and [`ENTRY_OVERHEAD`] for each.
     pub const ORIGIN_LENGTH: usize = 16 * 1024 * 1024;
-    /// Bytes of all origins together, counted in the same way.
+    /// Bytes of all origins but the local one together, counted in the same way.
     pub const TOTAL_LENGTH: usize = 256 * 1024 * 1024;
     /// What an entry counts besides its channel, key and value, in bytes.
     pub const ENTRY_OVERHEAD: usize = 64;
@@ -96,8 +101,8 @@ pub enum GossipError {
     /// A generation or version cannot have been reached by counting.
     #[error("a generation or version is beyond 2^62")]
     NumberTooLarge,
-    /// There are too many origins.
-    #[error("more than {} origins are gossiped", limits::ORIGINS)]
+    /// A vector lists more origins than anybody remembers.
+    #[error("more than {} origins are gossiped", limits::ORIGINS + limits::SURPLUS)]
     TooManyOrigins,
     /// An origin has too much.
     #[error("what {origin} publishes exceeds {} entries or {} bytes", limits::ENTRIES, limits::ORIGIN_LENGTH)]
@@ -105,9 +110,6 @@ pub enum GossipError {
         /// The origin.
         origin: PeerName,
     },
-    /// All origins together have too much.
-    #[error("what all peers publish exceeds {} bytes", limits::TOTAL_LENGTH)]
-    TotalTooLarge,
     /// A channel has a name that none may have.
     #[error("a channel's name has 1 to 64 characters a-z, 0-9, '.', '-', unlike {channel:?}")]
     InvalidChannel {

@@ -16,6 +16,7 @@ mod exchange;
 mod facts;
 pub mod introduction;
 pub mod message;
+mod problems;
 pub mod view;
 
 use std::{
@@ -251,6 +252,7 @@ impl Mesh {
         }
         if self.hold_until.is_some_and(|until| now >= until) {
             self.hold_until = None;
+            self.forget_silent_channels();
         }
         if self.links_due.is_some_and(|due| now >= due) {
             self.publish_own_links(now);

@@ -11,6 +11,7 @@ use weft_types::PeerName;
 
 use super::{
     Delta, DeltaEntry, Entry, GossipError, OriginVersion, Position, check_channel, check_entry, limits, origin::Origin,
+    surplus::Surplus,
 };
 
 /// Lowest bits of a generation, which tell two starts with one counter apart.
@@ -36,6 +37,8 @@ pub enum Outcome {
     Lacking,
     /// It was about the local peer, from an earlier life: the local generation was raised above it.
     Raised,
+    /// There is no room for it. What was known before stays, and everything else goes on.
+    LeftOut,
 }
 
 /// All origins and their entries.
@@ -44,6 +47,7 @@ pub struct Store {
     local: PeerName,
     instance: u64,
     origins: BTreeMap<PeerName, Origin>,
+    surplus: Surplus,
     length: usize,
     digest: Option<[u8; 32]>,
 }
@@ -55,7 +59,8 @@ impl Store {
     /// do not take each other's entries for their own.
     #[must_use]
     pub fn new(local: PeerName, generation: u64, instance: u64) -> Self {
-        let mut store = Self { local, instance, origins: BTreeMap::new(), length: 0, digest: None };
+        let mut store =
+            Self { local, instance, origins: BTreeMap::new(), surplus: Surplus::default(), length: 0, digest: None };
         store.own().at.generation = store.generation(generation);
         store
     }
@@ -112,10 +117,22 @@ impl Store {
         self.origins.get(&origin)?.value(channel, key)
     }
 
-    /// Returns how far every origin is known, in order of name. Forgotten ones are included: they are not missed.
+    /// Returns how far every origin is known, in order of name. Forgotten ones and those that there is no room for are
+    /// included: they are not missed.
     #[must_use]
     pub fn vector(&self) -> Vec<OriginVersion> {
-        self.origins.iter().map(|(origin, known)| OriginVersion { origin: *origin, at: known.at }).collect()
+        let mut vector: BTreeMap<PeerName, Position> =
+            self.origins.iter().map(|(origin, known)| (*origin, known.at)).collect();
+        for (origin, at) in self.surplus.iter() {
+            let known = vector.entry(origin).or_insert(at);
+            *known = at.max(*known);
+        }
+        vector.into_iter().map(|(origin, at)| OriginVersion { origin, at }).collect()
+    }
+
+    /// Returns the origins of which something is not known because there is no room for it.
+    pub fn surplus(&self) -> impl Iterator<Item = PeerName> {
+        self.surplus.iter().map(|(origin, _)| origin)
     }
 
     /// Returns SHA-256 over all (origin, generation, version), numbers in big-endian order, in order of origin.
@@ -175,9 +192,6 @@ impl Store {
         let before = own.length();
         let (count, length) = own.size_with(changed.iter());
         check_size(local, count, length)?;
-        if self.length - before + length > limits::TOTAL_LENGTH {
-            return Err(GossipError::TotalTooLarge);
-        }
         let published = changed.iter().map(|e| Entry { key: e.key.clone(), value: e.value.clone() }).collect();
         let own = self.own();
         for entry in changed {
@@ -193,7 +207,8 @@ impl Store {
     /// Takes a whole delta from a neighbour.
     ///
     /// # Errors
-    /// [`GossipError`] names the rule that is broken or the limit that would be exceeded; nothing is applied then.
+    /// [`GossipError`] names the rule that is broken or the limit of one origin that would be exceeded; nothing is applied
+    /// then.
     pub fn apply(&mut self, delta: Delta, now: Instant) -> Result<Outcome, GossipError> {
         delta.check()?;
         let name = delta.origin;
@@ -212,6 +227,11 @@ impl Store {
             !known.forgotten && known.at.generation == delta.at.generation && known.at.version >= delta.base_version
         });
         if !delta.complete && !follows {
+            if self.surplus.contains(name) {
+                let growth = delta.entries.iter().map(DeltaEntry::length).sum();
+                self.surplus.insert(name, delta.at, growth, now);
+                return Ok(Outcome::LeftOut);
+            }
             if self.is_forgotten(name) {
                 self.remember(name);
             }
@@ -225,12 +245,12 @@ impl Store {
             Some(_) | None => (delta.entries.len(), delta.entries.iter().map(DeltaEntry::length).sum()),
         };
         check_size(name, count, length)?;
-        if self.length - before + length > limits::TOTAL_LENGTH {
-            return Err(GossipError::TotalTooLarge);
+        let growth = length.saturating_sub(before);
+        if growth > self.room() || (known.is_none() && !self.make_room()) {
+            self.surplus.insert(name, delta.at, growth, now);
+            return Ok(Outcome::LeftOut);
         }
-        if known.is_none() {
-            self.make_room()?;
-        }
+        self.surplus.remove(name);
         let origin = self.origins.entry(name).or_default();
         let changes = if delta.complete { origin.replace(delta, now) } else { origin.extend(delta, now) };
         origin.prune(now);
@@ -270,13 +290,16 @@ impl Store {
         }
     }
 
-    /// Drops deletions that are too old.
+    /// Drops deletions that are too old, and lets neighbours say again what there is room for by now.
     pub fn prune(&mut self, now: Instant) {
         for origin in self.origins.values_mut() {
             let before = origin.length();
             origin.prune(now);
             self.length = self.length - before + origin.length();
         }
+        let places = self.origins.len() < limits::ORIGINS || self.origins.values().any(|origin| origin.forgotten);
+        let (room, origins) = (self.room(), &self.origins);
+        self.surplus.retry(room, |origin| places || origins.contains_key(&origin), now);
     }
 
     /// Returns how many entries an origin has, deletions included.
@@ -285,13 +308,19 @@ impl Store {
         self.origins.get(&origin).map_or(0, Origin::entry_count)
     }
 
-    fn make_room(&mut self) -> Result<(), GossipError> {
+    /// Returns how many bytes others may still publish.
+    fn room(&self) -> usize {
+        let own = self.origins.get(&self.local).map_or(0, Origin::length);
+        limits::TOTAL_LENGTH.saturating_sub(self.length - own)
+    }
+
+    /// Makes a place for another origin, and tells whether there is one.
+    fn make_room(&mut self) -> bool {
         if self.origins.len() < limits::ORIGINS {
-            return Ok(());
+            return true;
         }
         let forgotten = self.origins.iter().find(|(_, origin)| origin.forgotten).map(|(name, _)| *name);
-        self.origins.remove(&forgotten.ok_or(GossipError::TooManyOrigins)?);
-        Ok(())
+        forgotten.is_some_and(|forgotten| self.origins.remove(&forgotten).is_some())
     }
 }
 

@@ -202,10 +202,71 @@ fn origins_are_bounded_and_forgotten_ones_make_room() {
     for number in 1..limits::ORIGINS {
         store.apply(delta(number), now()).expect("room");
     }
-    assert_eq!(store.apply(delta(limits::ORIGINS), now()), Err(GossipError::TooManyOrigins));
+    let digest = store.digest();
+    for surplus in 0..limits::SURPLUS + 10 {
+        let left_out = store.apply(delta(limits::ORIGINS + surplus), now());
+        assert_eq!(left_out, Ok(Outcome::LeftOut));
+    }
+    assert_eq!((store.digest(), store.position(name(limits::ORIGINS))), (digest, None));
+    assert_eq!(store.vector().len(), limits::ORIGINS + limits::SURPLUS, "neighbours are told not to say it again");
+    assert_eq!(store.surplus().count(), limits::SURPLUS);
+
     store.forget(name(5));
+    store.prune(now());
+    assert_eq!(store.surplus().count(), 0, "there is a place: neighbours may say it again");
     assert!(matches!(store.apply(delta(limits::ORIGINS), now()), Ok(Outcome::Applied(_))));
     assert_eq!(store.position(name(5)), None);
+    assert_eq!(store.apply(delta(limits::ORIGINS + 1), now()), Ok(Outcome::LeftOut));
+}
+
+#[test]
+fn what_others_publish_is_bounded_in_bytes_and_leaves_the_own_alone() {
+    let start = now();
+    let large = |number: u8, value: usize| {
+        let mut origin = Store::new(peer(number), 1, 0);
+        let value = Bytes::from(vec![0; value]);
+        let entries = (0u8..255).map(|key| Entry { key: Bytes::copy_from_slice(&[key]), value: Some(value.clone()) });
+        publish(&mut origin, entries.collect(), start);
+        origin
+    };
+    let whole = |origin: &Store, number| origin.delta_since(peer(number), None).expect("news");
+    let mut store = Store::new(peer(0), 1, 0);
+    for number in 1..=17 {
+        let value = match number {
+            1 => 60,
+            17 => 4,
+            _ => 64,
+        };
+        let outcome = store.apply(whole(&large(number, value * 1024), number), start);
+        assert!(matches!(outcome, Ok(Outcome::Applied(_))), "{number}: {outcome:?}");
+    }
+    let mut last = large(18, 64 * 1024);
+    let before = whole(&last, 18).at;
+    assert_eq!(store.apply(whole(&last, 18), start), Ok(Outcome::LeftOut));
+    publish(&mut last, vec![entry(1, Some(1))], start);
+    let later = last.delta_since(peer(18), Some(before)).expect("news");
+    let after = later.at;
+    assert_eq!(store.apply(later, start), Ok(Outcome::LeftOut), "nobody is asked for what there is no room for");
+    assert!(store.vector().contains(&OriginVersion { origin: peer(18), at: after }));
+
+    // A known origin that outgrows the rest stays as it was known.
+    let mut grown = large(1, 60 * 1024);
+    let value = Some(Bytes::from(vec![0; 32 * 1024]));
+    let more = (0..30u8).map(|key| Entry { key: Bytes::copy_from_slice(&[255, key]), value: value.clone() });
+    publish(&mut grown, more.collect(), start);
+    let outcome = store.apply(lacking(&grown, &store, peer(1)).expect("news"), start);
+    assert_eq!(outcome, Ok(Outcome::LeftOut));
+    assert_eq!(contents(&store, peer(1)).len(), 255);
+    assert_eq!(store.surplus().collect::<Vec<_>>(), [peer(1), peer(18)]);
+    publish(&mut store, vec![entry(1, Some(1))], start);
+
+    store.forget(peer(2));
+    store.prune(start);
+    assert_eq!(store.surplus().count(), 0);
+    assert!(matches!(store.apply(whole(&last, 18), start), Ok(Outcome::Applied(_))));
+    assert_eq!(store.apply(lacking(&grown, &store, peer(1)).expect("news"), start), Ok(Outcome::LeftOut));
+    store.prune(start + limits::SURPLUS_AGE);
+    assert_eq!(store.surplus().count(), 0, "from time to time it is tried again");
 }
 
 #[test]

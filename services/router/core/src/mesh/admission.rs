@@ -7,6 +7,7 @@ use weft_types::PeerName;
 use super::{
     ConnectionId, Event, Goodbye, GoodbyeReason, Introduced, Mesh, Problem,
     connection::Connection,
+    problems::other_rings,
     view::{PeerIdentity, RefusalView},
 };
 
@@ -110,14 +111,7 @@ impl Mesh {
         if let (Some(one), Some(other)) = (theirs.ring_id, self.ring_id)
             && one != other
         {
-            let message = format!(
-                "{} at {remote} takes its addresses from ring {}, and {} from ring {}: two networks were founded apart; \
-                 reset the hosts of one of them, so that they join the other",
-                theirs.name,
-                short(&one),
-                ours.name,
-                short(&other)
-            );
+            let message = other_rings(&format!("{} at {remote}", theirs.name), &one, &ours.name, &other);
             return Some((GoodbyeReason::RingId, message));
         }
         if let Some(holder) = self.holder_of(&theirs.name, introduced.peer) {
@@ -182,7 +176,7 @@ impl Mesh {
         }
     }
 
-    /// Notes that the other side closed a connection for a reason that somebody has to mend.
+    /// Notes that either side closed a connection for a reason that somebody has to mend.
     pub(super) fn note_goodbye(&mut self, connection: &Connection, problem: &Problem, now: Instant) {
         let introduced = Introduced {
             peer: connection.peer,
@@ -217,6 +211,32 @@ impl Mesh {
         self.store.remember(peer);
         self.add(connection, introduced, waited, now);
         self.events.push_back(Event::PeerConnected { peer, remote, data_endpoint });
+        self.part_from_other_ring(peer, now);
+    }
+
+    /// Closes the connection with a peer if its ring is another than ours, which neither side may have known when they met.
+    pub(super) fn part_from_other_ring(&mut self, peer: PeerName, now: Instant) {
+        let Some(connection) = self.by_peer.get(&peer).copied() else { return };
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        // Gossip may still tell of the peer's life before, whose ring it may have left.
+        let facts = self.facts.get(&peer).filter(|facts| facts.instance == Some(state.introduction.instance));
+        if let Some(ring) = facts.and_then(|facts| facts.ring_id) {
+            state.introduction.ring_id = Some(ring);
+        }
+        let (Some(theirs), Some(ours)) = (state.introduction.ring_id, self.ring_id) else { return };
+        if theirs == ours {
+            return;
+        }
+        let name = format!("{} at {}", state.introduction.name, state.remote);
+        let message = other_rings(&name, &theirs, &self.config.name, &ours);
+        let reason = GoodbyeReason::RingId;
+        let problem = Problem { reason: reason.word(), message: message.clone(), is_final: reason.is_final() };
+        if let Some(state) = self.connections.remove(&connection) {
+            self.note_goodbye(&state, &problem, now);
+            self.connections.insert(connection, state);
+        }
+        self.close(connection, reason, message, Some(problem.clone()));
+        self.drop_connection(connection, Some(problem), now);
     }
 
     /// Enters a connection. What came over one that `waited` was ignored, so the peer is asked to say again what it knows.
@@ -267,8 +287,4 @@ fn same_key(introduced: &Introduced, nickname: &str) -> String {
          and restart weft there",
         introduced.introduction.nickname, introduced.remote
     )
-}
-
-fn short(ring: &[u8; 16]) -> String {
-    ring.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }

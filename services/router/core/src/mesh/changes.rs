@@ -36,6 +36,17 @@ impl Mesh {
         }
     }
 
+    /// Forgets channels on which no service has published since the start, so that the next start does not wait for them.
+    pub(super) fn forget_silent_channels(&mut self) {
+        let (local, store, published) = (self.config.local, &self.store, &self.published);
+        let before = self.known_channels.len();
+        self.known_channels
+            .retain(|channel| published.contains(channel) || store.entries(local, channel).next().is_some());
+        if self.known_channels.len() < before {
+            self.events.push_back(Event::KnownChannelsChanged { channels: self.known_channels.clone() });
+        }
+    }
+
     pub(super) fn links_changed(&mut self, now: Instant) {
         self.links_due.get_or_insert(now + self.config.timing.coalesce);
     }

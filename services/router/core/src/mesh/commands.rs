@@ -97,9 +97,19 @@ impl Mesh {
         self.send_body(destination, RoutedBody::Session(message))
     }
 
-    /// Says which ring the host's addresses come from. Peers of other rings are refused from now on.
-    pub fn set_ring_id(&mut self, ring_id: Option<RingId>) {
+    /// Says which ring the host's addresses come from. Peers of other rings are refused from now on, and connections with
+    /// them closed.
+    pub fn set_ring_id(&mut self, ring_id: Option<RingId>, now: Instant) {
+        if self.ring_id == ring_id {
+            return;
+        }
         self.ring_id = ring_id;
+        self.publish_own_facts(now);
+        let connected: Vec<PeerName> = self.by_peer.keys().copied().collect();
+        for peer in connected {
+            self.part_from_other_ring(peer, now);
+        }
+        self.dial(now);
     }
 
     /// Forgets what an unreachable peer published, as if its time had come. It is known again once it returns.

@@ -15,7 +15,7 @@ use super::{
 use crate::gossip::{ChannelChange, Delta, Entry, Outcome, Position};
 
 /// How often an earlier life is answered without a pause: neighbours may remember several lives.
-const FREE_RAISES: u32 = 4;
+pub(super) const FREE_RAISES: u32 = 4;
 
 /// First pause between further answers; each is twice as long as the one before.
 const RAISE_PAUSE: Duration = Duration::from_secs(1);
@@ -99,7 +99,9 @@ impl Mesh {
             return Ok(());
         }
         let outcome = self.store.apply(delta, now)?;
-        if let Some(state) = self.connections.get_mut(&connection) {
+        // Of origins that are not known here nothing is kept, so that nobody can make us keep much.
+        let known = self.store.position(origin).is_some();
+        if let Some(state) = self.connections.get_mut(&connection).filter(|_| known) {
             state.neighbour.handle_known(origin, at);
         }
         match outcome {
@@ -108,7 +110,7 @@ impl Mesh {
                 self.take_changes(origin, changes, now);
                 self.spread(origin, at, Some(connection));
             }
-            Outcome::Known | Outcome::Raised => {}
+            Outcome::Known | Outcome::Raised | Outcome::LeftOut => {}
             Outcome::Lacking => {
                 let origins = self.store.vector();
                 self.queue(connection, ControlMessage::Vector { origins, answer: false });
@@ -149,19 +151,6 @@ impl Mesh {
         self.raises.retain(|at| now < *at + RAISE_MEMORY);
     }
 
-    /// Says so when another host seems to speak for the local peer.
-    pub(super) fn key_problem(&self) -> Option<Problem> {
-        let message = || {
-            format!(
-                "another host gossips with the key of {}({}): remove /var/lib/weft/router on the one that is the copy, \
-                 and restart weft there",
-                self.config.name, self.config.nickname
-            )
-        };
-        let suspicious = self.raises.len() > FREE_RAISES as usize;
-        suspicious.then(|| Problem { reason: GoodbyeReason::SameKey.word(), message: message(), is_final: false })
-    }
-
     fn spread_own(&mut self) {
         let local = self.config.local;
         if let Some(at) = self.store.position(local) {
@@ -197,6 +186,7 @@ impl Mesh {
                 graph_changed = true;
             } else if channel == PEERS_CHANNEL {
                 self.learn_facts(origin);
+                self.part_from_other_ring(origin, now);
                 graph_changed = true;
             }
             self.events.push_back(Event::ChannelChanged { channel, origin, entries });

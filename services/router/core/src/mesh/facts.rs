@@ -7,7 +7,7 @@ use weft_proto::mesh::v1 as pb;
 use weft_types::PeerName;
 
 use super::{
-    Introduced, LINKS_CHANNEL, Mesh, PEERS_CHANNEL,
+    Introduced, LINKS_CHANNEL, Mesh, PEERS_CHANNEL, RingId,
     introduction::MAX_NAME_LENGTH,
     message::{endpoint, printable},
     view::LinkView,
@@ -23,6 +23,9 @@ pub(super) struct PeerFacts {
     pub(super) name: String,
     pub(super) nickname: String,
     pub(super) version: String,
+    /// Of which start of the peer this is.
+    pub(super) instance: Option<u64>,
+    pub(super) ring_id: Option<RingId>,
     pub(super) endpoints: Vec<SocketAddr>,
 }
 
@@ -33,6 +36,8 @@ impl Mesh {
             name: printable(&info.name, MAX_NAME_LENGTH),
             nickname: printable(&info.nickname, MAX_NAME_LENGTH),
             version: printable(&info.version, MAX_NAME_LENGTH),
+            instance: info.instance.as_slice().try_into().ok().map(u64::from_be_bytes),
+            ring_id: info.ring_id.as_slice().try_into().ok(),
             endpoints: info.endpoints.iter().filter_map(|at| endpoint(Some(at))).take(MAX_ENDPOINTS).collect(),
         });
         match facts {
@@ -63,6 +68,8 @@ impl Mesh {
             nickname: config.nickname.clone(),
             version: config.version.clone(),
             endpoints: self.own_endpoints.iter().map(|endpoint| (*endpoint).into()).collect(),
+            instance: config.instance.to_be_bytes().to_vec(),
+            ring_id: self.ring_id.map(|ring| ring.to_vec()).unwrap_or_default(),
         };
         let entry = Entry { key: bytes::Bytes::new(), value: Some(info.encode_to_vec().into()) };
         // Within every limit: one entry of a few hundred bytes.

@@ -276,7 +276,7 @@ impl ControlMessage {
                 Self::Digest(hash.map_err(|_| InvalidMessage::invalid("GossipDigest.hash", "it has 32 bytes"))?)
             }
             Kind::GossipVector(vector) => {
-                if vector.origins.len() > limits::ORIGINS {
+                if vector.origins.len() > limits::ORIGINS + limits::SURPLUS {
                     return Err(gossip::GossipError::TooManyOrigins.into());
                 }
                 let origins = vector

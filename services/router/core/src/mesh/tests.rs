@@ -206,7 +206,7 @@ fn what_cannot_be_together_is_refused_with_one_sentence_on_both_sides() {
         change(&mut other);
         let mut lab = Lab::new([config(0), other]);
         for (host, ring) in lab.hosts.iter_mut().zip(rings) {
-            host.set_ring_id(ring);
+            host.set_ring_id(ring, lab.now);
         }
         lab.connect(0, 1);
         assert_eq!(lab.reasons(), [reason; 2], "{case}");
@@ -225,11 +225,132 @@ fn rings_that_are_equal_or_not_there_yet_do_not_part_peers() {
     for rings in [[None, None], [Some([1; 16]), None], [Some([1; 16]), Some([1; 16])]] {
         let mut lab = Lab::new((0..2).map(config));
         for (host, ring) in lab.hosts.iter_mut().zip(rings) {
-            host.set_ring_id(ring);
+            host.set_ring_id(ring, lab.now);
         }
         lab.connect(0, 1);
         assert_eq!((lab.connections(0).len(), lab.connections(1).len()), (1, 1));
     }
+}
+
+#[test]
+fn rings_that_turn_out_to_differ_part_peers_that_are_connected_already() {
+    let ring = |number| Some([number; 16]);
+    // Who has a ring when they meet, and who gets one later.
+    for (first, late) in [([None, None], [0, 1]), ([ring(1), None], [1, 1]), ([None, ring(2)], [0, 0])] {
+        let mut lab = Lab::new((0..2).map(config));
+        for (host, ring) in lab.hosts.iter_mut().zip(first) {
+            host.set_ring_id(ring, lab.now);
+        }
+        lab.connect(0, 1);
+        lab.pass(Duration::from_secs(1));
+        for host in late {
+            lab.hosts[host].set_ring_id(ring(host as u8 + 1), lab.now);
+            lab.settle();
+        }
+        assert!(lab.connections(0).is_empty() && lab.connections(1).is_empty(), "{first:?}");
+        assert!(lab.reasons().contains(&GoodbyeReason::RingId), "{first:?}");
+        for host in 0..2 {
+            let refusals = lab.hosts[host].refusals(lab.now);
+            let [refusal] = refusals.as_slice() else { panic!("{first:?}: one problem: {refusals:?}") };
+            let message = &refusal.problem.message;
+            assert!(refusal.problem.is_final && message.contains("peer0") && message.contains("peer1"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_left_its_ring_with_a_restart_is_not_taken_for_the_one_before() {
+    let again = MeshConfig { instance: 999, generation: 2, ..config(1) };
+    let mut lab = Lab::new([config(0), config(1), again, config(3)]);
+    lab.hosts[1].set_ring_id(Some([2; 16]), lab.now);
+    let first = lab.connect(3, 1);
+    lab.pass(Duration::from_secs(1));
+    lab.disconnect(first, 3);
+    lab.hosts[0].set_ring_id(Some([1; 16]), lab.now);
+    // Gossip tells the first of the ring that the second had; the second has none any more.
+    lab.connect(0, 2);
+    lab.connect(0, 3);
+    lab.pass(Duration::from_secs(1));
+    assert_eq!(lab.reasons(), []);
+    assert_eq!(lab.hosts[0].problems(), []);
+    assert_eq!(lab.connections(0).len(), 2);
+}
+
+#[test]
+fn rings_that_differ_beyond_another_peer_are_a_problem_that_names_both() {
+    let mut lab = Lab::new((0..3).map(config));
+    lab.connect(0, 1);
+    lab.connect(1, 2);
+    for (host, ring) in [(0, 7), (2, 9)] {
+        lab.hosts[host].set_ring_id(Some([ring; 16]), lab.now);
+    }
+    lab.pass(Duration::from_secs(1));
+    for host in [0, 2] {
+        let problems = lab.hosts[host].problems();
+        let [problem] = problems.as_slice() else { panic!("one problem: {problems:?}") };
+        assert_eq!(problem.reason, "ring_id");
+        for part in ["peer0", "peer2", "07070707", "09090909"] {
+            assert!(problem.message.contains(part), "{part}: {}", problem.message);
+        }
+    }
+    assert_eq!(lab.hosts[1].problems(), []);
+}
+
+#[test]
+fn a_name_that_two_hosts_have_is_a_problem_wherever_gossip_reveals_it() {
+    let named = |number, name: &str| MeshConfig { name: name.to_owned(), ..config(number) };
+    let mut lab = Lab::new([named(0, "twin"), config(1), config(2), named(3, "twin")]);
+    lab.connect(0, 1);
+    lab.connect(2, 3);
+    let bridge = lab.connect(1, 2);
+    lab.pass(Duration::from_secs(1));
+    assert_eq!(lab.reasons(), [], "nobody with that name meets another");
+    for host in &lab.hosts {
+        let problems = host.problems();
+        let [problem] = problems.as_slice() else { panic!("one problem: {problems:?}") };
+        assert_eq!(problem.reason, "same_name");
+        for part in ["twin", "host0", "host3", "WEFT_NAME"] {
+            assert!(problem.message.contains(part), "{part}: {}", problem.message);
+        }
+    }
+    lab.disconnect(bridge, 1);
+    lab.hosts[1].handle_disconnected(bridge, None, lab.now);
+    lab.pass(Duration::from_secs(1));
+    assert!(
+        lab.hosts[0].problems().iter().all(|problem| problem.reason == "peer_unreachable"),
+        "a lost peer's name is free"
+    );
+}
+
+#[test]
+fn peers_beyond_what_there_is_room_for_are_left_out_and_cost_no_connection() {
+    let mut lab = Lab::new((0..2).map(config));
+    let connection = lab.connect(0, 1);
+    let origin = |number: usize| {
+        let mut key = [7; 32];
+        key[..8].copy_from_slice(&number.to_be_bytes());
+        PeerName::from_public_key(key)
+    };
+    let delta = |number: usize| Delta {
+        origin: origin(number),
+        at: Position { generation: 1 << 16, version: 1 },
+        base_version: 0,
+        complete: true,
+        entries: Vec::new(),
+        part: 0,
+        parts: 1,
+    };
+    for number in 0..crate::gossip::limits::ORIGINS + 5 {
+        lab.hosts[0].handle_message(connection, ControlMessage::Delta(delta(number)), lab.now).expect("no breach");
+    }
+    lab.pass(Duration::from_secs(20));
+    assert_eq!((lab.connections(0).len(), lab.connections(1).len()), (1, 1));
+    let problems = lab.hosts[0].problems();
+    let problem = problems.iter().find(|problem| problem.reason == "gossip_limit").expect("it is said");
+    assert!(problem.message.contains("1024 hosts") && problem.message.contains(" and 4 more"), "{}", problem.message);
+    lab.publish(1, "a", Some("1"));
+    lab.pass(Duration::from_secs(1));
+    assert_eq!(lab.sees(0, 1).len(), 1, "who is known goes on");
 }
 
 #[test]
@@ -452,6 +573,25 @@ fn a_restarted_router_speaks_when_its_services_have_spoken() {
             .sum();
         assert_eq!(changes, if late { 2 } else { 1 }, "what was there again has never been gone");
     }
+}
+
+#[test]
+fn a_channel_that_nobody_publishes_any_more_delays_one_start_only() {
+    let known_channels = BTreeSet::from(["gone".to_owned(), "names".to_owned()]);
+    let mut lab = Lab::new([MeshConfig { known_channels, ..config(0) }]);
+    lab.publish(0, "a", Some("1"));
+    lab.pass(Duration::from_millis(2900));
+    assert!(!lab.events[0].iter().any(|event| matches!(event, Event::KnownChannelsChanged { .. })));
+    lab.pass(Duration::from_millis(200));
+    let kept = lab.events[0].iter().find_map(|event| {
+        let Event::KnownChannelsChanged { channels } = event else { return None };
+        Some(channels.clone())
+    });
+    assert_eq!(kept, Some(BTreeSet::from(["names".to_owned()])));
+    // Whoever comes later is waited for at the next start again.
+    lab.hosts[0].publish("gone", true, Vec::new(), lab.now).expect("within limits");
+    lab.settle();
+    assert!(matches!(lab.events[0].last(), Some(Event::KnownChannelsChanged { channels }) if channels.len() == 2));
 }
 
 #[test]

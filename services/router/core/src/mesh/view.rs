@@ -241,20 +241,6 @@ impl Mesh {
         known.into_iter().map(view).collect()
     }
 
-    /// Returns what keeps the mesh from working as it should and is no single connection's matter.
-    #[must_use]
-    pub fn problems(&self) -> Vec<Problem> {
-        let lost = |peer: &PeerName| {
-            let identity = self.identity(*peer);
-            let message = format!(
-                "no chain of connections leads to {}({}): its containers cannot be reached, and their names are not answered",
-                identity.name, identity.nickname
-            );
-            Problem { reason: "peer_unreachable", message, is_final: false }
-        };
-        self.key_problem().into_iter().chain(self.unreachable.keys().map(lost)).collect()
-    }
-
     /// Tells whether a chain of links leads to the peer.
     #[must_use]
     pub fn is_reachable(&self, peer: PeerName) -> bool {

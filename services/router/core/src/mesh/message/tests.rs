@@ -104,7 +104,7 @@ fn what_exceeds_a_limit_is_refused() {
     use pb::control_message::Kind;
     let name = || Some(PeerName::from_public_key([1; 32]).into());
     let origin = pb::OriginVersion { origin: name(), generation: 1, version: 1 };
-    let origins = vec![origin; limits::ORIGINS + 1];
+    let origins = vec![origin; limits::ORIGINS + limits::SURPLUS + 1];
     let routed = |kind| pb::Routed { source: name(), destination: name(), hops_left: 1, kind: Some(kind) };
     let payload = pb::ChannelMessage { channel: "ring".to_owned(), payload: vec![0; MAX_PAYLOAD_LENGTH + 1] };
     let delta = pb::GossipDelta { origin: name(), generation: 1, version: 1, parts: 1, ..pb::GossipDelta::default() };
