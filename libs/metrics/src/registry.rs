@@ -19,17 +19,18 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Makes one for these metrics of a service.
+    /// Makes one for these metrics of a service, beside those that all have.
     #[must_use]
     pub fn new(service: &'static str, version: &'static str, families: &[Family]) -> Self {
+        let families = || families.iter().chain(shared::FAMILIES);
         let mut builder = PrometheusBuilder::new();
-        for family in families.iter().filter(|family| family.kind == Kind::Histogram) {
+        for family in families().filter(|family| family.kind == Kind::Histogram) {
             builder = builder
                 .set_buckets_for_metric(Matcher::Full(family.name.into()), family.buckets)
                 .expect("histograms are defined with buckets");
         }
         let recorder = builder.build_recorder();
-        for family in families {
+        for family in families() {
             let (name, help) = (KeyName::from_const_str(family.name), family.help.into());
             match family.kind {
                 Kind::Counter => recorder.describe_counter(name, None, help),
@@ -40,26 +41,35 @@ impl Registry {
         Self { service, version, recorder }
     }
 
+    /// Returns the service's name.
+    #[must_use]
+    pub const fn service(&self) -> &'static str {
+        self.service
+    }
+
     /// Returns a counter of a family, which shows as 0 from now on. Labels come in the order of the definition.
-    pub fn counter(&self, family: &Family, labels: &[&'static str]) -> Counter {
+    pub fn counter(&self, family: &Family, labels: &[&str]) -> Counter {
         self.recorder.register_counter(&key(family, labels), &METADATA)
     }
 
     /// Returns a gauge of a family, which shows as 0 from now on. Labels come in the order of the definition.
-    pub fn gauge(&self, family: &Family, labels: &[&'static str]) -> Gauge {
+    pub fn gauge(&self, family: &Family, labels: &[&str]) -> Gauge {
         self.recorder.register_gauge(&key(family, labels), &METADATA)
     }
 
     /// Returns a histogram of a family. Labels come in the order of the definition.
-    pub fn histogram(&self, family: &Family, labels: &[&'static str]) -> Histogram {
+    pub fn histogram(&self, family: &Family, labels: &[&str]) -> Histogram {
         self.recorder.register_histogram(&key(family, labels), &METADATA)
     }
 }
 
-fn key(family: &Family, values: &[&'static str]) -> Key {
+fn key(family: &Family, values: &[&str]) -> Key {
     debug_assert_eq!(family.labels.len(), values.len(), "{} has other labels", family.name);
     let labels = family.labels.iter().zip(values);
-    Key::from_parts(family.name, labels.map(|(label, value)| Label::new(label.name, *value)).collect::<Vec<_>>())
+    Key::from_parts(
+        family.name,
+        labels.map(|(label, value)| Label::new(label.name, (*value).to_owned())).collect::<Vec<_>>(),
+    )
 }
 
 /// Knows what a service shows beside what it counts.
@@ -97,6 +107,12 @@ impl Exposition {
         let mut families = sheet.finish();
         families.extend(exposition::split(&recorder.handle().render()));
         families
+    }
+
+    /// Returns what is counted in.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// Sorts observations into buckets. To be called every few seconds: until then each takes memory.

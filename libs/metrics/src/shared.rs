@@ -30,6 +30,29 @@ pub const PROBLEM_AGE: Family = Family::gauge(
 .by(&[SERVICE, Label::new("reason", "the word that `weft status --output json` has for it")])
 .when("while a problem lasts");
 
+/// Calls of the service's own interface.
+pub const GRPC_REQUESTS: Family = Family::counter(
+    "weft_grpc_requests_total",
+    Unit::Count,
+    "Calls on the service's socket, by method and by how they ended.",
+)
+.by(&[
+    SERVICE,
+    Label::new("method", "as in `AddressService/Allocate`; `other` for those there are not"),
+    Label::new("code", "gRPC's status code, as in `ok`, `unavailable`"),
+])
+.when("once there was a call");
+
+/// How long such calls take.
+pub const GRPC_DURATION: Family = Family::histogram(
+    "weft_grpc_request_duration_seconds",
+    Unit::Seconds,
+    &[0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0],
+    "How long calls on the service's socket took until the answer began.",
+)
+.by(&[SERVICE, Label::new("method", "as in `AddressService/Allocate`; `other` for those there are not")])
+.when("once there was a call");
+
 /// Processor time.
 pub const CPU: Family =
     Family::counter("process_cpu_seconds_total", Unit::Seconds, "Processor time that the process has used.")
@@ -68,6 +91,8 @@ pub const FAMILIES: &[Family] = &[
     BUILD_INFO,
     PROBLEMS,
     PROBLEM_AGE,
+    GRPC_REQUESTS,
+    GRPC_DURATION,
     CPU,
     RESIDENT_MEMORY,
     VIRTUAL_MEMORY,

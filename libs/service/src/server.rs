@@ -67,6 +67,7 @@ impl BoundServer {
             routes = routes.add_service(crate::metrics::served(Arc::clone(exposition)));
         }
         let server = Server::builder()
+            .layer(crate::metrics::measured(metrics.clone()))
             .add_routes(routes)
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move { stop.requested().await });
         tokio::select! {

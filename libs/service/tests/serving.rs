@@ -54,6 +54,11 @@ async fn metrics_are_had_from_the_socket_of_a_service_that_has_some() {
     }
     let fetch = |name: &str| fetch_metrics(weft_proto::client::channel(&folder.path().join(name)));
     let scrape = read(&merge([fetch("with.sock").await.expect("answered")])).expect("well-formed");
+    assert!(fetch("with.sock").await.is_ok());
+    let scrape_after = read(&merge([fetch("with.sock").await.expect("answered")])).expect("well-formed");
+    let calls = [("service", "test"), ("method", "MetricsService/Render"), ("code", "ok")];
+    assert!(scrape_after.sum("weft_grpc_requests_total", &calls) >= 2.0);
+    assert!(scrape_after.sum("weft_grpc_request_duration_seconds_count", &calls[..2]) >= 2.0);
     assert!(scrape.sum("process_threads", &[("service", "test")]) > 0.0);
     assert_eq!(fetch("without.sock").await.expect_err("it has none").code(), tonic::Code::Unimplemented);
     assert_eq!(fetch("nobody.sock").await.expect_err("it is away").code(), tonic::Code::Unavailable);
