@@ -136,6 +136,15 @@ impl Paths {
         }
     }
 
+    /// Takes the path down at once: there are no keys by which probes could be sealed.
+    pub fn handle_keys_lost(&mut self, now: Instant) {
+        let endpoint = self.active.take().map(|active| active.endpoint);
+        self.outstanding.clear();
+        self.search_started = now;
+        self.down_reported = true;
+        self.events.push_back(PathEvent::Down { endpoint });
+    }
+
     /// Says whether frames were sent since the last call; a path in use is probed more closely then.
     pub const fn set_busy(&mut self, busy: bool) {
         self.busy = busy;

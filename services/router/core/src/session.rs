@@ -2,8 +2,14 @@
 
 pub mod agreement;
 
+use std::time::Duration;
+
 use weft_types::PeerName;
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// How long a session's keys are kept at most. They are replaced every two minutes; this is reached only while peers whose
+/// datagrams still pass cannot agree on new ones.
+pub const AGE_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// AEAD of a data session; both have 16-byte tags and 12-byte nonces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

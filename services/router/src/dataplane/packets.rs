@@ -154,11 +154,11 @@ impl Packets {
             self.send_probe(id, probe.endpoint, Probe { answer: false, token: probe.token }, now);
         }
         self.probes = probes;
+        let expired = self.peers.expire(now);
+        self.events.extend(expired.into_iter().map(|local_index| Event::SessionExpired { local_index }));
         for id in 0..self.peers.slots() {
             self.path_changed(id, now);
         }
-        let expired = self.peers.expire(now);
-        self.events.extend(expired.into_iter().map(|local_index| Event::SessionExpired { local_index }));
         self.flush(now);
     }
 

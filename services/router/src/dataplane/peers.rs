@@ -10,7 +10,7 @@ use weft_router_core::{
     datagram::{Header, OpenError, Opened, Opener, REKEY_AFTER, Sealer},
     forward::DropReason,
     path::Paths,
-    session::{EstablishedSession, SessionIndex},
+    session::{AGE_LIMIT, EstablishedSession, SessionIndex},
 };
 use weft_types::PeerName;
 
@@ -33,6 +33,8 @@ struct Session {
     index: SessionIndex,
     sealer: Sealer,
     opener: Opener,
+    /// When the keys must be gone, in use or not.
+    too_old: Instant,
     expires: Option<Instant>,
     rekey_at: u64,
 }
@@ -153,10 +155,14 @@ impl Peer {
 
     /// Removes the sessions whose time is over, and those that are too many.
     fn expire(&mut self, now: Instant, removed: &mut Vec<SessionIndex>) {
+        if let Some(old) = self.current.take_if(|session| session.too_old <= now) {
+            removed.push(old.index);
+            self.paths.handle_keys_lost(now);
+        }
         let too_many = self.others.len().saturating_sub(OTHER_SESSIONS);
         removed.extend(self.others.drain(..too_many).map(|session| session.index));
         self.others.retain(|session| {
-            let over = session.expires.is_some_and(|expires| expires <= now);
+            let over = session.too_old <= now || session.expires.is_some_and(|expires| expires <= now);
             if over {
                 removed.push(session.index);
             }
@@ -178,8 +184,9 @@ impl Peer {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let path = self.has_session().then(|| self.paths.poll_timeout()).flatten();
-        let expiry = self.others.iter().filter_map(|session| session.expires).min();
-        path.into_iter().chain(expiry).min()
+        let expiry = self.others.iter().filter_map(|session| session.expires);
+        let age = self.current.iter().chain(&self.others).map(|session| session.too_old);
+        path.into_iter().chain(expiry).chain(age).min()
     }
 }
 
@@ -242,6 +249,7 @@ impl Peers {
             index: session.local_index,
             sealer: Sealer::new(session.cipher, &session.send_key, session.remote_index),
             opener: Opener::new(session.cipher, &session.receive_key),
+            too_old: now + AGE_LIMIT,
             expires: None,
             rekey_at: REKEY_AFTER,
         };
@@ -282,6 +290,7 @@ impl Peers {
 mod tests {
     use weft_router_core::{
         datagram::{HEADER, TAG},
+        path::PathEvent,
         session::{Cipher, SessionKey},
     };
 
@@ -381,6 +390,30 @@ mod tests {
         assert_eq!((a.sealing(), b.sealing()), (3, 3));
         assert_eq!(a.peers.expire(now + GRACE).len(), 2);
         assert_eq!(b.peers.expire(now + GRACE).len(), 2);
+    }
+
+    #[test]
+    fn keys_that_nobody_replaces_are_gone_in_time() {
+        let (mut a, mut b, now) = pair();
+        a.install(1, 0, now);
+        b.install(1, 0, now);
+        let late = a.seal();
+        assert_eq!(a.peers.poll_timeout().map(|due| due <= now + AGE_LIMIT), Some(true));
+        assert_eq!(a.peers.expire(now + AGE_LIMIT - Duration::from_millis(1)), []);
+        for end in [&mut a, &mut b] {
+            assert_eq!(end.peers.expire(now + AGE_LIMIT), [SessionIndex(1)]);
+            assert!(end.peers.of_session(SessionIndex(1)).is_none());
+            let peer = end.peers.get_mut(0).expect("added");
+            assert_eq!(peer.seal(&mut [0; HEADER + 1 + TAG]), Err(DropReason::NoSession));
+            assert_eq!(peer.paths.poll_event(), Some(PathEvent::Down { endpoint: None }));
+            assert_eq!(end.peers.poll_timeout(), None, "nothing is left to wait for");
+        }
+        assert_eq!(b.open(late, now + AGE_LIMIT), Err(DropReason::UnknownSession));
+
+        let later = now + 2 * AGE_LIMIT;
+        a.install(2, 0, later);
+        b.install(2, 0, later);
+        assert_eq!(b.open(a.seal(), later), Ok(()), "new keys serve again");
     }
 
     #[test]

@@ -100,3 +100,17 @@ fn what_is_learnt_stays_bounded() {
     assert!(world.paths.candidates.len() <= LEARNED + 1);
     assert!(world.paths.poll_timeout().is_some_and(|next| next >= world.start));
 }
+
+#[test]
+fn a_path_without_keys_is_down_and_comes_back() {
+    let mut world = world(&[endpoint(1)]);
+    world.paths.set_endpoints(&[endpoint(1)], world.now);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.paths.endpoint(), Some(endpoint(1)));
+    world.paths.handle_keys_lost(world.now);
+    assert_eq!(world.paths.endpoint(), None);
+    assert_eq!(world.paths.poll_event(), Some(PathEvent::Down { endpoint: Some(endpoint(1)) }));
+    world.paths.restart(world.now);
+    let events = world.run(Duration::from_secs(1));
+    assert!(matches!(events[..], [PathEvent::Up { .. }]), "{events:?}");
+}
