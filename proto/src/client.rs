@@ -44,7 +44,8 @@ impl Service {
         folder.join(self.name()).with_extension("sock")
     }
 
-    /// Returns where the service leaves the sentence that it ended with, below `folder`. Gone once it has started again.
+    /// Returns where the service leaves the sentence that it ended with, below `folder`. Gone, or empty, once it has
+    /// started again.
     #[must_use]
     pub fn last_words(self, folder: &Path) -> PathBuf {
         folder.join(self.name()).with_extension("failed")

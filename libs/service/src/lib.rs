@@ -9,6 +9,7 @@ mod last_words;
 mod logging;
 mod metrics;
 mod options;
+mod own_user;
 mod server;
 mod shutdown;
 
@@ -18,6 +19,7 @@ pub use health::{Health, check};
 pub use logging::LogFormat;
 pub use metrics::fetch_metrics;
 pub use options::{CommonOptions, parse};
+pub use own_user::UserOptions;
 pub use server::{BoundServer, bind};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 use weft_proto::client::Service;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Parser;
 use ipnet::Ipv4Net;
 use weft_dns_core::{InvalidDomain, Zone};
-use weft_service::CommonOptions;
+use weft_service::{CommonOptions, UserOptions};
 
 /// Answers the names of all containers of the mesh.
 #[derive(Debug, Clone, Parser)]
@@ -14,6 +14,10 @@ pub struct Config {
     /// Options that all services have.
     #[command(flatten)]
     pub common: CommonOptions,
+
+    /// Who the service is.
+    #[command(flatten)]
+    pub user: UserOptions,
 
     /// Domain of the containers' names. All hosts of a mesh must agree on it.
     #[arg(long, env = "WEFT_DNS_DOMAIN", value_name = "DOMAIN", default_value = "weft.internal")]

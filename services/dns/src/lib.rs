@@ -43,6 +43,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result {
     );
     let folder = config.common.socket_folder.clone();
     let server = weft_service::bind(&Service::Dns.socket(&folder))?;
+    let additional_sockets = match config.listen {
+        Some(address) => {
+            let bound = listener::bind(address).await;
+            Some(bound.with_context(|| format!("failed to listen for queries on {address}"))?)
+        }
+        None => None,
+    };
+    config.user.apply(Service::Dns, &folder, &[])?;
     let health = Health::starting().await;
 
     let state = Arc::new(State::new(zone, config.range));
@@ -50,9 +58,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result {
     let handler = Handler::new(Arc::clone(&state), Arc::clone(&upstream));
     // Serves as long as it lives.
     let mut additional = Listener::default();
-    if let Some(address) = config.listen {
-        let (udp, tcp) =
-            listener::bind(address).await.with_context(|| format!("failed to listen for queries on {address}"))?;
+    if let Some((udp, tcp)) = additional_sockets {
         additional.swap(udp, tcp, &handler, &state)?;
     }
 

@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use clap::Parser;
 use ipnet::Ipv4Net;
 use weft_ipam_core::{Creation, Settings};
-use weft_service::{CommonOptions, Result};
+use weft_service::{CommonOptions, Result, UserOptions};
 
 const DEFAULT_RANGE: &str = "10.32.0.0/12";
 
@@ -16,6 +16,10 @@ pub struct Config {
     /// Options that all services have.
     #[command(flatten)]
     pub common: CommonOptions,
+
+    /// Who the service is.
+    #[command(flatten)]
+    pub user: UserOptions,
 
     /// Range that all containers' addresses come from: a network of at least 4 addresses, the same on all hosts for as
     /// long as the mesh lives.

@@ -25,13 +25,14 @@ const COMMANDS: usize = 1024;
 /// If the settings contradict each other or the store, the store cannot be used, or the socket cannot be served.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result {
     let plan = config.plan()?;
+    let folder = &config.common.socket_folder;
+    let server = weft_service::bind(&Service::Ipam.socket(folder))?;
+    config.user.apply(Service::Ipam, folder, &[&config.state_folder])?;
     let store = Store::open(&config.state_folder)?;
-    let socket = Service::Ipam.socket(&config.common.socket_folder);
     let (commands, received) = mpsc::channel(COMMANDS);
-    let events = router::follow(Service::Router.socket(&config.common.socket_folder));
+    let events = router::follow(Service::Router.socket(folder));
     let driver = Driver::new(plan, store, received, events)?;
 
-    let server = weft_service::bind(&socket)?;
     let health = Health::starting().await;
     health.ready().await;
     tokio::select! {

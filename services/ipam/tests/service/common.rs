@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -69,12 +71,18 @@ impl Routers {
         let socket = Service::Router.socket(folder);
         let _ = std::fs::remove_file(&socket);
         let incoming = UnixListenerStream::new(UnixListener::bind(&socket).expect("the socket can be bound"));
+        std::fs::set_permissions(&socket, Permissions::from_mode(0o660)).expect("the socket is ours");
         let gossip = Gossip { mesh: self.mesh.clone(), peer };
         let task = tokio::spawn(async move {
             let server = Server::builder().add_service(GossipServiceServer::new(gossip));
             server.serve_with_incoming(incoming).await.expect("the fake router serves");
         });
         Router { task, mesh: self.mesh.clone(), peer }
+    }
+
+    /// Tells whether the ipam of `peer` follows its router.
+    pub(crate) fn reached(&self, peer: PeerName) -> bool {
+        self.mesh.lock().expect("no test panicked").subscribers.contains_key(&peer)
     }
 }
 
