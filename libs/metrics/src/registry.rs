@@ -104,7 +104,7 @@ impl Exposition {
         sheet.set(&shared::BUILD_INFO, &[service, version], 1.0);
         process::collect(&mut sheet, service);
         self.collector.collect(&mut sheet).await;
-        let mut families = sheet.finish();
+        let mut families = sheet.into_families();
         families.extend(exposition::split(&recorder.handle().render()));
         families
     }

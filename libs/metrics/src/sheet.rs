@@ -66,7 +66,9 @@ impl Sheet {
         }
     }
 
-    pub(crate) fn finish(self) -> Vec<MetricFamily> {
+    /// Returns all families that have samples.
+    #[must_use]
+    pub fn into_families(self) -> Vec<MetricFamily> {
         self.families.into_values().collect()
     }
 }
@@ -86,14 +88,14 @@ mod tests {
         sheet.set(&PEERS, &["e", "down"], 0.25);
         let expected = "# HELP peers Peers.\n# TYPE peers gauge\n\
                         peers{name=\"a\\\"b\\\\c\\nd\",state=\"up\"} 3\npeers{name=\"e\",state=\"down\"} 0.25\n";
-        assert_eq!(merge([sheet.finish()]), expected);
+        assert_eq!(merge([sheet.into_families()]), expected);
     }
 
     #[test]
     fn of_problems_with_one_reason_the_oldest_counts() {
         let mut sheet = Sheet::new("router");
         sheet.problems([("unreachable", 3.0), ("unreachable", 7.0), ("no_data_path", 1.0)]);
-        let text = merge([sheet.finish()]);
+        let text = merge([sheet.into_families()]);
         assert!(text.contains("weft_problems{service=\"router\"} 3\n"), "{text}");
         assert!(text.contains("weft_problem_age_seconds{service=\"router\",reason=\"unreachable\"} 7\n"), "{text}");
     }

@@ -11,6 +11,7 @@ use hickory_server::{
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
     zone_handler::MessageResponseBuilder,
 };
+use tokio::time::Instant;
 use weft_dns_core::Answer;
 
 use crate::{
@@ -91,7 +92,11 @@ impl Response {
 #[async_trait::async_trait]
 impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut handle: R) -> ResponseInfo {
+        let began = Instant::now();
         let response = self.respond(request).await;
+        let kind = request.queries.queries().first().map(|query| query.query_type());
+        let has_records = !response.answers.is_empty();
+        self.state.metrics.answered(kind, response.code, has_records, response.authoritative, began.elapsed());
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.response_code = response.code;
         metadata.authoritative = response.authoritative;

@@ -12,6 +12,7 @@ mod convert;
 mod gossip;
 mod handler;
 mod listener;
+pub mod metrics;
 mod problems;
 mod sockets;
 mod state;
@@ -23,13 +24,14 @@ use std::sync::Arc;
 use anyhow::Context;
 pub use config::Config;
 use tonic::service::Routes;
+use weft_metrics::Exposition;
 use weft_proto::{
     client::{Service, channel},
     dns::v1::name_service_server::NameServiceServer,
 };
 use weft_service::{Health, Result, Shutdown};
 
-use crate::{api::Api, handler::Handler, listener::Listener, state::State, upstream::Upstream};
+use crate::{api::Api, handler::Handler, listener::Listener, metrics::Metrics, state::State, upstream::Upstream};
 
 /// Runs the service until `shutdown`.
 ///
@@ -53,7 +55,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result {
     config.user.apply(Service::Dns, &folder, &[])?;
     let health = Health::starting().await;
 
-    let state = Arc::new(State::new(zone, config.range));
+    let (registry, metrics) = Metrics::new();
+    let state = Arc::new(State::new(zone, config.range, metrics));
     let upstream = Arc::new(Upstream::new(&config, Arc::clone(&state)).await);
     let handler = Handler::new(Arc::clone(&state), Arc::clone(&upstream));
     // Serves as long as it lives.
@@ -62,6 +65,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result {
         additional.swap(udp, tcp, &handler, &state)?;
     }
 
+    let collector = metrics::Collector { state: Arc::clone(&state), upstream: Arc::clone(&upstream) };
+    let server = server.with_metrics(Arc::new(Exposition::new(registry, collector)));
     let api = NameServiceServer::new(Api::new(Arc::clone(&state), handler.clone(), Arc::clone(&upstream)));
     let router = channel(&Service::Router.socket(&folder));
     let work = async {

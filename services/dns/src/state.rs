@@ -13,7 +13,7 @@ use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use tokio::sync::{Notify, watch};
 use weft_dns_core::{Names, Zone};
 
-use crate::problems::Problems;
+use crate::{metrics::Metrics, problems::Problems};
 
 /// The names, and what the parts tell each other.
 ///
@@ -24,6 +24,7 @@ pub(crate) struct State {
     /// Rung after each change of the names by somebody else than gossip.
     pub(crate) changed: Notify,
     pub(crate) problems: Problems,
+    pub(crate) metrics: Metrics,
     /// Where queries are served now.
     address: Mutex<Option<SocketAddr>>,
     progress: watch::Sender<Progress>,
@@ -38,11 +39,12 @@ struct Progress {
 }
 
 impl State {
-    pub(crate) fn new(zone: Zone, range: Ipv4Net) -> Self {
+    pub(crate) fn new(zone: Zone, range: Ipv4Net, metrics: Metrics) -> Self {
         Self {
             names: RwLock::new(Names::new(zone, range)),
             changed: Notify::new(),
             problems: Problems::default(),
+            metrics,
             address: Mutex::new(None),
             progress: watch::channel(Progress::default()).0,
             seed: AtomicU64::new(SmallRng::from_os_rng().next_u64()),

@@ -24,7 +24,7 @@ use tokio::{
 };
 use weft_dns_core::Zone;
 
-use crate::{Config, problems::Part, state::State};
+use crate::{Config, metrics::Outcome, problems::Part, state::State};
 
 /// How long a client waits at most for what others have to answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -103,16 +103,33 @@ impl Upstream {
         self.current.load().servers.clone()
     }
 
+    /// Returns how many queries wait for resolvers.
+    pub(crate) fn in_flight(&self) -> usize {
+        MAX_IN_FLIGHT.saturating_sub(self.in_flight.available_permits())
+    }
+
     /// Answers a query by asking the resolvers, or from what they said before. Answers within 5 s.
     pub(crate) async fn resolve(&self, query: &Query) -> Forwarded {
         let Some(resolver) = self.current.load().resolver.clone() else {
+            self.state.metrics.forwarded(Outcome::NoUpstream);
             return Forwarded::failed(ResponseCode::ServFail);
         };
         let Ok(_permit) = self.in_flight.try_acquire() else {
+            self.state.metrics.forwarded(Outcome::Overload);
             tracing::debug!(limit = MAX_IN_FLIGHT, "too many queries wait for resolvers");
             return Forwarded::failed(ResponseCode::ServFail);
         };
-        match timeout(DEADLINE, resolver.lookup(query.name().clone(), query.query_type())).await {
+        let outcome = timeout(DEADLINE, resolver.lookup(query.name().clone(), query.query_type())).await;
+        self.state.metrics.forwarded(match &outcome {
+            // Resolvers that say no have answered; one that fails says SERVFAIL.
+            Ok(Err(NetError::Dns(DnsError::ResponseCode(ResponseCode::ServFail)))) => Outcome::Failed,
+            Ok(Ok(_) | Err(NetError::Dns(DnsError::NoRecordsFound(_) | DnsError::ResponseCode(_)))) => {
+                Outcome::Answered
+            }
+            Ok(Err(_)) => Outcome::Failed,
+            Err(_) => Outcome::Timeout,
+        });
+        match outcome {
             Ok(Ok(lookup)) => {
                 let mut forwarded = Forwarded {
                     code: lookup.message().metadata.response_code,

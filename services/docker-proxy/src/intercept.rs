@@ -1,5 +1,7 @@
 //! Answers the few calls that weft looks into.
 
+use std::time::Duration;
+
 use http::Method;
 use weft_docker_proxy_core::{
     AddressArgument, Call, CreateRequest, Decision, ImageConfig, Network, commit, create, eligibility, inspect, list,
@@ -9,6 +11,7 @@ use weft_docker_proxy_core::{
 use crate::{
     attach::Attacher,
     engine::{Engine, encode},
+    metrics::Metrics,
     relay::{Answer, Interceptor, Request},
     services::Services,
 };
@@ -21,6 +24,7 @@ pub struct Intercept {
     services: Services,
     options: create::Options,
     engine_socket: String,
+    metrics: Metrics,
 }
 
 impl Intercept {
@@ -32,8 +36,15 @@ impl Intercept {
         services: Services,
         options: create::Options,
         engine_socket: String,
+        metrics: Metrics,
     ) -> Self {
-        Self { engine, attacher, services, options, engine_socket }
+        Self { engine, attacher, services, options, engine_socket, metrics }
+    }
+
+    /// Counts a client until what is returned is dropped.
+    #[must_use]
+    pub fn client(&self) -> crate::metrics::Client {
+        self.metrics.client()
     }
 
     async fn create(&self, request: &Request) -> anyhow::Result<Answer> {
@@ -143,16 +154,20 @@ impl Interceptor for Intercept {
         call(method, target) != Call::Other
     }
 
-    async fn answer(&self, request: Request) -> Answer {
+    async fn answer(&self, request: &Request) -> Answer {
         let answer = match call(&request.head.method, &request.head.target) {
             Call::Create { .. } => self.create(&request).await,
-            Call::Start { container } | Call::Restart { container } => self.start(&request, &container).await,
-            Call::Inspect { .. } => self.restore(&request, |body| inspect::restore(body).ok().flatten()).await,
-            Call::List => self.restore(&request, |body| list::restore(body).ok().flatten()).await,
-            Call::Commit { container } => self.commit(&request, &container).await,
-            Call::Other => self.pass(&request, &request.body).await,
+            Call::Start { container } | Call::Restart { container } => self.start(request, &container).await,
+            Call::Inspect { .. } => self.restore(request, |body| inspect::restore(body).ok().flatten()).await,
+            Call::List => self.restore(request, |body| list::restore(body).ok().flatten()).await,
+            Call::Commit { container } => self.commit(request, &container).await,
+            Call::Other => self.pass(request, &request.body).await,
         };
         answer.unwrap_or_else(|error| Answer::error(503, &format!("{error:#}")))
+    }
+
+    fn answered(&self, method: &str, target: &str, status: u16, added: Duration) {
+        self.metrics.answered(&call(method, target), status, added);
     }
 }
 

@@ -14,14 +14,18 @@ pub mod driver;
 pub mod engine;
 pub mod intercept;
 pub mod listener;
+pub mod metrics;
 pub mod relay;
 pub mod services;
 pub mod shim;
 pub mod watcher;
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 use weft_docker_proxy_core::workflow::Service;
+use weft_metrics::Exposition;
 use weft_proto::{client, proxy::v1::container_service_server::ContainerServiceServer};
 use weft_service::{Health, Shutdown};
 
@@ -34,6 +38,7 @@ use crate::{
     engine::Engine,
     intercept::Intercept,
     listener::Listeners,
+    metrics::Metrics,
     services::Services,
     watcher::{EngineState, Watcher},
 };
@@ -69,12 +74,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let driver = Driver::spawn(services.clone(), Detached::load(folder.join(detached::FILE)), shutdown.clone());
     let attacher = Attacher::new(&config, engine.clone(), driver.clone());
     let engine_socket = config.engine_socket_name();
+    let (registry, metrics) = Metrics::new();
     let intercept = Intercept::new(
         engine.clone(),
         attacher.clone(),
         services.clone(),
         config.create_options(&shim),
         engine_socket.clone(),
+        metrics,
     );
 
     let (engine_state, engine_watch) = watch::channel(EngineState::default());
@@ -90,6 +97,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tracing::info!(?addresses, engine = engine_socket, shim = %shim.display(), "relaying the Docker API");
     let health = Health::starting().await;
     health.ready().await;
-    let api = Api::new(attacher, engine_watch, engine_socket, addresses);
-    server.serve(Routes::new(ContainerServiceServer::new(api)), &health, shutdown).await
+    let api = Arc::new(Api::new(attacher, engine_watch, engine_socket, addresses));
+    let exposition = Exposition::new(registry, metrics::Collector { api: Arc::clone(&api) });
+    let server = server.with_metrics(Arc::new(exposition));
+    server.serve(Routes::new(ContainerServiceServer::from_arc(api)), &health, shutdown).await
 }

@@ -80,6 +80,7 @@ impl Listeners {
                 Ok(client) => {
                     let context = Arc::clone(&context);
                     tokio::spawn(async move {
+                        let _counted = context.intercept.client();
                         match client {
                             Client::Unix(stream) => context.serve(stream).await,
                             Client::Tcp(stream) => context.serve(stream).await,

@@ -12,4 +12,4 @@ mod message;
 
 pub use connection::{Interceptor, exchange, serve};
 pub use head::{Head, HeadError, RequestHead, ResponseHead};
-pub use message::{Answer, Request};
+pub use message::{Answer, EngineTime, Request};

@@ -37,9 +37,11 @@ impl Interceptor for Looking {
         target == "/looked/into"
     }
 
-    async fn answer(&self, request: Request) -> Answer {
+    async fn answer(&self, request: &Request) -> Answer {
         Answer::error(403, &format!("{} bytes", request.body.len()))
     }
+
+    fn answered(&self, _: &str, _: &str, _: u16, _: Duration) {}
 }
 
 /// The engine's socket, and a client whose other end the relay serves.

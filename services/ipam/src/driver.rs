@@ -373,6 +373,6 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where ipam reads the clock")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

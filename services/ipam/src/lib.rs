@@ -5,12 +5,16 @@
 mod api;
 mod config;
 mod driver;
+pub mod metrics;
 mod router;
 mod store;
+
+use std::sync::Arc;
 
 use anyhow::Context as _;
 pub use config::Config;
 use tokio::sync::mpsc;
+use weft_metrics::Exposition;
 use weft_proto::client::Service;
 use weft_service::{Health, Result, Shutdown};
 
@@ -28,11 +32,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result {
     let folder = &config.common.socket_folder;
     let server = weft_service::bind(&Service::Ipam.socket(folder))?;
     config.user.apply(Service::Ipam, folder, &[&config.state_folder])?;
-    let store = Store::open(&config.state_folder)?;
+    let (registry, commits) = metrics::registry();
+    let store = Store::open(&config.state_folder)?.measured(commits);
     let (commands, received) = mpsc::channel(COMMANDS);
     let events = router::follow(Service::Router.socket(folder));
     let driver = Driver::new(plan, store, received, events)?;
 
+    let exposition = Exposition::new(registry, metrics::Collector { commands: commands.clone() });
+    let server = server.with_metrics(Arc::new(exposition));
     let health = Health::starting().await;
     health.ready().await;
     tokio::select! {

@@ -12,8 +12,11 @@ use redb::{
     backends::InMemoryBackend,
 };
 use weft_ipam_core::{Record, State};
+use weft_metrics::Histogram;
 use weft_service::Result;
 use weft_types::PeerName;
+
+use crate::driver::now;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
@@ -26,6 +29,8 @@ const FORMAT: u32 = 1;
 pub(crate) struct Store {
     database: Arc<Database>,
     path: PathBuf,
+    /// How long commits took.
+    commits: Histogram,
 }
 
 impl Store {
@@ -53,9 +58,14 @@ impl Store {
                 path.display()
             )
         })?;
-        let store = Self { database: Arc::new(database), path };
+        let store = Self { database: Arc::new(database), path, commits: Histogram::noop() };
         store.check_format()?;
         Ok(store)
+    }
+
+    /// Has the duration of each commit recorded.
+    pub(crate) fn measured(self, commits: Histogram) -> Self {
+        Self { commits, ..self }
     }
 
     /// Returns where the store is.
@@ -138,7 +148,10 @@ impl Store {
             writing.commit()?;
             Ok(())
         };
-        write().with_context(|| format!("failed to save addresses in {}", self.path.display()))
+        let began = now();
+        write().with_context(|| format!("failed to save addresses in {}", self.path.display()))?;
+        self.commits.record(now().saturating_duration_since(began));
+        Ok(())
     }
 
     fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {

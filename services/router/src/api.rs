@@ -11,6 +11,7 @@ use weft_proto::router::v1::{
     peer_service_server::PeerServiceServer,
 };
 
+pub(crate) use self::status::message as status_message;
 pub use self::{attachments::Attachments, gossip::Gossip, peers::Peers, status::Facts};
 use crate::driver::{DriverHandle, Stopping};
 

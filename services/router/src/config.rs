@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -83,6 +83,10 @@ pub struct Options {
     #[arg(long, env = "WEFT_ROUTER_PROC_SYS", value_name = "PATH", default_value = "/proc/sys")]
     pub proc_sys: PathBuf,
 
+    /// Where metrics of all services of this host are served by HTTP, to whoever reaches the address. `off`: nowhere.
+    #[arg(long, env = "WEFT_METRICS_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6782")]
+    pub metrics_listen: String,
+
     /// Name of the bridge that containers are joined to.
     #[arg(long, env = "WEFT_ROUTER_BRIDGE", value_name = "NAME", default_value = "weft")]
     pub bridge: String,
@@ -106,6 +110,19 @@ pub struct Config {
 }
 
 impl Options {
+    /// Returns where metrics are served.
+    ///
+    /// # Errors
+    /// If the option is no address.
+    pub fn metrics_address(&self) -> anyhow::Result<Option<SocketAddr>> {
+        match self.metrics_listen.trim() {
+            "" | "off" => Ok(None),
+            text => text.parse().map(Some).with_context(|| {
+                format!("--metrics-listen {text:?} is no address: write it as 127.0.0.1:6782, or say off")
+            }),
+        }
+    }
+
     /// Reads the password and checks what depends on each other.
     ///
     /// # Errors
@@ -206,6 +223,18 @@ mod tests {
         assert_eq!(config.peers.iter().map(Target::text).collect::<Vec<_>>(), ["a", "b:1", "[::1]:2", "c"]);
         let error = format!("{:#}", check(&["--password", "x", "--peers", "a:99999"]).expect_err("no port"));
         assert!(error.contains("WEFT_PEERS") && error.contains("a:99999"), "{error}");
+    }
+
+    #[test]
+    fn metrics_are_served_on_an_address_or_nowhere() {
+        let address = |text: &str| {
+            let config = check(&["--password", "x", "--metrics-listen", text]).expect("valid so far");
+            config.options.metrics_address()
+        };
+        assert_eq!(address("off").expect("valid"), None);
+        assert_eq!(address("[::1]:1").expect("valid").expect("somewhere").port(), 1);
+        let error = address("6782").expect_err("no address").to_string();
+        assert!(error.contains("6782") && error.contains("off"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod dial;
 mod listen;
 mod resolve;
 mod throttle;
+mod traffic;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -29,6 +30,7 @@ use weft_router_core::{
 use weft_types::PeerName;
 
 pub use listen::bind;
+pub use traffic::{Direction, Kind, Traffic};
 
 /// Events that may wait for the driver; connections that produce more are read more slowly.
 const EVENTS: usize = 256;
@@ -138,6 +140,7 @@ struct Shared {
     password: Option<Password>,
     events: mpsc::Sender<ControlEvent>,
     next_connection: AtomicU64,
+    traffic: traffic::Counters,
 }
 
 impl Shared {
@@ -157,8 +160,15 @@ impl Control {
     #[must_use]
     pub fn new(key: StaticKey, password: Option<Password>) -> (Self, mpsc::Receiver<ControlEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS);
-        let shared = Shared { key, password, events, next_connection: AtomicU64::new(1) };
+        let shared =
+            Shared { key, password, events, next_connection: AtomicU64::new(1), traffic: traffic::Counters::default() };
         (Self { shared: Arc::new(shared) }, receiver)
+    }
+
+    /// Returns what has been exchanged with all peers together.
+    #[must_use]
+    pub fn traffic(&self, direction: Direction, kind: Kind) -> Traffic {
+        self.shared.traffic.read(direction, kind)
     }
 
     /// Takes connections from `listener` until the process ends.

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use weft_proto::ipam::v1::RingInfo;
 use weft_router_core::{
     gossip::Entry,
-    mesh::{ATTACHMENTS_CHANNEL, ConnectionId, Event, Introduced, Mesh, PeerView, PublishError, SendError},
+    mesh::{ATTACHMENTS_CHANNEL, ConnectionId, Event, Introduced, Mesh, PeerView, Problem, PublishError, SendError},
     session::agreement::Agreement,
     target::Target,
 };
@@ -193,6 +193,8 @@ pub struct Parts {
     pub kernel: Kernel,
     /// This host's attachments.
     pub attachments: Vec<Attachment>,
+    /// Why metrics are not served, if they are not.
+    pub metrics_problem: watch::Receiver<Option<Problem>>,
 }
 
 /// Starts the driver. It ends after `shutdown`, by [`TapLost`], or when its task panics: then the service must end too.
@@ -215,6 +217,7 @@ pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::Jo
         attachments: Attachments::new(parts.attachments),
         subscriptions: Subscriptions::default(),
         problems: Problems::default(),
+        metrics_problem: parts.metrics_problem,
         peers: peer_sender,
         subnets,
     };
@@ -243,6 +246,7 @@ struct Driver {
     attachments: Attachments,
     subscriptions: Subscriptions,
     problems: Problems,
+    metrics_problem: watch::Receiver<Option<Problem>>,
     peers: watch::Sender<Vec<PeerView>>,
     /// Subnets that containers of this host are in.
     subnets: watch::Sender<BTreeSet<IpNet>>,

@@ -11,12 +11,16 @@ pub mod driver;
 mod entropy;
 pub mod identity;
 pub mod kernel;
+pub mod metrics;
+pub mod scrape;
 pub mod store;
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use anyhow::{Context, bail};
 use ipnet::{IpNet, Ipv4Net};
+use tokio::sync::watch;
+use weft_metrics::Exposition;
 use weft_proto::client::Service;
 use weft_router_core::{
     mesh::{Mesh, MeshConfig, Timing},
@@ -35,6 +39,7 @@ use self::{
     driver::{Attachment, CHANNELS_FILE, Parts, TARGETS_FILE, TapLost},
     identity::Identity,
     kernel::{HostRoute, Kernel, KernelConfig},
+    scrape::Scrape,
     store::Store,
 };
 
@@ -45,6 +50,7 @@ use self::{
 pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
     let Config { options, password, peers, nickname } = options.check()?;
     let masked = masked(&options.mask)?;
+    let metrics_address = options.metrics_address()?;
     let store = Store::open(&options.state_folder)?;
     let server = weft_service::bind(&Service::Router.socket(&options.common.socket_folder))?;
     let listener = control::bind(options.host, options.port)?;
@@ -111,6 +117,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
         timing: Timing::default(),
     };
     let agreement_config = AgreementConfig { key: identity.key.clone(), ciphers: ciphers(), capabilities: 0 };
+    let (metrics_sender, metrics_problem) = watch::channel(None);
     let parts = Parts {
         mesh: Mesh::new(mesh_config, targets, now()),
         agreement: Agreement::new(agreement_config, entropy::secret()),
@@ -123,14 +130,21 @@ pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
         data_events,
         kernel: kernel.clone(),
         attachments,
+        metrics_problem,
     };
     let (driver, driving) = driver::spawn(parts, shutdown.clone());
     control.listen(listener);
+    let collector = metrics::Collector { driver: driver.clone(), control, facts: facts.clone() };
+    let exposition = Arc::new(Exposition::new(metrics::registry(), collector));
+    if let Some(address) = metrics_address {
+        let scrape = Scrape::new(Arc::clone(&exposition), options.common.socket_folder.clone());
+        tokio::spawn(scrape::serve(address, Arc::new(scrape), metrics_sender, shutdown.clone()));
+    }
 
     let health = Health::starting().await;
     let dns_socket = options.common.socket_folder.join(dns_port::SOCKET_NAME);
     let dns = dns_port::serve(&dns_socket, kernel.dns_sockets(), shutdown.clone());
-    let serve = server.serve(api::routes(driver, kernel, facts), &health, shutdown.clone());
+    let serve = server.with_metrics(exposition).serve(api::routes(driver, kernel, facts), &health, shutdown.clone());
     let ready = async {
         health.ready().await;
         std::future::pending::<()>().await

@@ -6,12 +6,13 @@ use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     net::UnixStream,
     sync::SetOnce,
+    time::Instant,
 };
 
 use super::{
     body,
     head::{self, Framing, HeadError, RequestHead, ResponseHead},
-    message::{Answer, Request},
+    message::{Answer, EngineTime, Request},
 };
 
 /// Longest body of a request that is looked into, in bytes. The engine's own limit for a container's configuration.
@@ -35,7 +36,10 @@ pub trait Interceptor: Send + Sync {
     fn wants(&self, method: &str, target: &str) -> bool;
 
     /// Answers a request.
-    fn answer(&self, request: Request) -> impl Future<Output = Answer> + Send;
+    fn answer(&self, request: &Request) -> impl Future<Output = Answer> + Send;
+
+    /// Is told how each request was answered, and how long it was held up here, beside the time that the engine took.
+    fn answered(&self, method: &str, target: &str, status: u16, added: Duration);
 }
 
 /// Serves one client until it goes away or a message makes it impossible to go on.
@@ -98,14 +102,19 @@ where
         Ok(Err(error)) => return refuse(writer, 400, &error.to_string()).await,
         Err(_) => return refuse(writer, 400, "the request head did not come within 30 s").await,
     };
+    let began = Instant::now();
     if interceptor.wants(&request.method, &request.target) {
         return intercept(request, reader, writer, interceptor).await;
     }
     match UnixStream::connect(engine_socket).await {
-        Ok(engine) => relay(&request, reader, writer, engine).await,
+        Ok(engine) => {
+            let answered = |status, added| interceptor.answered(&request.method, &request.target, status, added);
+            relay(&request, reader, writer, engine, Observer { began, answered }).await
+        }
         Err(error) => {
             let socket = engine_socket.display();
             let message = format!("the Docker Engine does not answer on {socket} ({error}): is it running?");
+            interceptor.answered(&request.method, &request.target, 503, began.elapsed());
             refuse(writer, 503, &message).await
         }
     }
@@ -150,7 +159,11 @@ where
         Err(error) => return Err(error),
     };
     let keep_alive = head.keep_alive;
-    let answer = interceptor.answer(Request { head, body }).await;
+    let request = Request { head, body, engine_time: EngineTime::default() };
+    let began = Instant::now();
+    let answer = interceptor.answer(&request).await;
+    let added = began.elapsed().saturating_sub(request.engine_time.sum());
+    interceptor.answered(&request.head.method, &request.head.target, answer.status(), added);
     write_answer(writer, &answer).await?;
     Ok(Next::request_if(keep_alive && answer.keep_alive))
 }
@@ -160,6 +173,13 @@ where
 /// # Errors
 /// If the engine closes the connection, answers something that is not HTTP, or more than can be looked into.
 pub async fn exchange(engine: UnixStream, request: &Request, body: &[u8]) -> io::Result<(ResponseHead, Vec<u8>)> {
+    let began = Instant::now();
+    let outcome = exchange_untimed(engine, request, body).await;
+    request.engine_time.add(began.elapsed());
+    outcome
+}
+
+async fn exchange_untimed(engine: UnixStream, request: &Request, body: &[u8]) -> io::Result<(ResponseHead, Vec<u8>)> {
     let (engine_reader, mut engine_writer) = engine.into_split();
     let mut engine_reader = BufReader::with_capacity(BUFFER, engine_reader);
     let untouched = request.head.framing == Framing::Empty && body.is_empty();
@@ -185,21 +205,33 @@ pub async fn exchange(engine: UnixStream, request: &Request, body: &[u8]) -> io:
     }
 }
 
+/// Is told about the answer to one request that was relayed.
+struct Observer<F> {
+    /// When the request's head had come.
+    began: Instant,
+    /// Takes the status, and for how long the proxy held up the request.
+    answered: F,
+}
+
 /// Passes a request to the engine and its response to the client, both as they came.
-async fn relay<R, W>(
+async fn relay<R, W, F>(
     request: &RequestHead,
     reader: &mut BufReader<R>,
     writer: &mut W,
     engine: UnixStream,
+    observer: Observer<F>,
 ) -> io::Result<Next>
 where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin,
+    F: Fn(u16, Duration) + Send + Sync,
 {
     let (engine_reader, mut engine_writer) = engine.into_split();
     let mut engine_reader = BufReader::with_capacity(BUFFER, engine_reader);
     // An engine that does not read may have answered all the same: then its answer counts, else its silence is reported.
     let _ = engine_writer.write_all(&request.head.bytes).await;
+    let before = observer.began.elapsed();
+    let observe = |status, after| (observer.answered)(status, before + after);
 
     let body_passed = SetOnce::new_with((request.framing == Framing::Empty).then_some(true));
     let response = {
@@ -216,7 +248,7 @@ where
             std::future::pending().await
         };
         let response = async {
-            let response = respond(request, &mut engine_reader, writer).await?;
+            let response = respond(request, &mut engine_reader, writer, &observe).await?;
             if matches!(response, Response::Hijacked) {
                 // The stream begins behind the body, whose end the engine may not have waited for.
                 body_passed.wait().await;
@@ -261,7 +293,12 @@ enum Response {
 }
 
 /// Passes on the engine's response, and those before it that only announce it.
-async fn respond<E, W>(request: &RequestHead, engine: &mut BufReader<E>, writer: &mut W) -> io::Result<Response>
+async fn respond<E, W>(
+    request: &RequestHead,
+    engine: &mut BufReader<E>,
+    writer: &mut W,
+    observe: &(impl Fn(u16, Duration) + Sync),
+) -> io::Result<Response>
 where
     E: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -271,16 +308,22 @@ where
             Ok(response) => response,
             Err(HeadError::Transport(error)) => {
                 let message = format!("the Docker Engine closed the connection before it answered ({error})");
+                observe(502, Duration::ZERO);
                 refuse(writer, 502, &message).await?;
                 return Ok(Response::Whole { keep_alive: false });
             }
             Err(error) => {
+                observe(502, Duration::ZERO);
                 refuse(writer, 502, &format!("the Docker Engine's answer cannot be passed on: {error}")).await?;
                 return Ok(Response::Whole { keep_alive: false });
             }
         };
+        let came = Instant::now();
         writer.write_all(&response.head.bytes).await?;
         writer.flush().await?;
+        if response.status == 101 || !(100..200).contains(&response.status) {
+            observe(response.status, came.elapsed());
+        }
         if response.status == 101 || is_raw_stream(&response) {
             return Ok(Response::Hijacked);
         }

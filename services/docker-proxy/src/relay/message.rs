@@ -2,6 +2,11 @@
 
 use serde_json::json;
 
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
 use super::head::{RequestHead, ResponseHead};
 
 /// A request whose body was collected.
@@ -11,6 +16,27 @@ pub struct Request {
     pub head: RequestHead,
     /// Body, without chunks.
     pub body: Vec<u8>,
+    /// How long the engine has taken for it so far.
+    pub engine_time: EngineTime,
+}
+
+/// Adds up the time that the engine takes for one request.
+#[derive(Debug, Default)]
+pub struct EngineTime {
+    micros: AtomicU64,
+}
+
+impl EngineTime {
+    /// Adds some.
+    pub(super) fn add(&self, time: Duration) {
+        self.micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Returns the sum.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.micros.load(Relaxed))
+    }
 }
 
 /// What a client gets for a request that was looked into.
@@ -25,6 +51,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Returns the status code; 0 if there is none.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        let digits = self.head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+        std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or_default()
+    }
+
     /// Passes on what the engine said.
     #[must_use]
     pub fn of_engine(response: &ResponseHead, body: Vec<u8>) -> Self {

@@ -35,7 +35,7 @@ pub struct Facts {
     pub mtu: u16,
 }
 
-pub(super) fn message(status: Status, facts: &Facts) -> GetStatusResponse {
+pub(crate) fn message(status: Status, facts: &Facts) -> GetStatusResponse {
     let connections = status.connections.iter().map(|view| connection(view, &status)).collect();
     GetStatusResponse {
         version: weft_service::VERSION.into(),

@@ -17,7 +17,7 @@ use weft_router_core::{
     target::DialAddress,
 };
 
-use super::{Connected, ControlEvent, Item, OUTGOING, Outgoing, Shared};
+use super::{Connected, ControlEvent, Direction, Item, OUTGOING, Outgoing, Shared};
 
 /// How long a handshake may take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -172,7 +172,12 @@ async fn read(
     let mut buffer = vec![0; READ_BUFFER];
     loop {
         while let Some(message) = opener.poll_message().map_err(|error| error.to_string())? {
-            let event = ControlEvent::Message { connection, message: ControlMessage::decode(&message) };
+            let length = message.len();
+            let message = ControlMessage::decode(&message);
+            if let Ok(message) = &message {
+                shared.traffic.add(Direction::Received, message, length);
+            }
+            let event = ControlEvent::Message { connection, message };
             if shared.events.send(event).await.is_err() {
                 return Ok(());
             }
@@ -213,7 +218,9 @@ async fn write(
                     break;
                 }
             };
-            sealer.seal(&message.encode(), &mut bytes).map_err(|error| error.to_string())?;
+            let encoded = message.encode();
+            shared.traffic.add(Direction::Sent, &message, encoded.len());
+            sealer.seal(&encoded, &mut bytes).map_err(|error| error.to_string())?;
             if closing || bytes.len() >= WRITE_BATCH {
                 break;
             }

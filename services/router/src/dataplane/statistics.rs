@@ -20,6 +20,10 @@ use super::facility::{Facility, FacilityState};
 pub struct Statistics {
     /// Peers that have a session or endpoints.
     pub peers: BTreeMap<PeerName, PeerStatistics>,
+    /// Traffic to all peers, those included that are gone.
+    pub sent: Traffic,
+    /// Traffic from all peers, those included that are gone.
+    pub received: Traffic,
     /// Frames and datagrams dropped, for every reason there is.
     pub drops: BTreeMap<DropReason, u64>,
     /// Facilities of the kernel.
@@ -52,6 +56,16 @@ pub struct Traffic {
     pub datagrams: u64,
     /// Bytes of sealed datagrams, without UDP and IP headers.
     pub bytes: u64,
+}
+
+impl Traffic {
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            frames: self.frames + other.frames,
+            datagrams: self.datagrams + other.datagrams,
+            bytes: self.bytes + other.bytes,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -100,10 +114,17 @@ impl PeerCounters {
     }
 }
 
+#[derive(Debug, Default)]
+struct Peers {
+    present: BTreeMap<PeerName, Arc<PeerCounters>>,
+    /// Sent to and received from those that were removed.
+    gone: (Traffic, Traffic),
+}
+
 /// The counters, shared between the thread that writes them and those who read.
 #[derive(Debug)]
 pub(super) struct Counters {
-    peers: Mutex<BTreeMap<PeerName, Arc<PeerCounters>>>,
+    peers: Mutex<Peers>,
     drops: [AtomicU64; DropReason::ALL.len()],
     facilities: BTreeMap<Facility, FacilityState>,
     pub(super) neighbour_answers: AtomicU64,
@@ -122,11 +143,15 @@ impl Counters {
     }
 
     pub(super) fn add_peer(&self, peer: PeerName) -> Arc<PeerCounters> {
-        Arc::clone(self.peers.lock().unwrap_or_else(PoisonError::into_inner).entry(peer).or_default())
+        Arc::clone(self.peers.lock().unwrap_or_else(PoisonError::into_inner).present.entry(peer).or_default())
     }
 
     pub(super) fn remove_peer(&self, peer: PeerName) {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(removed) = peers.present.remove(&peer) {
+            let (sent, received) = peers.gone;
+            peers.gone = (sent.plus(removed.sent.read()), received.plus(removed.received.read()));
+        }
     }
 
     pub(super) fn add_drops(&self, reason: DropReason, count: u64) {
@@ -135,8 +160,13 @@ impl Counters {
 
     pub(super) fn read(&self) -> Statistics {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sent, received) = peers.gone;
+        let peers: BTreeMap<PeerName, PeerStatistics> =
+            peers.present.iter().map(|(name, counters)| (*name, counters.read())).collect();
         Statistics {
-            peers: peers.iter().map(|(name, counters)| (*name, counters.read())).collect(),
+            sent: peers.values().fold(sent, |sum, peer| sum.plus(peer.sent)),
+            received: peers.values().fold(received, |sum, peer| sum.plus(peer.received)),
+            peers,
             drops: DropReason::ALL
                 .into_iter()
                 .map(|reason| (reason, self.drops[reason as usize].load(Relaxed)))
@@ -145,5 +175,23 @@ impl Counters {
             neighbour_answers: self.neighbour_answers.load(Relaxed),
             refused_batches: self.refused_batches.load(Relaxed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_do_not_shrink_when_a_peer_goes() {
+        let counters = Counters::new(BTreeMap::new());
+        let (one, other) = (PeerName::from_public_key([1; 32]), PeerName::from_public_key([2; 32]));
+        counters.add_peer(one).sent.add(Traffic { frames: 1, datagrams: 2, bytes: 30 });
+        counters.add_peer(other).sent.add(Traffic { frames: 4, datagrams: 5, bytes: 60 });
+        let before = counters.read();
+        assert_eq!(before.sent, Traffic { frames: 5, datagrams: 7, bytes: 90 });
+        counters.remove_peer(one);
+        let after = counters.read();
+        assert_eq!((after.sent, after.peers.len()), (before.sent, 1));
     }
 }

@@ -99,7 +99,8 @@ impl Driver {
 
     fn host_problems(&self) -> Vec<(String, String)> {
         let kernel = self.kernel.problems().into_iter().map(|problem| (problem.reason.to_owned(), problem.message));
-        kernel.chain(self.refused.values().map(|refused| named(refused.problem.clone()))).collect()
+        let metrics = self.metrics_problem.borrow().clone().map(named);
+        kernel.chain(metrics).chain(self.refused.values().map(|refused| named(refused.problem.clone()))).collect()
     }
 }
 

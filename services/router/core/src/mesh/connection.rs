@@ -35,6 +35,8 @@ pub(super) struct Connection {
     pub(super) heartbeat_due: Instant,
     pub(super) round_trip: Option<Duration>,
     pub(super) neighbour: Neighbour,
+    /// Since when the digests of both ends have differed.
+    pub(super) differs_since: Option<Instant>,
     pub(super) assembler: Assembler,
     /// Heartbeats sent and not echoed: token, and when.
     beats: VecDeque<(u64, Instant)>,
@@ -57,6 +59,7 @@ impl Connection {
             heartbeat_due: now,
             round_trip: None,
             neighbour: Neighbour::default(),
+            differs_since: None,
             assembler: Assembler::default(),
             beats: VecDeque::new(),
             next_token: 1,

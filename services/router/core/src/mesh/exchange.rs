@@ -50,7 +50,7 @@ impl Mesh {
                     self.settle(peer, true, now);
                 }
             }
-            ControlMessage::Digest(theirs) => self.compare_digest(connection, theirs),
+            ControlMessage::Digest(theirs) => self.compare_digest(connection, theirs, now),
             ControlMessage::Vector { origins, answer } => {
                 let heard = origins.iter().find(|known| known.origin == self.config.local).map(|known| known.at);
                 if let Some(heard) = heard {
@@ -81,12 +81,16 @@ impl Mesh {
         self.connections.get_mut(&connection).is_some_and(|state| state.queue(message))
     }
 
-    fn compare_digest(&mut self, connection: ConnectionId, theirs: [u8; 32]) {
+    fn compare_digest(&mut self, connection: ConnectionId, theirs: [u8; 32], now: Instant) {
         if self.store.digest() == theirs {
             if let Some(state) = self.connections.get_mut(&connection) {
                 state.neighbour.handle_equal_digest(&self.store);
+                state.differs_since = None;
             }
         } else {
+            if let Some(state) = self.connections.get_mut(&connection) {
+                state.differs_since.get_or_insert(now);
+            }
             let origins = self.store.vector();
             self.queue(connection, ControlMessage::Vector { origins, answer: true });
         }

@@ -68,6 +68,8 @@ pub struct ConnectionView {
     pub round_trip: Option<Duration>,
     /// Where datagrams go and how long their round trip is, while they pass both ways.
     pub path: Option<(SocketAddr, Option<Duration>)>,
+    /// How long the gossip of both ends has differed, as far as digests told.
+    pub gossip_lag: Duration,
 }
 
 /// A connection that was refused lately, by either side.
@@ -202,6 +204,7 @@ impl Mesh {
                 age: now.saturating_duration_since(state.since),
                 round_trip: state.round_trip,
                 path: self.paths.get(peer).copied(),
+                gossip_lag: state.differs_since.map(|since| now.saturating_duration_since(since)).unwrap_or_default(),
             })
         };
         self.by_peer.iter().filter_map(view).collect()
