@@ -29,8 +29,12 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub ttl: u32,
 
-    /// File that lists the resolvers to which everything outside the domain is forwarded. Read again when it changes,
-    /// within 5 seconds.
+    /// Where the host's root folder is seen, or as much of it as its file of resolvers needs.
+    #[arg(long, env = "WEFT_DNS_HOST_ROOT", value_name = "PATH", default_value = "/")]
+    pub host_root: PathBuf,
+
+    /// The host's file that lists the resolvers to which everything outside the domain is forwarded, as the host sees it.
+    /// Followed within a second when it changes; while it names none, those before are asked.
     #[arg(long, env = "WEFT_DNS_RESOLV_CONF", value_name = "PATH", default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
 

@@ -17,6 +17,8 @@ pub(crate) enum Part {
     Gossip,
     /// The host's resolvers.
     Upstream,
+    /// The file that says which those are.
+    Resolvers,
 }
 
 impl Part {
@@ -25,6 +27,7 @@ impl Part {
             Self::Sockets => "no_sockets",
             Self::Gossip => "no_gossip",
             Self::Upstream => "no_upstream",
+            Self::Resolvers => "resolvers_not_followed",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Forwarding to the host's resolvers.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,13 +16,13 @@ use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy},
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
-    system_conf::parse_resolv_conf,
 };
 use tokio::{
     sync::Semaphore,
     time::{interval, timeout},
 };
 use weft_dns_core::Zone;
+use weft_resolvers::{ReadError, Resolvers};
 
 use crate::{Config, metrics::Outcome, problems::Part, state::State};
 
@@ -33,7 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the file is looked at.
-const RELOAD: Duration = Duration::from_secs(5);
+const RELOAD: Duration = Duration::from_secs(1);
 
 /// Most queries that wait for resolvers at a time; more are answered with SERVFAIL at once, which clients retry.
 const MAX_IN_FLIGHT: usize = 512;
@@ -43,9 +43,6 @@ const CACHED_ANSWERS: u64 = 8_192;
 
 /// What the engine puts into every container.
 const ENGINES_COPY: &str = "/etc/resolv.conf";
-
-/// Largest resolv.conf that is read, in bytes.
-const MAX_FILE: usize = 64 << 10;
 
 /// What the resolvers said.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +56,8 @@ pub(crate) struct Forwarded {
 /// Asks the host's resolvers.
 pub(crate) struct Upstream {
     state: Arc<State>,
+    host_root: PathBuf,
+    /// As seen from the host's root.
     resolv_conf: PathBuf,
     /// Given by hand; then the file does not count.
     fixed: Vec<SocketAddr>,
@@ -79,6 +78,7 @@ impl Upstream {
         let anycast = SocketAddr::new(Zone::server_address().into(), 53);
         let upstream = Self {
             state,
+            host_root: config.host_root.clone(),
             resolv_conf: config.resolv_conf.clone(),
             fixed: config.upstreams.clone(),
             own: config.listen.into_iter().chain([anycast]).collect(),
@@ -161,47 +161,54 @@ impl Upstream {
         }
     }
 
-    /// Reads which resolvers to use, and starts to use them if they are others than before.
+    /// Reads which resolvers to use, and starts to use them if they are others than before. What can no longer be read may
+    /// still work: then those before are used on.
     async fn load(&self, first: bool) {
+        let problems = &self.state.problems;
         let servers = match self.wanted().await {
             Ok(servers) => servers,
+            Err(why) if self.current.load().resolver.is_none() => {
+                problems.set(
+                    Part::Upstream,
+                    format!("names outside of the domain cannot be resolved: {why}; name a resolver there, or with --upstream"),
+                );
+                return;
+            }
             Err(why) => {
-                // What worked may still work; a file that is being replaced comes back.
-                if self.current.load().resolver.is_none() {
-                    self.state.problems.set(Part::Upstream, self.complaint(&why));
-                }
+                let used: Vec<_> = self.servers().iter().map(ToString::to_string).collect();
+                let used = used.join(", ");
+                problems.set(
+                    Part::Resolvers,
+                    format!(
+                        "changes of the host's resolvers are not followed: {why}; those before ({used}) are still asked"
+                    ),
+                );
                 return;
             }
         };
-        if servers.is_empty() {
-            self.state.problems.set(Part::Upstream, self.complaint("it names no resolver beside weft's own"));
-        } else {
-            self.state.problems.clear(Part::Upstream);
-        }
+        problems.clear(Part::Resolvers);
         if !first && servers == self.current.load().servers {
             return;
         }
         tracing::info!(?servers, "forwarding to these resolvers");
-        let resolver = (!servers.is_empty()).then(|| resolver(&servers)).transpose();
-        match resolver {
-            Ok(resolver) => self.current.store(Arc::new(Current { servers, resolver })),
-            Err(error) => self.state.problems.set(Part::Upstream, self.complaint(&error.to_string())),
+        match resolver(&servers) {
+            Ok(resolver) => {
+                self.current.store(Arc::new(Current { servers, resolver: Some(resolver) }));
+                problems.clear(Part::Upstream);
+            }
+            Err(error) => {
+                problems.set(Part::Upstream, format!("names outside of the domain cannot be resolved: {error}"));
+            }
         }
     }
 
-    fn complaint(&self, why: &str) -> String {
-        format!(
-            "names outside of the domain cannot be resolved: {}: {why}; name a resolver there, or with --upstream",
-            self.resolv_conf.display()
-        )
-    }
-
+    /// Returns the resolvers to use, at least one.
     async fn wanted(&self) -> Result<Vec<SocketAddr>, String> {
-        let listed = if self.fixed.is_empty() {
-            let listed = read(&self.resolv_conf).await?;
-            listed.into_iter().map(|address| SocketAddr::new(address, 53)).collect()
+        let (listed, ignored) = if self.fixed.is_empty() {
+            let Resolvers { servers, ignored, .. } = self.read().await?;
+            (servers.into_iter().map(|address| SocketAddr::new(address, 53)).collect(), ignored)
         } else {
-            self.fixed.clone()
+            (self.fixed.clone(), Vec::new())
         };
         let mut servers = Vec::new();
         for server in listed {
@@ -209,7 +216,30 @@ impl Upstream {
                 servers.push(server);
             }
         }
-        Ok(servers)
+        match ignored.first() {
+            _ if !servers.is_empty() => Ok(servers),
+            _ if !self.fixed.is_empty() => Err("--upstream names weft's own name server only".to_owned()),
+            Some((line, text)) => Err(format!(
+                "line {line} of {} ({text:?}) names nothing that can be asked, and no other line does",
+                self.resolv_conf.display()
+            )),
+            None => Err(format!("{} names no resolver beside weft's own", self.resolv_conf.display())),
+        }
+    }
+
+    /// Reads the resolvers that the host's file lists.
+    ///
+    /// Where it leads out of what is seen of the host, the engine's copy of it counts, made when this container started.
+    async fn read(&self) -> Result<Resolvers, String> {
+        let (root, path) = (self.host_root.clone(), self.resolv_conf.clone());
+        let read = move || match weft_resolvers::read(&root, &path) {
+            Err(dangling @ ReadError::Dangling { .. }) => {
+                weft_resolvers::read(Path::new("/"), Path::new(ENGINES_COPY)).map_err(|_| dangling)
+            }
+            read => read,
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(|error| error.to_string())?;
+        read.map_err(|error| error.to_string())
     }
 }
 
@@ -217,27 +247,6 @@ impl Forwarded {
     fn failed(code: ResponseCode) -> Self {
         Self { code, answers: Vec::new(), authority: Vec::new(), additionals: Vec::new() }
     }
-}
-
-/// Reads the resolvers that a resolv.conf lists.
-///
-/// On a host with systemd-resolved the file is a link that leads out of what is mounted into the container; then the engine's
-/// copy of it counts, which it made when the container started.
-async fn read(path: &Path) -> Result<Vec<IpAddr>, String> {
-    let text = match tokio::fs::read(path).await {
-        Err(_) if tokio::fs::symlink_metadata(path).await.is_ok_and(|file| file.is_symlink()) => {
-            tokio::fs::read(ENGINES_COPY).await
-        }
-        read => read,
-    };
-    let text = text.map_err(|error| error.to_string())?;
-    if text.len() > MAX_FILE {
-        return Err(format!("the file is larger than {MAX_FILE} bytes"));
-    }
-    // The parser counts a file without a resolver as an error; here it is a list that has none.
-    let servers =
-        parse_resolv_conf(text).map(|(config, _)| config.name_servers().iter().map(|server| server.ip).collect());
-    Ok(servers.unwrap_or_default())
 }
 
 fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {

@@ -409,10 +409,31 @@ async fn resolvers_follow_the_file_and_never_lead_back_here() {
     let one = vec!["192.0.2.1:53".parse().expect("valid")];
     eventually("the file is read", async || servers().await == Some(one.clone())).await;
 
-    let new = folder.path().join("new");
-    std::fs::write(&new, "nameserver 2001:db8::1\n").expect("writes");
-    std::fs::rename(&new, &file).expect("replaces");
+    let replace = |text: &str| {
+        let new = folder.path().join("new");
+        std::fs::write(&new, text).expect("writes");
+        std::fs::rename(&new, &file).expect("replaces");
+    };
+    replace("nameserver 2001:db8::1\n");
     let other = vec!["[2001:db8::1]:53".parse().expect("valid")];
     eventually("the change is seen", async || servers().await == Some(other.clone())).await;
+
+    let says = async |api: &mut NameServiceClient<Channel>, part: &str| {
+        let status = api.get_status(GetStatusRequest {}).await.expect("answers").into_inner();
+        let problem = status.problems.into_iter().find(|problem| problem.reason == "resolvers_not_followed");
+        problem.is_some_and(|problem| problem.message.contains(part) && problem.message.contains("[2001:db8::1]:53"))
+    };
+    replace("# nothing yet\n");
+    eventually("an empty file is told", async || says(&mut dns.api, "names no resolver").await).await;
+    replace("nameserver localhost\n");
+    eventually("a malformed one", async || says(&mut dns.api, "line 1 of").await).await;
+    std::fs::remove_file(&file).expect("there");
+    eventually("a missing one", async || says(&mut dns.api, "No such file").await).await;
+    replace("nameserver 192.0.2.1\nnameserver fe80::1%eth0\n");
+    eventually("and what is right again counts", async || {
+        let status = dns.api.get_status(GetStatusRequest {}).await.expect("answers").into_inner();
+        status.problems.iter().all(|problem| problem.reason != "resolvers_not_followed") && status.upstreams.len() == 1
+    })
+    .await;
     dns.stop().await;
 }
