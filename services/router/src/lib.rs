@@ -68,6 +68,9 @@ pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
         mtu = options.mtu,
         "configured"
     );
+    if password.is_none() {
+        tracing::warn!("without a password anyone may join who reaches port {}", options.port);
+    }
 
     let kernel_config = KernelConfig {
         bridge: options.bridge.clone(),
