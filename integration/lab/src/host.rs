@@ -150,13 +150,33 @@ impl Host {
     /// # Errors
     /// If the container does not run.
     pub async fn in_network_of(&self, container: &str, words: &[&str]) -> anyhow::Result<HostCommand> {
+        let process = self.process_of(container).await?;
+        let arguments = ["--net", "--target", &process, "--"].into_iter().map(str::to_owned);
+        let arguments: Vec<_> = arguments.chain(words.iter().map(|word| (*word).to_owned())).collect();
+        Ok(self.command("nsenter", arguments.iter().map(String::as_str)))
+    }
+
+    /// Opens sockets inside the network namespace of one of the host's containers, as a process there would.
+    ///
+    /// # Errors
+    /// If the container does not run, or what `open` fails with.
+    pub async fn open_in_network_of<T: Send + 'static>(
+        &self,
+        container: &str,
+        open: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let path = self.path(&format!("/proc/{}/ns/net", self.process_of(container).await?));
+        let network = File::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
+        namespace::inside(network.into(), open)
+    }
+
+    /// Returns the first process of a container, as the host numbers it.
+    async fn process_of(&self, container: &str) -> anyhow::Result<String> {
         let process = self.docker(&["inspect", "--format", "{{.State.Pid}}", container]).await?;
         if process == "0" {
             bail!("{}: container {container} does not run", self.name());
         }
-        let arguments = ["--net", "--target", &process, "--"].into_iter().map(str::to_owned);
-        let arguments: Vec<_> = arguments.chain(words.iter().map(|word| (*word).to_owned())).collect();
-        Ok(self.command("nsenter", arguments.iter().map(String::as_str)))
+        Ok(process)
     }
 
     /// Returns the addresses of the host on the underlay.

@@ -8,11 +8,13 @@ mod filesystem;
 mod first;
 mod keeper;
 
-use std::{collections::BTreeMap, fs::File, io, path::PathBuf};
+use std::{collections::BTreeMap, fs::File, io, os::fd::OwnedFd, path::PathBuf};
 
+use anyhow::{Context, bail};
 pub use enter::enter;
 pub use first::first_process;
 pub use keeper::keep;
+use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 
 /// What makes a host that host.
@@ -34,4 +36,16 @@ pub struct HostSpec {
 /// If there is no such process.
 pub(crate) fn network_of(process: u32) -> io::Result<File> {
     File::open(format!("/proc/{process}/ns/net"))
+}
+
+/// Calls `open` on a thread inside a network namespace. Sockets that it opens stay there when the thread has ended.
+pub(crate) fn inside<T: Send + 'static>(
+    network: OwnedFd,
+    open: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let opened = std::thread::spawn(move || {
+        setns(network, CloneFlags::CLONE_NEWNET).context("failed to enter a network namespace")?;
+        open()
+    });
+    opened.join().unwrap_or_else(|_| bail!("opening a socket panicked"))
 }

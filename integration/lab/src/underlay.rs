@@ -1,7 +1,6 @@
 //! The network between the hosts: a bridge in a namespace of its own, with one link to each host.
 
 use std::{
-    fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, OwnedFd},
     process::Stdio,
@@ -9,8 +8,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use futures::TryStreamExt;
-use nix::sched::{CloneFlags, setns};
-use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::{address::AddressHeaderFlags, link::LinkAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::{io::AsyncWriteExt, process::Command};
 
@@ -21,6 +19,9 @@ const BRIDGE: &str = "underlay";
 
 /// Name of a host's link to the underlay, inside the host.
 pub(crate) const HOST_LINK: &str = "eth0";
+
+/// What the kernel lets a frame be longer than a link's MTU and Ethernet's header when it forwards it, in bytes.
+const VLAN_TAG: u32 = 4;
 
 /// Prefix lengths of the underlay.
 const PREFIXES: (u8, u8) = (24, 64);
@@ -157,29 +158,25 @@ impl Underlay {
 
     /// Sets the largest packet of a host's link, in bytes.
     ///
-    /// With `told` the host knows, as of a link of its own. Without, larger packets vanish on their way and nobody is told.
+    /// With `told` the host knows, as of a link of its own. Without, larger packets vanish on their way and nobody is told;
+    /// only batches that a host which is not limited itself hands over whole still pass.
     ///
     /// # Errors
     /// If the kernel refuses the size, or host or underlay are gone.
     pub async fn limit(&self, host: &Host, mtu: u32, told: bool) -> anyhow::Result<()> {
         let ours = netlink(self.network()?)?;
-        let near = LinkUnspec::new_with_name(host.name()).mtu(mtu).build();
+        let near = LinkUnspec::new_with_name(host.name()).mtu(mtu - VLAN_TAG).build();
         ours.link()
             .set(near)
             .execute()
             .await
             .with_context(|| format!("failed to set the MTU towards {}", host.name()))?;
-        if told {
-            let theirs = netlink(host.network()?)?;
-            let far = LinkUnspec::new_with_name(HOST_LINK).mtu(mtu).build();
-            theirs
-                .link()
-                .set(far)
-                .execute()
-                .await
-                .with_context(|| format!("failed to set the MTU of {}", host.name()))?;
-        }
-        Ok(())
+        let theirs = netlink(host.network()?)?;
+        let far = LinkUnspec::new_with_name(HOST_LINK);
+        // The bridge lets batches pass without looking at the packets inside.
+        let far = if told { far.mtu(mtu) } else { far.append_extra_attribute(LinkAttribute::GsoMaxSegs(1)) };
+        let set = theirs.link().set(far.build()).execute().await;
+        set.with_context(|| format!("failed to limit the link of {}", host.name()))
     }
 
     /// Prepares a command in the underlay's namespaces.
@@ -216,17 +213,15 @@ fn elements(Link(a, b): Link<'_>) -> String {
     format!("{a} . {b}, {b} . {a}")
 }
 
-/// Opens a netlink socket in a network namespace. The socket stays there when the thread that opened it has ended.
+/// Opens a netlink socket in a network namespace.
 fn netlink(network: OwnedFd) -> anyhow::Result<Handle> {
     let runtime = tokio::runtime::Handle::current();
-    let opened = std::thread::spawn(move || -> anyhow::Result<Handle> {
-        setns(File::from(network), CloneFlags::CLONE_NEWNET).context("failed to enter a network namespace")?;
+    namespace::inside(network, move || {
         let _context = runtime.enter();
         let (connection, handle, _) = rtnetlink::new_connection().context("failed to open a netlink socket")?;
         runtime.spawn(connection);
         Ok(handle)
-    });
-    opened.join().unwrap_or_else(|_| bail!("opening a netlink socket panicked"))
+    })
 }
 
 async fn index(netlink: &Handle, name: &str) -> anyhow::Result<u32> {

@@ -73,6 +73,16 @@ impl Weft {
         Ok(weft)
     }
 
+    /// Makes a service's container anew with other variables, as a user does to change a setting.
+    ///
+    /// # Errors
+    /// If Compose can't do that.
+    pub async fn recreate(&mut self, service: &str, launch: Launch) -> anyhow::Result<()> {
+        self.launch = launch;
+        let words = ["up", "--detach", "--quiet-pull", "--force-recreate", service];
+        self.compose(words).limit(LIMIT).text().await.map(drop)
+    }
+
     /// Starts all services on a host whose engine has the images, and returns when they do their job.
     ///
     /// # Errors
