@@ -1,11 +1,14 @@
 //! Scenarios on several lab hosts: what they share. Each file in `tests` is one behaviour.
 
+mod conversation;
+
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
 use anyhow::{Context, ensure};
+pub use conversation::Conversation;
 use futures::future::try_join_all;
 use weft_lab::{Host, HostCommand, Lab, Launch, Weft, eventually, image};
 
@@ -131,6 +134,27 @@ impl Container {
     pub async fn pings(&self, target: &str) -> anyhow::Result<()> {
         eventually(&format!("{} pings {target}", self.name), SOON, async || {
             self.exec(&["ping", "-c", "1", "-W", "1", target]).await.map(drop)
+        })
+        .await
+    }
+
+    /// Returns when it resolves a name to an address, or with `None` does not know it.
+    ///
+    /// # Errors
+    /// If that takes longer than `limit`.
+    pub async fn finds(&self, name: &str, address: Option<Ipv4Addr>, limit: Duration) -> anyhow::Result<()> {
+        eventually(&format!("{} finds {name} at {address:?}", self.name), limit, async || {
+            let answer = self.resolves(&format!("{name}.weft.internal")).await;
+            match address {
+                Some(address) => {
+                    let answer = answer?;
+                    // nslookup ends each address with its line.
+                    let found = answer.lines().any(|line| line.ends_with(&format!(": {address}")));
+                    ensure!(found, "the answer is {answer}");
+                }
+                None => ensure!(format!("{answer:?}").contains("NXDOMAIN"), "it is still known: {answer:?}"),
+            }
+            Ok(())
         })
         .await
     }
