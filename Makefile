@@ -40,17 +40,17 @@ demo-down: ## Take the demo's hosts down
 
 .PHONY: test
 test: ## Check and test everything; CI runs this
-	@$(SET_UP) lint test lab
+	@$(SET_UP) lint test lab monitoring
 	$(MAKE) lint deny test-fast lab
 
 .PHONY: test-fast
 test-fast: ## Test what needs no hosts
-	@$(SET_UP) test
+	@$(SET_UP) test monitoring
 	cargo nextest run --workspace
 
 .PHONY: lab
 lab: build ## Test on lab hosts with real engines
-	@$(SET_UP) test lab
+	@$(SET_UP) test lab monitoring
 	cargo nextest run --workspace --profile lab
 
 .PHONY: sim
