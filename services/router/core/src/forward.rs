@@ -1,6 +1,7 @@
 //! Which peer a frame goes to, from what gossip says about attachments.
 
 mod drop_reason;
+mod fair_queue;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -10,7 +11,10 @@ use std::{
 
 use weft_types::{MacAddress, PeerName};
 
-pub use self::drop_reason::DropReason;
+pub use self::{
+    drop_reason::DropReason,
+    fair_queue::{FairQueue, flow_of},
+};
 use crate::neighbour::{Arp, Question};
 
 // Protocol numbers and ICMPv6 types, as IANA assigns them.

@@ -14,7 +14,7 @@ use weft_router_core::{
     datagram::{
         Batch, Checksum, Content, FRAME_HEADER, HEADER, Header, PROBE, Probe, SEGMENT_HEADER, SegmentHeader, TAG,
     },
-    forward::{DropReason, Switch, Verdict},
+    forward::{DropReason, FairQueue, Switch, Verdict, flow_of},
     path::{PathEvent, ProbeRequest},
     segment::{Cut, Join, complete_checksum},
     virtio::{self, Offload},
@@ -32,10 +32,16 @@ use super::{
     transmit::{Destination, Report, Transmit},
 };
 
-/// Frames that are read from the TAP before the socket gets its turn.
+/// Frames that are sealed before the socket gets its turn.
 const FRAMES_PER_TURN: usize = 64;
-/// Bytes that are read from the TAP before the socket gets its turn.
-const BYTES_PER_TURN: usize = 512 << 10;
+/// Bytes that are sealed before the socket gets its turn.
+const BYTES_PER_TURN: usize = 128 << 10;
+/// Bytes that are sealed before the TAP is looked at again.
+const BYTES_PER_LOOK: usize = 16 << 10;
+/// Frames that wait to be sealed at most.
+const WAITING_FRAMES: usize = 64;
+/// Bytes that wait to be sealed at most.
+const WAITING_BYTES: usize = 2 << 20;
 /// Receive calls before the TAP gets its turn.
 const RECEIVES_PER_TURN: usize = 4;
 /// Slices of one joined frame at most.
@@ -48,6 +54,9 @@ const BUSY: Duration = Duration::from_secs(2);
 const LARGEST_PACKET: usize = 65_535;
 /// Ethernet header with two VLAN tags, in bytes.
 const ETHERNET: usize = 14 + 8;
+
+/// A buffer for a frame from the TAP.
+const BUFFER: usize = virtio::HEADER + ETHERNET + LARGEST_PACKET;
 
 /// The packet path without its loop.
 pub(super) struct Packets {
@@ -63,7 +72,10 @@ pub(super) struct Packets {
     joining: Option<(usize, Join)>,
     /// Where its payloads lie there.
     payloads: Vec<Range<usize>>,
-    frame: Box<[u8]>,
+    /// Frames from the TAP.
+    waiting: FairQueue<Waiting>,
+    /// Buffers for such; the one used last, which the CPU still has at hand, is used first.
+    spare: Vec<Box<[u8]>>,
     answer: Vec<u8>,
     probes: Vec<(usize, ProbeRequest)>,
     report: Report,
@@ -92,7 +104,8 @@ impl Packets {
             receive: Receive::new(),
             joining: None,
             payloads: Vec::with_capacity(JOINED_SLICES),
-            frame: vec![0; virtio::HEADER + ETHERNET + LARGEST_PACKET].into(),
+            waiting: FairQueue::default(),
+            spare: Vec::with_capacity(WAITING_FRAMES + 1),
             answer: Vec::with_capacity(128),
             probes: Vec::new(),
             report: Report::default(),
@@ -214,28 +227,45 @@ impl Packets {
     /// # Errors
     /// When the device is gone.
     pub(super) fn read_tap(&mut self, now: Instant) -> io::Result<usize> {
-        let mut frame = std::mem::take(&mut self.frame);
-        let mut bytes = 0;
+        let (mut bytes, mut since_look) = (0, BYTES_PER_LOOK);
         let mut result = Ok(());
         for _ in 0..FRAMES_PER_TURN {
-            match self.tap.read(&mut frame) {
-                Ok(Some(length)) => {
-                    self.outbound(&frame[..length], now);
-                    bytes += length;
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
+            if since_look >= BYTES_PER_LOOK || self.waiting.is_empty() {
+                since_look = 0;
+                result = self.look_at_tap();
             }
-            if bytes >= BYTES_PER_TURN {
+            let Some(Waiting { buffer, length }) = self.waiting.pop() else { break };
+            self.outbound(&buffer[..length], now);
+            self.spare.push(buffer);
+            bytes += length;
+            since_look += length;
+            if result.is_err() || bytes >= BYTES_PER_TURN {
                 break;
             }
         }
-        self.frame = frame;
         self.flush(now);
         result.map(|()| bytes)
+    }
+
+    /// Takes in all frames that the TAP has, so that none waits behind those of another flow.
+    fn look_at_tap(&mut self) -> io::Result<()> {
+        for _ in 0..WAITING_FRAMES {
+            let mut buffer = self.spare.pop().unwrap_or_else(|| vec![0; BUFFER].into());
+            let read = self.tap.read(&mut buffer);
+            let Ok(Some(length)) = read else {
+                self.spare.push(buffer);
+                return read.map(|_| ());
+            };
+            let headers = if self.virtio { virtio::HEADER } else { 0 };
+            let flow = flow_of(buffer[..length].get(headers..).unwrap_or_default());
+            self.waiting.push(flow, length, Waiting { buffer, length });
+            while self.waiting.len() > WAITING_FRAMES || self.waiting.bytes() > WAITING_BYTES {
+                let Some(dropped) = self.waiting.pop_longest() else { break };
+                self.spare.push(dropped.buffer);
+                self.drop_one(DropReason::QueueFull);
+            }
+        }
+        Ok(())
     }
 
     fn outbound(&mut self, bytes: &[u8], now: Instant) {
@@ -385,7 +415,8 @@ impl Packets {
                 }
             }
             self.finish_join(&buffer);
-            let full = received.len() == Receive::MESSAGES;
+            let full = received.len() == self.receive.capacity();
+            self.receive.adapt(&received);
             self.receive.received = received;
             self.receive.buffer = buffer;
             if !full {
@@ -516,6 +547,13 @@ impl Packets {
             self.drop_one(reason);
         }
     }
+}
+
+/// A frame from the TAP, with its offload header where there is one.
+#[derive(Debug)]
+struct Waiting {
+    buffer: Box<[u8]>,
+    length: usize,
 }
 
 /// What a datagram held, without the bytes.

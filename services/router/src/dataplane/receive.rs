@@ -11,6 +11,10 @@ use super::socket::{DataSocket, UDP_GRO};
 
 /// Messages of one system call.
 const MESSAGES: usize = 32;
+/// The same while messages are large: what is opened and written soon after stays in the CPU's cache.
+const LARGE_MESSAGES: usize = 4;
+/// Average length of large messages, in bytes.
+const LARGE: usize = 16 << 10;
 /// Room for one message: the most that the kernel coalesces.
 const ROOM: usize = 1 << 16;
 const CONTROL: usize = 64;
@@ -29,17 +33,26 @@ pub(super) struct Received {
 pub(super) struct Receive {
     pub(super) buffer: Box<[u8]>,
     pub(super) received: Vec<Received>,
+    capacity: usize,
 }
 
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
 impl Receive {
-    /// The most messages that one call returns.
-    pub(super) const MESSAGES: usize = MESSAGES;
-
     pub(super) fn new() -> Self {
-        Self { buffer: vec![0; MESSAGES * ROOM].into(), received: Vec::with_capacity(MESSAGES) }
+        Self { buffer: vec![0; MESSAGES * ROOM].into(), received: Vec::with_capacity(MESSAGES), capacity: MESSAGES }
+    }
+
+    /// Returns how many messages one call returns at most.
+    pub(super) const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Fits the next call to what the last one returned.
+    pub(super) fn adapt(&mut self, received: &[Received]) {
+        let bytes: usize = received.iter().map(|message| message.end - message.start).sum();
+        self.capacity = if bytes > LARGE * received.len() { LARGE_MESSAGES } else { MESSAGES };
     }
 
     /// Receives what is there into the start of the buffer, and lists it in `received`.
@@ -49,7 +62,7 @@ impl Receive {
         let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MESSAGES];
         let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::uninit() }; MESSAGES];
         let mut controls = [const { MaybeUninit::<Control>::uninit() }; MESSAGES];
-        for (index, room) in self.buffer.chunks_exact_mut(ROOM).enumerate() {
+        for (index, room) in self.buffer.chunks_exact_mut(ROOM).take(self.capacity).enumerate() {
             let vector = vectors[index].write(libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() });
             // SAFETY: a message header of zeroes is valid: null pointers and lengths of zero.
             let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -61,13 +74,13 @@ impl Receive {
             header.msg_controllen = CONTROL;
             headers[index].write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         }
-        // SAFETY: all headers are initialised and point to buffers, names and control buffers with their lengths, which
+        // SAFETY: the first `capacity` headers are initialised and point to buffers, names and control buffers with their lengths, which
         // outlive the call and overlap nowhere.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
                 headers.as_mut_ptr().cast(),
-                MESSAGES as libc::c_uint,
+                self.capacity as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )

@@ -21,6 +21,8 @@ pub enum DropReason {
     ForbiddenService,
     /// The frame carries a VLAN tag, behind which addresses would hide.
     VlanTagged,
+    /// Too much waited to be sealed; the flow that had the most lost its oldest frame.
+    QueueFull,
     /// The socket's send queue was full.
     SocketFull,
     /// The kernel refused a datagram for another reason.
@@ -47,7 +49,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::UnknownDestination,
         Self::NoSession,
         Self::NoPath,
@@ -56,6 +58,7 @@ impl DropReason {
         Self::LinkLocal,
         Self::ForbiddenService,
         Self::VlanTagged,
+        Self::QueueFull,
         Self::SocketFull,
         Self::SendFailed,
         Self::TapFull,
@@ -81,6 +84,7 @@ impl DropReason {
             Self::LinkLocal => "link_local",
             Self::ForbiddenService => "forbidden_service",
             Self::VlanTagged => "vlan_tagged",
+            Self::QueueFull => "queue_full",
             Self::SocketFull => "socket_full",
             Self::SendFailed => "send_failed",
             Self::TapFull => "tap_full",
