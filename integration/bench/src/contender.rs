@@ -136,7 +136,18 @@ impl Contender {
         Ok(self)
     }
 
-    /// Sends for a while and returns what that reached.
+    /// Pings the other side and returns the round trips, in milliseconds.
+    pub(crate) async fn ping(&self, interval: &str, count: u64) -> anyhow::Result<Vec<f64>> {
+        let count = count.to_string();
+        let printed =
+            self.from.command(&["ping", "-n", "-i", interval, "-c", &count, &self.target]).await?.text().await?;
+        let times = printed.split_whitespace().filter_map(|word| word.strip_prefix("time=")?.parse().ok());
+        let times: Vec<f64> = times.collect();
+        ensure!(!times.is_empty(), "no ping was answered: {printed}");
+        Ok(times)
+    }
+
+    /// Sends for a while, pings meanwhile, and returns what that reached.
     pub(crate) async fn transfer(&self, seconds: u64) -> anyhow::Result<Transfer> {
         let mut server = self.to.command(&["iperf3", "--server", "--one-off"]).await?.into_tokio();
         let mut server = server.stdout(Stdio::null()).spawn().context("failed to start iperf3")?;
@@ -151,8 +162,11 @@ impl Contender {
         // The machine may prefer another congestion control; all contenders get the same.
         let words = ["iperf3", "--json", "--congestion", "cubic", "--time", &seconds_text, "--client", &self.target];
         let before = busy_seconds()?;
-        let printed = self.from.command(&words).await?.text().await?;
+        let load = self.from.command(&words).await?;
+        // Fifty each second, for four fifths of the time.
+        let (printed, pings) = tokio::join!(load.text(), self.ping("0.02", (seconds * 40).max(1)));
         let busy = busy_seconds()? - before;
+        let printed = printed?;
         server.wait().await.context("failed to wait for iperf3")?;
         let printed: serde_json::Value = serde_json::from_str(&printed).context("iperf3 printed something else")?;
         let received = &printed["end"]["sum_received"];
@@ -160,6 +174,7 @@ impl Contender {
         Ok(Transfer {
             gigabits_per_second: number("bits_per_second")? / 1e9,
             cpu_seconds_per_gigabyte: busy / (number("bytes")? / 1e9),
+            ping_millis: pings?,
         })
     }
 }

@@ -8,12 +8,14 @@ use anyhow::Context;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What one transfer reached.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Transfer {
     /// As the receiver counted.
     pub(crate) gigabits_per_second: f64,
     /// Of the whole machine.
     pub(crate) cpu_seconds_per_gigabyte: f64,
+    /// Round trips meanwhile, in milliseconds.
+    pub(crate) ping_millis: Vec<f64>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place of the benchmarks that reads the clock")]
@@ -35,9 +37,18 @@ pub(crate) fn busy_seconds() -> anyhow::Result<f64> {
 ///
 /// # Panics
 /// If there are none, or they can't be compared.
-pub(crate) fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
+pub(crate) fn median<T: PartialOrd + Copy>(values: Vec<T>) -> T {
+    quantile(values, 0.5)
+}
+
+/// Returns the value below which a share of several values lies; of two candidates the larger.
+///
+/// # Panics
+/// If there are none, or they can't be compared.
+pub(crate) fn quantile<T: PartialOrd + Copy>(mut values: Vec<T>, share: f64) -> T {
     values.sort_by(|a, b| a.partial_cmp(b).expect("measured values are ordered"));
-    values[values.len() / 2]
+    let index = (values.len() as f64 * share) as usize;
+    values[index.min(values.len() - 1)]
 }
 
 #[cfg(test)]
@@ -47,6 +58,12 @@ mod tests {
     #[test]
     fn median_is_in_the_middle() {
         assert_eq!(median(vec![9, 1, 5]), 5);
+    }
+
+    #[test]
+    fn quantiles_are_near_their_share() {
+        assert_eq!(quantile((0..100).rev().collect(), 0.99), 99);
+        assert_eq!((quantile(vec![7], 0.99), quantile(vec![1, 2], 1.0)), (7, 2));
     }
 
     #[test]
