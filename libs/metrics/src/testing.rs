@@ -21,7 +21,7 @@ impl Scrape {
 
     /// Returns which of these families, as far as they always have samples, have none.
     #[must_use]
-    pub fn missing<'a>(&self, families: &'a [Family]) -> Vec<&'a str> {
+    pub fn missing(&self, families: &[Family]) -> Vec<&'static str> {
         let wanted = families.iter().filter(|family| family.is_always_there()).map(|family| family.name);
         wanted.filter(|name| !self.families.contains(*name)).collect()
     }

@@ -10,6 +10,10 @@ mod lab;
 use std::{net::Ipv4Addr, time::Duration};
 
 use lab::{DEADLINE, Host, Lab, Namespace, reaches};
+use weft_metrics::{
+    shared,
+    testing::{self, Scrape},
+};
 use weft_proto::router::v1::{
     AddTargetsRequest, ConnectionState, Entry, GetStatusResponse, PeerState, PublishRequest, SubscribeRequest,
     SubscribeResponse, TargetState, subscribe_response::Kind,
@@ -182,4 +186,82 @@ async fn a_deleted_tap_device_ends_the_router_and_the_next_makes_it_anew() {
     host.start(SECRET);
     host.until("it answers", |_| true).await;
     host.namespace.ip("link show weft-tap");
+}
+
+/// Asks for a page at the scrape address of a host.
+fn page(host: &Host, path: &str) -> (String, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let answer = host.namespace.run(move || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:6782")?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        std::io::Write::write_all(&mut stream, request.as_bytes())?;
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer)?;
+        Ok(answer)
+    });
+    let answer = answer.expect("metrics are served");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("HTTP");
+    (head.to_owned(), body.to_owned())
+}
+
+fn scrape(host: &Host) -> Scrape {
+    let (head, body) = page(host, "/metrics");
+    assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("text/plain; version=0.0.4"), "{head}");
+    testing::read(&body).unwrap_or_else(|error| panic!("{error} in\n{body}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_has_every_metric_and_says_which_services_are_away() {
+    let (_lab, a, b) = two_hosts(SECRET, SECRET);
+    for host in [&a, &b] {
+        host.until("data flows", |status| connected(status, 1)).await;
+    }
+    let (one, two) = (Namespace::new(), Namespace::new());
+    a.attach(&one, "one", "10.32.0.1/12").await;
+    b.attach(&two, "two", "10.32.0.2/12").await;
+    pass(&one, &two, Ipv4Addr::new(10, 32, 0, 2)).await;
+
+    let first = tokio::task::block_in_place(|| scrape(&a));
+    let second = tokio::task::block_in_place(|| scrape(&a));
+    let all = [shared::FAMILIES, weft_router::metrics::FAMILIES].concat();
+    let rarely = [shared::PROBLEM_AGE.name];
+    let there: Vec<&str> = second.families().collect();
+    let missing: Vec<&str> =
+        all.iter().map(|family| family.name).filter(|name| !there.contains(name) && !rarely.contains(name)).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+    assert!(there.iter().all(|name| all.iter().any(|family| family.name == *name)), "not defined: {there:?}");
+
+    let up = |service: &str| second.sum("weft_up", &[("service", service)]) as u64;
+    assert_eq!((up("router"), up("ipam"), up("dns"), up("docker-proxy")), (1, 0, 0, 0));
+    let count = |name: &str, labels: &[(&str, &str)]| second.sum(name, labels) as u64;
+    assert_eq!(count("weft_router_peers", &[("state", "connected")]), 1);
+    assert_eq!(count("weft_router_peer_path", &[("path", "direct_udp")]), 1);
+    assert_eq!(count("weft_router_attachments", &[]), 1);
+    assert!(count("weft_router_frames_total", &[("direction", "sent")]) >= 1);
+    assert!(count("weft_router_rekeys_total", &[]) >= 1);
+    assert!(count("weft_router_control_bytes_total", &[("direction", "received"), ("kind", "gossip")]) > 0);
+    let round_trip = second.sum("weft_router_peer_round_trip_seconds", &[]);
+    assert!(round_trip > 0.0 && round_trip < 1.0, "{round_trip}");
+    for counter in ["weft_router_sealed_bytes_total", "weft_router_control_messages_total", "process_cpu_seconds_total"]
+    {
+        assert!(second.sum(counter, &[]) >= first.sum(counter, &[]), "{counter} shrinks");
+    }
+
+    let (head, body) = tokio::task::block_in_place(|| page(&a, "/healthz"));
+    assert!(head.starts_with("HTTP/1.1 503") && body.starts_with("router: ready\nipam: "), "{head}{body}");
+    assert!(tokio::task::block_in_place(|| page(&a, "/other")).0.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_address_in_use_is_a_problem_until_it_is_free() {
+    let mut lab = Lab::new();
+    let mut host = lab.host();
+    let holder = host.namespace.run(|| std::net::TcpListener::bind("127.0.0.1:6782").expect("free"));
+    host.start(SECRET);
+    let sentence = "metrics are not served on 127.0.0.1:6782";
+    host.until("the sentence", |status| says(status, "no_metrics", sentence)).await;
+    drop(holder);
+    host.until("it is solved", |status| !says(status, "no_metrics", sentence)).await;
+    let scrape = tokio::task::block_in_place(|| scrape(&host));
+    assert_eq!(scrape.sum("weft_problems", &[("service", "router")]) as u64, 0);
 }
