@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     Capture, EngineKit, Host, Link, Underlay,
     engine::{self, Engine},
-    namespace::HostSpec,
+    namespace::{self, HostSpec},
     project,
     state::{self, HostState, LabState, Process},
     underlay::host_addresses,
@@ -84,6 +84,10 @@ impl LabBuilder {
     pub async fn start(self) -> anyhow::Result<Lab> {
         ensure!((1..=99).contains(&self.hosts), "a lab has 1 to 99 hosts, not {}", self.hosts);
         ensure!(rustix::process::geteuid().is_root(), "the lab makes namespaces and mounts, which needs root");
+        ensure!(
+            !namespace::in_chroot()?,
+            "the lab enters namespaces, which leads out of a chroot: run it in a container or on a machine of its own"
+        );
         let kit = match self.engine {
             Some(kit) => kit,
             None if self.engines => EngineKit::find()?,
