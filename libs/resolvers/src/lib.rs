@@ -53,11 +53,13 @@ pub enum ReadError {
         /// Why.
         source: io::Error,
     },
-    /// It is longer than any resolv.conf.
-    #[error("{} is longer than {LARGEST} bytes", path.display())]
+    /// It is longer than such a file ever is.
+    #[error("{} is longer than {largest} bytes", path.display())]
     TooLong {
         /// What was asked for, from here.
         path: PathBuf,
+        /// What it may have, in bytes.
+        largest: u64,
     },
 }
 
@@ -66,6 +68,14 @@ pub enum ReadError {
 /// # Errors
 /// If it is not there, cannot be read, or is no resolv.conf by its length.
 pub fn read(root: &Path, path: &Path) -> Result<Resolvers, ReadError> {
+    read_text(root, path, LARGEST).map(|text| Resolvers::parse(&text))
+}
+
+/// Reads the file `path` of the host whose root folder is seen at `root`, following links inside that root.
+///
+/// # Errors
+/// If it is not there, cannot be read, or has more than `largest` bytes.
+pub fn read_text(root: &Path, path: &Path, largest: u64) -> Result<String, ReadError> {
     let here = root.join(path.strip_prefix("/").unwrap_or(path));
     let unreadable = |source| ReadError::Unreadable { path: here.clone(), source };
     let target = links::follow(root, path).map_err(unreadable)?;
@@ -81,11 +91,11 @@ pub fn read(root: &Path, path: &Path) -> Result<Resolvers, ReadError> {
         return Err(unreadable(io::Error::other("it is no file")));
     }
     let mut text = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > LARGEST {
-        return Err(ReadError::TooLong { path: here });
+    file.take(largest.saturating_add(1)).read_to_end(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > largest {
+        return Err(ReadError::TooLong { path: here, largest });
     }
-    Ok(Resolvers::parse(&String::from_utf8_lossy(&text)))
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 impl Resolvers {

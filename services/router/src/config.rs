@@ -16,6 +16,9 @@ use weft_service::CommonOptions;
 /// Port of control (TCP) and data (UDP) unless another is chosen.
 pub const DEFAULT_PORT: u16 = 6783;
 
+/// Port of control on the host's loopback.
+const LOOPBACK_PORT: u16 = 6784;
+
 /// Options of the router.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "weft-router", version, about = "Joins hosts into a mesh and carries the containers' frames, sealed")]
@@ -83,6 +86,16 @@ pub struct Options {
     #[arg(long, env = "WEFT_ROUTER_PROC_SYS", value_name = "PATH", default_value = "/proc/sys")]
     pub proc_sys: PathBuf,
 
+    /// Where the host's root folder is seen: its /etc/hosts and /etc/resolv.conf say where peers are, and its own iptables is
+    /// run where the host filters with legacy xtables.
+    #[arg(long, env = "WEFT_ROUTER_HOST_ROOT", value_name = "PATH", default_value = "/")]
+    pub host_root: PathBuf,
+
+    /// Where docker-proxy offers the Docker API by TCP, or `off`: nobody may reach that port from outside.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_TCP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12375",
+          value_parser = listener)]
+    pub docker_proxy_listen: Listener,
+
     /// Where metrics of all services of this host are served by HTTP, to whoever reaches the address. `off`: nowhere.
     #[arg(long, env = "WEFT_METRICS_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6782")]
     pub metrics_listen: String,
@@ -94,6 +107,20 @@ pub struct Options {
     /// Facilities of the kernel that the packet path must not use, separated by commas.
     #[arg(long, env = "WEFT_ROUTER_MASK", value_name = "FACILITIES", default_value = "", hide_default_value = true)]
     pub mask: String,
+}
+
+/// Where another service of this host listens by TCP; nothing where it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener(pub Option<SocketAddr>);
+
+fn listener(text: &str) -> Result<Listener, String> {
+    match text.trim() {
+        "" | "off" => Ok(Listener(None)),
+        text => text
+            .parse()
+            .map(|address| Listener(Some(address)))
+            .map_err(|_| "it is no address: write it as 127.0.0.1:12375, or say off".to_owned()),
+    }
 }
 
 /// Options, read and checked.
@@ -169,6 +196,20 @@ impl Options {
         Ok(Config { options: self, password, peers, nickname })
     }
 
+    /// Returns the TCP ports on the host's loopback that nobody may reach from outside.
+    ///
+    /// # Errors
+    /// If an option is no address.
+    pub fn loopback_ports(&self) -> anyhow::Result<Vec<u16>> {
+        let Listener(docker_proxy) = self.docker_proxy_listen;
+        let listeners = docker_proxy.into_iter().chain(self.metrics_address()?);
+        let mut ports = vec![LOOPBACK_PORT];
+        ports.extend(listeners.filter(|listener| listener.ip().is_loopback()).map(|listener| listener.port()));
+        ports.sort_unstable();
+        ports.dedup();
+        Ok(ports)
+    }
+
     /// Returns the password; an empty one is none.
     fn read_password(&self) -> anyhow::Result<Option<Password>> {
         let text = match (&self.password_file, &self.password) {
@@ -223,6 +264,20 @@ mod tests {
         assert_eq!(config.peers.iter().map(Target::text).collect::<Vec<_>>(), ["a", "b:1", "[::1]:2", "c"]);
         let error = format!("{:#}", check(&["--password", "x", "--peers", "a:99999"]).expect_err("no port"));
         assert!(error.contains("WEFT_PEERS") && error.contains("a:99999"), "{error}");
+    }
+
+    #[test]
+    fn ports_of_the_loopback_are_kept_from_outside_wherever_they_are() {
+        let ports = |arguments: &[&str]| {
+            let config = check(&[&["--password", "x"], arguments].concat()).expect("valid");
+            config.options.loopback_ports().expect("addresses")
+        };
+        assert_eq!(ports(&[]), [6782, 6784, 12375]);
+        assert_eq!(ports(&["--docker-proxy-listen", "127.0.0.1:2375"]), [2375, 6782, 6784]);
+        assert_eq!(ports(&["--docker-proxy-listen", "[::1]:6784", "--metrics-listen", "127.0.0.1:9"]), [9, 6784]);
+        assert_eq!(ports(&["--docker-proxy-listen", "off", "--metrics-listen", "192.0.2.1:6782"]), [6784]);
+        let error = format!("{:#}", check(&["--docker-proxy-listen", "2375"]).expect_err("refused"));
+        assert!(error.contains("2375") && error.contains("127.0.0.1:12375"), "{error}");
     }
 
     #[test]

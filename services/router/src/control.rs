@@ -12,6 +12,7 @@ mod traffic;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -138,6 +139,8 @@ impl Outgoing {
 struct Shared {
     key: StaticKey,
     password: Option<Password>,
+    /// Where the host's root folder is seen.
+    host_root: PathBuf,
     events: mpsc::Sender<ControlEvent>,
     next_connection: AtomicU64,
     traffic: traffic::Counters,
@@ -156,12 +159,19 @@ pub struct Control {
 }
 
 impl Control {
-    /// Makes the state that connections share, and the queue of what they report.
+    /// Makes the state that connections share, and the queue of what they report. Names of peers are resolved as the host
+    /// does whose root folder is seen at `host_root`.
     #[must_use]
-    pub fn new(key: StaticKey, password: Option<Password>) -> (Self, mpsc::Receiver<ControlEvent>) {
+    pub fn new(key: StaticKey, password: Option<Password>, host_root: PathBuf) -> (Self, mpsc::Receiver<ControlEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS);
-        let shared =
-            Shared { key, password, events, next_connection: AtomicU64::new(1), traffic: traffic::Counters::default() };
+        let shared = Shared {
+            key,
+            password,
+            host_root,
+            events,
+            next_connection: AtomicU64::new(1),
+            traffic: traffic::Counters::default(),
+        };
         (Self { shared: Arc::new(shared) }, receiver)
     }
 

@@ -409,11 +409,11 @@ impl Driver {
     async fn handle_data(&mut self, event: dataplane::Event, now: Instant) -> Result<(), TapLost> {
         match event {
             dataplane::Event::PathUp { peer, endpoint, round_trip } => {
-                self.paths.set_path(peer, Some((endpoint, round_trip)));
+                self.paths.set_path(peer, Some((endpoint, round_trip)), now);
                 self.mesh.handle_path(peer, Some((endpoint, Some(round_trip))), now);
             }
             dataplane::Event::PathDown { peer, .. } => {
-                self.paths.set_path(peer, None);
+                self.paths.set_path(peer, None, now);
                 self.mesh.handle_path(peer, None, now);
                 if self.mesh.is_reachable(peer) {
                     // The peer may have lost the session.
@@ -491,13 +491,13 @@ impl Driver {
             Event::PeerConnected { peer, remote, data_endpoint } => {
                 let identity = self.mesh.identity(peer);
                 tracing::info!(%peer, name = identity.name, nickname = identity.nickname, %remote, "connected");
-                self.paths.set_connected(peer, Some(data_endpoint)).await;
+                self.paths.set_connected(peer, Some(data_endpoint), now).await;
                 self.agreement.add_peer(peer, now);
             }
             Event::PeerDisconnected { peer } => {
                 let identity = self.mesh.identity(peer);
                 tracing::info!(%peer, name = identity.name, nickname = identity.nickname, "disconnected");
-                self.paths.set_connected(peer, None).await;
+                self.paths.set_connected(peer, None, now).await;
             }
             Event::ReachabilityChanged => {
                 dirty.reachability = true;

@@ -9,6 +9,7 @@ mod attach;
 mod dns;
 mod host;
 mod hosts_file;
+mod legacy;
 mod links;
 mod namespace;
 mod nftables;
@@ -55,6 +56,8 @@ pub struct KernelConfig {
     pub mtu: u32,
     /// Where the host's `/proc/sys` can be written.
     pub proc_sys: PathBuf,
+    /// Where the host's root folder is seen, in which its own `iptables` runs where nftables does not filter.
+    pub host_root: PathBuf,
     /// Name of the name server's port on the bridge.
     pub dns_port: String,
     /// Anycast address at which containers reach the name server.
@@ -66,7 +69,8 @@ pub struct KernelConfig {
 }
 
 impl KernelConfig {
-    /// Returns the configuration that every host has, but for the address of its bridge.
+    /// Returns the configuration that every host has, but for the address of its bridge and the ports that are kept from
+    /// outside.
     ///
     /// `peer` is any text that no other host of the mesh has, best the peer's key.
     #[must_use]
@@ -80,9 +84,10 @@ impl KernelConfig {
             tap_queue_length: 64,
             mtu,
             proc_sys: "/proc/sys".into(),
+            host_root: "/".into(),
             dns_port: "weft-dns".into(),
             dns_address: Ipv4Addr::new(169, 254, 83, 53),
-            loopback_ports: vec![6782, 6784, 12375],
+            loopback_ports: Vec::new(),
             check_interval: Duration::from_secs(10),
         }
     }

@@ -76,6 +76,8 @@ pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
         bridge: options.bridge.clone(),
         tap_queue_length: dataplane::TAP_QUEUE_LENGTH,
         proc_sys: options.proc_sys.clone(),
+        host_root: options.host_root.clone(),
+        loopback_ports: options.loopback_ports()?,
         ..KernelConfig::new(&local.to_hex(), options.mtu.into())
     };
     let own_links = [kernel_config.bridge.clone(), kernel_config.tap.clone(), kernel_config.dns_port.clone()];
@@ -93,7 +95,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
     tracing::info!(changes, "the host's network is prepared");
     let attachments = Attachment::load(&store, &kernel.observe().await?)?;
 
-    let (control, control_events) = Control::new(identity.key.clone(), password.clone());
+    let (control, control_events) = Control::new(identity.key.clone(), password.clone(), options.host_root.clone());
     let (targets, configured_targets) = targets(peers, &store)?;
     let known_channels: BTreeSet<String> = store.load(CHANNELS_FILE)?;
     let facts = api::Facts {

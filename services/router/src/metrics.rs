@@ -175,8 +175,11 @@ impl Collect for Collector {
         sheet.problems(status.problems.iter().map(|problem| (problem.reason.as_str(), problem.age.as_secs_f64())));
         sheet.count(&ATTACHMENTS, &[], attachments.len() as u64);
         packets(sheet, &status.statistics);
-        let lags: Vec<(String, f64)> =
-            status.connections.iter().map(|view| (view.identity.name.clone(), view.gossip_lag.as_secs_f64())).collect();
+        let lags: Vec<(String, f64)> = status
+            .connections
+            .iter()
+            .map(|(view, _)| (view.identity.name.clone(), view.gossip_lag.as_secs_f64()))
+            .collect();
         for (peer, lag) in lags.iter().take(MOST_PEERS) {
             sheet.set(&GOSSIP_LAG, &[peer], *lag);
         }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use support::{Container, Host, eventually, now, on_host, output};
-use weft_router::kernel::{AttachError, HostsFile};
+use weft_router::kernel::{AttachError, HostsFile, Kernel, KernelConfig};
 
 const SIX: &str = "fd12:3456:789a:c::a20";
 
@@ -246,6 +246,57 @@ fn the_engines_chain_accepts_and_the_iptables_tools_understand_it() {
 }
 
 #[test]
+fn legacy_xtables_accept_by_the_hosts_own_tool() {
+    on_host(|Host { kernel, .. }| async move {
+        output("iptables-legacy", &["-P", "FORWARD", "DROP"]);
+        output("ip6tables-legacy", &["-A", "FORWARD", "-j", "DROP"]);
+        kernel.prepare().await.expect("prepared");
+        assert_eq!(kernel.problems(), []);
+        let rule = "-i weft -o weft -m comment --comment weft -j ACCEPT";
+        for tool in ["iptables-legacy", "ip6tables-legacy"] {
+            assert!(output(tool, &["-S", "FORWARD"]).contains(&format!("-A FORWARD {rule}")), "{tool}");
+        }
+        assert_eq!(kernel.prepare().await.expect("prepared"), 0);
+        let (one, two) = (Container::start("a1"), Container::start("b2"));
+        for (container, number) in [(&one, 1), (&two, 2)] {
+            let addresses = [format!("10.32.0.{number}/12"), format!("{SIX}:{number}/108")];
+            kernel.attach(container.spec(&addresses.each_ref().map(String::as_str))).await.expect("attached");
+        }
+        assert!(one.reaches(&two, "10.32.0.2") && one.reaches(&two, &format!("{SIX}:2")));
+
+        let counted = output("iptables-legacy", &["-v", "-S", "FORWARD"]);
+        assert!(
+            counted.contains("-c ") && !counted.contains("-c 0 0 -j ACCEPT"),
+            "frames pass these tables: {counted}"
+        );
+
+        output("iptables-legacy", &["-F", "FORWARD"]);
+        kernel.prepare().await.expect("prepared");
+        assert!(one.reaches(&two, "10.32.0.2"), "it is back");
+        kernel.remove_all().await.expect("removed");
+        for tool in ["iptables-legacy", "ip6tables-legacy"] {
+            assert!(!output(tool, &["-S"]).contains("weft"), "{tool}");
+        }
+    });
+}
+
+#[test]
+fn a_host_without_the_tool_for_legacy_xtables_is_told_the_command() {
+    on_host(|Host { config, .. }| async move {
+        let empty = tempfile::tempdir().expect("a folder");
+        output("iptables-legacy", &["-P", "FORWARD", "DROP"]);
+        let config = KernelConfig { host_root: empty.path().into(), ..config };
+        let kernel = Kernel::start(config).expect("privileges");
+        kernel.prepare().await.expect("the rest is prepared");
+        let problems = kernel.problems();
+        let [problem] = problems.as_slice() else { panic!("one problem: {problems:?}") };
+        assert_eq!(problem.reason, "legacy_xtables");
+        let command = "`iptables-legacy -I FORWARD -i weft -o weft -m comment --comment weft -j ACCEPT`";
+        assert!(problem.message.contains(command) && problem.message.contains("no iptables"), "{}", problem.message);
+    });
+}
+
+#[test]
 fn what_an_earlier_run_left_is_used_or_replaced() {
     on_host(|Host { kernel, config, .. }| async move {
         let one = Container::start("a1");
@@ -254,7 +305,7 @@ fn what_an_earlier_run_left_is_used_or_replaced() {
         let dns = kernel.dns_sockets().borrow().clone().expect("sockets");
         drop(kernel);
 
-        let successor = weft_router::kernel::Kernel::start(config).expect("started");
+        let successor = Kernel::start(config).expect("started");
         let changes = successor.prepare().await.expect("prepared");
         assert!(changes > 0, "the name server's port is made anew, for its namespace went with the earlier run");
         assert_eq!(successor.observe().await.expect("observed").len(), 1, "containers stay attached");

@@ -8,6 +8,7 @@ mod announce;
 mod difference;
 mod firewall;
 mod hosts_file;
+mod legacy;
 mod marker;
 
 pub use announce::{announcement, announcements};
@@ -20,6 +21,7 @@ pub use firewall::{
     TransportProtocol, Verdict, accept_rule, engine_chain, own_table,
 };
 pub use hosts_file::{HostsFile, rewrite_hosts};
+pub use legacy::{legacy_accept, legacy_removals};
 pub use marker::{ALIAS, PortMarker, host_interface};
 
 /// What keeps the host's network from being as it should.

@@ -74,23 +74,12 @@ fn target((view, view_problem): (TargetView, Option<ProblemView>)) -> TargetMess
     }
 }
 
-fn connection(view: &ConnectionView, status: &Status) -> Connection {
+fn connection((view, view_problem): &(ConnectionView, Option<ProblemView>), status: &Status) -> Connection {
     let peer = view.identity.peer;
     let data = status.data.get(&peer);
     let up = data.and_then(|data| data.up);
     let statistics = status.statistics.peers.get(&peer);
     let round_trip = statistics.and_then(|peer| peer.round_trip).or(up.map(|(_, round_trip)| round_trip));
-    let missing = up.is_none().then(|| {
-        let message = match data.and_then(|data| data.cipher) {
-            Some(_) => format!(
-                "no datagram has come back from {} yet: check that UDP port {} is open both ways",
-                view.identity.name,
-                view.remote.port()
-            ),
-            None => format!("keys for data are being agreed on with {}", view.identity.name),
-        };
-        ProblemMessage { reason: "no_data_path".into(), message, age_seconds: 0 }
-    });
     Connection {
         peer_name: Some(peer.into()),
         name: view.identity.name.clone(),
@@ -100,7 +89,7 @@ fn connection(view: &ConnectionView, status: &Status) -> Connection {
         state: if up.is_some() { ConnectionState::Established } else { ConnectionState::Pending }.into(),
         path: if up.is_some() { PathKind::DirectUdp } else { PathKind::None }.into(),
         data_endpoint: up.map(|(endpoint, _)| endpoint.into()),
-        problem: missing,
+        problem: view_problem.clone().map(problem),
         round_trip_micros: round_trip.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
         cipher: data.and_then(|data| data.cipher).map(Cipher::name).unwrap_or_default().into(),
         sent_bytes: statistics.map_or(0, |peer| peer.sent.bytes),

@@ -1,6 +1,6 @@
 //! One try to connect with a peer.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::{net::TcpStream, time::timeout};
 use weft_router_core::{
@@ -16,7 +16,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(shared: Arc<Shared>, dial: DialId, address: DialAddress) {
-    match connect(&address).await {
+    match connect(&shared.host_root, &address).await {
         Ok((stream, remote)) => match connection::shake_hands(&shared, stream, remote, Some((dial, &address))).await {
             Ok(established) => established.run().await,
             Err(failure) => report(&shared, dial, failure.problem).await,
@@ -31,14 +31,14 @@ async fn report(shared: &Shared, dial: DialId, problem: Problem) {
 }
 
 /// Connects with the first address that answers.
-async fn connect(address: &DialAddress) -> Result<(TcpStream, SocketAddr), Problem> {
+async fn connect(host_root: &Path, address: &DialAddress) -> Result<(TcpStream, SocketAddr), Problem> {
     let problem = |reason, message| Problem { reason, message, is_final: false };
     let unknown = |error: &str| {
         let message =
             format!("the peer {address} cannot be resolved ({error}): check the name and the host's resolvers");
         problem("name_not_resolved", message)
     };
-    let addresses = timeout(RESOLVE_DEADLINE, resolve(address))
+    let addresses = timeout(RESOLVE_DEADLINE, resolve(host_root, address))
         .await
         .map_err(|_| unknown("no answer within 10 s"))?
         .map_err(|error| unknown(&error))?;

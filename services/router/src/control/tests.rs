@@ -23,7 +23,7 @@ struct Router {
 impl Router {
     fn new(key: u8, password: Option<&str>) -> Self {
         let password = password.map(|text| Password::new(text.as_bytes()));
-        let (control, events) = Control::new(StaticKey::from_private([key; 32]), password);
+        let (control, events) = Control::new(StaticKey::from_private([key; 32]), password, "/".into());
         Self { control, events }
     }
 

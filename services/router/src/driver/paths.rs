@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use weft_router_core::{
@@ -45,6 +45,8 @@ pub(super) struct Path {
     pub(super) cipher: Option<Cipher>,
     /// Sessions agreed on.
     pub(super) sessions: u64,
+    /// Since when there is a control connection and datagrams do not pass.
+    pub(super) missing_since: Option<Instant>,
 }
 
 impl Paths {
@@ -64,18 +66,20 @@ impl Paths {
         self.peers.get(&peer).is_some_and(|path| path.up.is_some())
     }
 
-    pub(super) fn set_path(&mut self, peer: PeerName, up: Option<(SocketAddr, Duration)>) {
+    pub(super) fn set_path(&mut self, peer: PeerName, up: Option<(SocketAddr, Duration)>, now: Instant) {
         if let Some(path) = self.peers.get_mut(&peer) {
+            path.missing_since = up.is_none().then(|| path.missing_since.unwrap_or(now));
             path.up = up;
         }
     }
 
     /// Notes where the control connection to a peer leads, or that there is none any more.
-    pub(super) async fn set_connected(&mut self, peer: PeerName, endpoint: Option<SocketAddr>) {
+    pub(super) async fn set_connected(&mut self, peer: PeerName, endpoint: Option<SocketAddr>, now: Instant) {
         let path = self.peers.entry(peer).or_default();
         if endpoint.is_some() {
             path.connected = endpoint;
         }
+        path.missing_since = (endpoint.is_some() && path.up.is_none()).then_some(now);
         self.tell(peer).await;
     }
 

@@ -6,12 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weft_router_core::mesh::{Mesh, Problem};
+use weft_router_core::mesh::{ConnectionView, Problem};
 
 use super::{Driver, ProblemView};
 
 /// How long a failed attempt to connect with us is shown.
 const REFUSED_SHOWN: Duration = Duration::from_secs(150);
+/// How long keys may be agreed on and datagrams be on their way before that is a problem.
+const PATH_PATIENCE: Duration = Duration::from_secs(3);
 /// Hosts whose failed attempts are remembered.
 const REFUSED: usize = 64;
 
@@ -22,6 +24,21 @@ pub(super) struct Refused {
     last: Instant,
 }
 
+/// Something that does not work.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    reason: String,
+    message: String,
+    /// Since when, where it says so itself.
+    since: Option<Instant>,
+}
+
+impl From<Problem> for Found {
+    fn from(problem: Problem) -> Self {
+        Self { reason: problem.reason.to_owned(), message: problem.message, since: None }
+    }
+}
+
 /// Since when each problem has existed, by reason and message.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
@@ -30,18 +47,18 @@ pub(super) struct Problems {
 
 impl Problems {
     /// Compares what there is now with what there was.
-    fn update(&mut self, current: &[(String, String)], now: Instant) {
+    fn update(&mut self, current: &[Found], now: Instant) {
         self.since.retain(|(reason, message), _| {
-            let stays = current.iter().any(|known| (&known.0, &known.1) == (reason, message));
+            let stays = current.iter().any(|found| (&found.reason, &found.message) == (reason, message));
             if !stays {
                 tracing::info!(reason, "solved: {message}");
             }
             stays
         });
-        for (reason, message) in current {
+        for Found { reason, message, since } in current {
             self.since.entry((reason.clone(), message.clone())).or_insert_with(|| {
                 tracing::warn!(reason, "{message}");
-                now
+                since.unwrap_or(now)
             });
         }
     }
@@ -73,23 +90,16 @@ impl Driver {
     /// Logs what has begun and what has ended not to work.
     pub(super) fn look_for_problems(&mut self, now: Instant) {
         self.refused.retain(|_, refused| now.saturating_duration_since(refused.last) < REFUSED_SHOWN);
-        let mut current = of_mesh(&self.mesh, now);
-        current.extend(self.host_problems());
-        current.extend(self.mesh.targets(now).into_iter().filter_map(|target| target.problem).map(named));
+        let mut current = self.found(now);
         current.sort();
-        current.dedup();
+        current.dedup_by(|one, other| (&one.reason, &one.message) == (&other.reason, &other.message));
         self.problems.update(&current, now);
     }
 
-    /// Returns the problems that are no single target's, worst first.
+    /// Returns all problems, worst first.
     pub(super) fn general_problems(&self, now: Instant) -> Vec<ProblemView> {
-        let mut problems = self.host_problems();
-        problems.extend(of_mesh(&self.mesh, now));
-        let targets: Vec<(String, String)> =
-            self.mesh.targets(now).into_iter().filter_map(|target| target.problem).map(named).collect();
-        problems.extend(targets);
         let mut shown: Vec<ProblemView> = Vec::new();
-        for (reason, message) in problems {
+        for Found { reason, message, .. } in self.found(now) {
             if !shown.iter().any(|known| known.message == message) {
                 shown.push(self.problems.view(&reason, &message, now));
             }
@@ -97,18 +107,42 @@ impl Driver {
         shown
     }
 
-    fn host_problems(&self) -> Vec<(String, String)> {
-        let kernel = self.kernel.problems().into_iter().map(|problem| (problem.reason.to_owned(), problem.message));
-        let metrics = self.metrics_problem.borrow().clone().map(named);
-        kernel.chain(metrics).chain(self.refused.values().map(|refused| named(refused.problem.clone()))).collect()
+    /// Returns why datagrams do not pass to a peer that we are connected with, if they do not.
+    pub(super) fn path_problem(&self, view: &ConnectionView, now: Instant) -> Option<ProblemView> {
+        let path = self.paths.get(view.identity.peer);
+        if path.is_some_and(|path| path.up.is_some()) {
+            return None;
+        }
+        let message = match path.and_then(|path| path.cipher) {
+            Some(_) => format!(
+                "no datagram comes back from {}: check that UDP port {} is open both ways",
+                view.identity.name,
+                view.remote.port()
+            ),
+            None => format!("keys for data are being agreed on with {}", view.identity.name),
+        };
+        let since = path.and_then(|path| path.missing_since);
+        let age = since.map_or(view.age, |since| now.saturating_duration_since(since));
+        Some(ProblemView { reason: "no_data_path".to_owned(), message, age })
     }
-}
 
-fn of_mesh(mesh: &Mesh, now: Instant) -> Vec<(String, String)> {
-    let refusals = mesh.refusals(now).into_iter().map(|refusal| refusal.problem);
-    mesh.problems().into_iter().chain(refusals).map(named).collect()
-}
-
-fn named(problem: Problem) -> (String, String) {
-    (problem.reason.to_owned(), problem.message)
+    /// Lists what does not work now: of the host, of the mesh, of paths, of targets.
+    fn found(&self, now: Instant) -> Vec<Found> {
+        let kernel = self.kernel.problems().into_iter().map(|problem| Found {
+            reason: problem.reason.to_owned(),
+            message: problem.message,
+            since: None,
+        });
+        let refused = self.refused.values().map(|refused| refused.problem.clone().into());
+        let refusals = self.mesh.refusals(now).into_iter().map(|refusal| refusal.problem.into());
+        let connections = self.mesh.connections(now);
+        let paths = connections.iter().filter_map(|view| {
+            let ProblemView { reason, message, age } = self.path_problem(view, now)?;
+            (age >= PATH_PATIENCE).then(|| Found { reason, message, since: now.checked_sub(age) })
+        });
+        let targets = self.mesh.targets(now).into_iter().filter_map(|target| target.problem).map(Into::into);
+        let mesh = self.mesh.problems().into_iter().map(Into::into);
+        let metrics = self.metrics_problem.borrow().clone().map(Into::into);
+        kernel.chain(metrics).chain(refused).chain(mesh).chain(refusals).chain(paths).chain(targets).collect()
+    }
 }

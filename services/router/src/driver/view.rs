@@ -22,8 +22,8 @@ pub struct Status {
     pub local: PeerIdentity,
     /// All targets, and since when each has its problem.
     pub targets: Vec<(TargetView, Option<ProblemView>)>,
-    /// All connections.
-    pub connections: Vec<ConnectionView>,
+    /// All connections, and why datagrams do not pass beside one.
+    pub connections: Vec<(ConnectionView, Option<ProblemView>)>,
     /// All peers known.
     pub peers: Vec<PeerView>,
     /// The way of data to each peer.
@@ -75,6 +75,10 @@ impl Driver {
             let problem = problem.map(|problem| self.problems.view(problem.reason, &problem.message, now));
             (target, problem)
         });
+        let connections = self.mesh.connections(now).into_iter().map(|view| {
+            let problem = self.path_problem(&view, now);
+            (view, problem)
+        });
         let peers = self.mesh.peers();
         let data = peers.iter().filter_map(|view| {
             let path = self.paths.get(view.identity.peer)?;
@@ -83,7 +87,7 @@ impl Driver {
         Status {
             local: self.mesh.local(),
             targets: targets.collect(),
-            connections: self.mesh.connections(now),
+            connections: connections.collect(),
             data: data.collect(),
             peers,
             statistics: self.paths.statistics(),

@@ -17,6 +17,7 @@ use weft_types::ContainerId;
 use super::{
     DnsSockets, HostRoute, HostsFile, KernelConfig, ObservedAttachment, Problem,
     dns::DnsPort,
+    legacy,
     links::{self, LinkChange, Which},
     namespace::Namespace,
     nftables::{self, Nftables, Step},
@@ -72,6 +73,12 @@ impl Owner {
 
     /// Makes the host as it should be and returns how many changes that took. Goes on after a failure, and returns all.
     pub(super) fn reconcile(&mut self) -> anyhow::Result<usize> {
+        let outcome = self.reconcile_kernel();
+        let filters = self.keep_legacy_filters();
+        outcome.map(|count| count + filters)
+    }
+
+    fn reconcile_kernel(&mut self) -> anyhow::Result<usize> {
         let mut count = 0;
         for _ in 0..ROUNDS {
             let desired = super::desired(&self.config, self.dns.as_ref().map(DnsPort::index));
@@ -181,6 +188,11 @@ impl Owner {
                 if steps.is_empty() { Ok(()) } else { nftables.transact(&steps) }
             }));
         }
+        for family in [Family::Ipv4, Family::Ipv6] {
+            if nftables::legacy_filter(family).unwrap_or(false) {
+                note(legacy::remove(&self.config.host_root, family));
+            }
+        }
         if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures.join("; "))) }
     }
 
@@ -276,27 +288,36 @@ impl Owner {
                 "the kernel has no nftables, so weft cannot keep its filter rules: load the module nf_tables".into(),
             );
         }
-        let bridged = |setting: &str| {
-            let path = self.config.proc_sys.join("net/bridge").join(setting);
-            fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")
-        };
+        problems
+    }
+
+    /// Has legacy xtables accept the overlay's frames too, and returns how many changes that took. What fails is a problem.
+    fn keep_legacy_filters(&mut self) -> usize {
+        let mut count = 0;
         for (family, setting, tool) in [
             (Family::Ipv4, "bridge-nf-call-iptables", "iptables-legacy"),
             (Family::Ipv6, "bridge-nf-call-ip6tables", "ip6tables-legacy"),
         ] {
-            let reachable = observed.chains.keys().any(|chain| chain.family == family);
-            if !reachable && bridged(setting) && nftables::legacy_filter(family).unwrap_or(false) {
-                add(
-                    "legacy_xtables",
-                    format!(
-                        "the host filters with legacy xtables, which may drop overlay frames between its containers: run \
-                         `{tool} -I FORWARD -i {bridge} -o {bridge} -j ACCEPT` on the host, or let it use iptables-nft",
-                        bridge = desired.bridge
+            let path = self.config.proc_sys.join("net/bridge").join(setting);
+            let bridged = fs::read_to_string(path).is_ok_and(|value| value.trim() == "1");
+            if !bridged || !nftables::legacy_filter(family).unwrap_or(false) {
+                continue;
+            }
+            let bridge = &self.config.bridge;
+            match legacy::keep(&self.config.host_root, family, bridge) {
+                Ok(changes) => count += changes,
+                Err(error) => self.problems.push(Problem {
+                    reason: "legacy_xtables",
+                    message: format!(
+                        "the host filters with legacy xtables, which may drop overlay frames between its containers, and weft's \
+                         rule cannot be put there ({error:#}): run `{tool} -I FORWARD -i {bridge} -o {bridge} -m comment \
+                         --comment {mark} -j ACCEPT` on the host, or let it use iptables-nft",
+                        mark = hostnet::ALIAS
                     ),
-                );
+                }),
             }
         }
-        problems
+        count
     }
 }
 

@@ -58,7 +58,8 @@ impl AsFd for Namespace {
     }
 }
 
-fn on_thread<T: Send>(action: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+/// Runs `action` on a thread of its own and waits for it.
+pub(super) fn on_thread<T: Send>(action: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("weft-namespace".into())

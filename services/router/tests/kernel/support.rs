@@ -37,7 +37,11 @@ pub(crate) fn on_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F + Sen
         unshare(CloneFlags::CLONE_NEWNET).expect("these tests make network namespaces: run them as root");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let config = KernelConfig::new("0123abcd", 1400);
+            let config = KernelConfig {
+                loopback_ports: vec![6784],
+                host_root: "/proc/self/root".into(),
+                ..KernelConfig::new("0123abcd", 1400)
+            };
             let tap = open_tap(&config.tap, &BTreeSet::new()).expect("a TAP device");
             let kernel = Kernel::start(config.clone()).expect("privileges");
             test(Host { kernel, config, _tap: tap }).await;
