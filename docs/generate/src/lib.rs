@@ -1,6 +1,10 @@
-//! Keeps the pages that are made from definitions equal to them: `docs/options.md` lists every option of every program.
+//! Keeps the pages that are made from definitions equal to them: `docs/options.md` lists every option of every program,
+//! `docs/metrics.md` every metric of every service.
 //!
-//! Its one test compares; `make docs` runs it with `WEFT_WRITE_GENERATED=1`, which writes.
+//! The tests compare; `make docs` runs them with `WEFT_WRITE_GENERATED=1`, which writes.
+
+#[cfg(test)]
+mod metrics;
 
 #[cfg(test)]
 mod tests {
@@ -17,7 +21,6 @@ environment; `compose.yaml` passes the variables on that a user may set.
 
     #[test]
     fn options_are_documented_as_defined() {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../options.md");
         let mut text = INTRODUCTION.to_owned();
         for program in [
             weft_router::config::Options::command(),
@@ -28,11 +31,17 @@ environment; `compose.yaml` passes the variables on that a user may set.
         ] {
             describe(&mut text, program, 2).expect("a string can be written to");
         }
+        compare("options.md", &text);
+    }
+
+    /// Compares a page with what the definitions say, or writes it.
+    pub(crate) fn compare(name: &str, text: &str) {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
         if std::env::var_os("WEFT_WRITE_GENERATED").is_some() {
-            fs::write(&page, &text).expect("the page can be written");
+            fs::write(&page, text).expect("the page can be written");
         }
         let there = fs::read_to_string(&page).unwrap_or_default();
-        assert!(there == text, "docs/options.md is not what the definitions say: run `make docs`");
+        assert!(there == text, "docs/{name} is not what the definitions say: run `make docs`");
     }
 
     fn describe(text: &mut String, mut command: Command, level: usize) -> std::fmt::Result {
