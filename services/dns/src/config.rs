@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Parser, builder::FalseyValueParser};
 use ipnet::Ipv4Net;
 use weft_dns_core::{InvalidDomain, Zone};
 use weft_service::{CommonOptions, UserOptions};
@@ -28,6 +28,11 @@ pub struct Config {
     #[arg(long, env = "WEFT_DNS_TTL", value_name = "SECONDS", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub ttl: u32,
+
+    /// Where containers of several hosts have one name, answer with those of this host first, so that most clients stay on
+    /// it. Otherwise the load is spread over all.
+    #[arg(long, env = "WEFT_DNS_LOCAL_FIRST", value_parser = FalseyValueParser::new())]
+    pub local_first: bool,
 
     /// Where the host's root folder is seen, or as much of it as its file of resolvers needs.
     #[arg(long, env = "WEFT_DNS_HOST_ROOT", value_name = "PATH", default_value = "/")]

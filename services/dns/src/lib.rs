@@ -24,6 +24,7 @@ use std::sync::Arc;
 use anyhow::Context;
 pub use config::Config;
 use tonic::service::Routes;
+use weft_dns_core::Names;
 use weft_metrics::Exposition;
 use weft_proto::{
     client::{Service, channel},
@@ -55,8 +56,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result {
     config.user.apply(Service::Dns, &folder, &[])?;
     let health = Health::starting().await;
 
+    let names = Names::new(zone, config.range).with_local_first(config.local_first);
     let (registry, metrics) = Metrics::new();
-    let state = Arc::new(State::new(zone, config.range, metrics));
+    let state = Arc::new(State::new(names, metrics));
     let upstream = Arc::new(Upstream::new(&config, Arc::clone(&state)).await);
     let handler = Handler::new(Arc::clone(&state), Arc::clone(&upstream));
     // Serves as long as it lives.

@@ -8,10 +8,9 @@ use std::{
     },
 };
 
-use ipnet::Ipv4Net;
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use tokio::sync::{Notify, watch};
-use weft_dns_core::{Names, Zone};
+use weft_dns_core::Names;
 
 use crate::{metrics::Metrics, problems::Problems};
 
@@ -39,9 +38,9 @@ struct Progress {
 }
 
 impl State {
-    pub(crate) fn new(zone: Zone, range: Ipv4Net, metrics: Metrics) -> Self {
+    pub(crate) fn new(names: Names, metrics: Metrics) -> Self {
         Self {
-            names: RwLock::new(Names::new(zone, range)),
+            names: RwLock::new(names),
             changed: Notify::new(),
             problems: Problems::default(),
             metrics,

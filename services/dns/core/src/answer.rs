@@ -83,17 +83,26 @@ impl Names {
             let exists = zone.server().base_name() == *name || self.live(self.records().below(name)).next().is_some();
             return if exists { self.found(Vec::new()) } else { self.no_such_name() };
         }
-        let any_healthy = live.iter().any(|record| record.is_healthy());
-        let chosen = live.iter().filter(|record| record.is_healthy() || !any_healthy);
-        let addresses: BTreeSet<IpAddr> = chosen.flat_map(|record| record.addresses()).copied().collect();
-        let mut answers = self.address_records(asked, record_type, addresses);
-        answers.shuffle(&mut SmallRng::seed_from_u64(seed));
-        self.found(answers)
+        let any_healthy = live.iter().any(|(_, record)| record.is_healthy());
+        let mut random = SmallRng::seed_from_u64(seed);
+        let (mut near, mut far) = (BTreeSet::new(), BTreeSet::new());
+        for (origin, record) in live.iter().filter(|(_, record)| record.is_healthy() || !any_healthy) {
+            let is_near = self.is_local_first() && *origin == Origin::Local;
+            if is_near { &mut near } else { &mut far }.extend(record.addresses().iter().copied());
+        }
+        far.retain(|address| !near.contains(address));
+        let parts = [near, far].map(|addresses| {
+            let mut part = self.address_records(asked, record_type, addresses);
+            part.shuffle(&mut random);
+            part
+        });
+        self.found(parts.concat())
     }
 
     fn answer_reverse(&self, asked: &Name, address: IpAddr, record_type: RecordType) -> Answer {
         let server = (address == IpAddr::from(Zone::server_address())).then(|| self.zone().server().clone());
-        let named = self.live(self.records().addressed(address)).find_map(|record| record.names().first().cloned());
+        let named =
+            self.live(self.records().addressed(address)).find_map(|(_, record)| record.names().first().cloned());
         match server.or(named) {
             Some(name) if record_type == RecordType::PTR || record_type == RecordType::ANY => {
                 Answer::Local(self.found(vec![self.record(asked, RData::PTR(PTR(Name::from(name))))]))
@@ -122,8 +131,8 @@ impl Names {
     fn live<'a>(
         &'a self,
         records: impl Iterator<Item = (Origin, &'a NameRecord)> + 'a,
-    ) -> impl Iterator<Item = &'a NameRecord> + 'a {
-        records.filter(|(origin, _)| !self.is_suspended(*origin)).map(|(_, record)| record)
+    ) -> impl Iterator<Item = (Origin, &'a NameRecord)> + 'a {
+        records.filter(|(origin, _)| !self.is_suspended(*origin))
     }
 
     fn address_records(

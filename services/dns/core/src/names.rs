@@ -26,6 +26,8 @@ pub struct Names {
     zone: Zone,
     /// The overlay's IPv4 addresses.
     range: Ipv4Net,
+    /// Whether a name's addresses on this host stand before all others.
+    local_first: bool,
     records: Records,
     local: Option<PeerName>,
     /// How peers are printed; kept for those that became unreachable.
@@ -110,6 +112,7 @@ impl Names {
         Self {
             zone,
             range,
+            local_first: false,
             records: Records::default(),
             local: None,
             peers: BTreeMap::new(),
@@ -122,6 +125,13 @@ impl Names {
         }
     }
 
+    /// Has the addresses of this host's containers stand before those of others in answers, or shuffled among them, as they
+    /// are otherwise.
+    #[must_use]
+    pub fn with_local_first(self, local_first: bool) -> Self {
+        Self { local_first, ..self }
+    }
+
     /// Returns the zone.
     #[must_use]
     pub const fn zone(&self) -> &Zone {
@@ -132,6 +142,10 @@ impl Names {
     #[must_use]
     pub const fn records(&self) -> &Records {
         &self.records
+    }
+
+    pub(crate) const fn is_local_first(&self) -> bool {
+        self.local_first
     }
 
     pub(crate) const fn range(&self) -> &Ipv4Net {

@@ -59,6 +59,30 @@ fn shown(answer: Answer) -> String {
 }
 
 #[test]
+fn addresses_on_this_host_come_first_on_request() {
+    let order = |names: &Names, seed| match names.answer(&Name::from_ascii("web.").expect("valid"), RecordType::A, seed)
+    {
+        Answer::Local(reply) => reply.answers.iter().map(|record| record.data.to_string()).collect::<Vec<_>>(),
+        Answer::Upstream => Vec::new(),
+    };
+    let first = |names: &Names| (0..100).map(|seed| order(names, seed)[0].clone()).collect::<BTreeSet<_>>();
+    let mut names = names();
+    let near = record(&names, &["web"], &["10.32.0.3", "10.32.0.4"], true);
+    names.register("c3".parse().expect("valid"), near).expect("room");
+    assert_eq!(first(&names).len(), 4, "all in turn");
+    let mut names = names.with_local_first(true);
+    assert_eq!(first(&names).into_iter().collect::<Vec<_>>(), ["10.32.0.3", "10.32.0.4"]);
+    assert_eq!(order(&names, 1).len(), 4, "the others follow");
+    let sick = record(&names, &["web"], &["10.32.0.3", "10.32.0.4"], false);
+    names.register("c3".parse().expect("valid"), sick).expect("room");
+    assert_eq!(
+        first(&names).into_iter().collect::<Vec<_>>(),
+        ["10.40.0.2", "10.40.0.3"],
+        "health counts before nearness"
+    );
+}
+
+#[test]
 fn the_table_of_answers() {
     use RecordType as T;
     let names = names();
