@@ -56,10 +56,14 @@ pub struct Timing {
     pub hold_back: Duration,
     /// First pause between tries; each is half as long again as the one before, give or take a half.
     pub retry_min: Duration,
-    /// Longest pause between tries, and every pause after a final refusal.
+    /// Longest pause between tries.
     pub retry_max: Duration,
+    /// Pause after a final refusal, which takes somebody to change something, give or take a tenth.
+    pub retry_refused: Duration,
     /// A connection that lasted so long is dialled again at once when it breaks.
     pub long_lived: Duration,
+    /// For so long after such a connection broke, pauses do not grow: whoever comes back is found within seconds.
+    pub eager: Duration,
     /// An unreachable peer is forgotten after so long.
     pub forget: Duration,
 }
@@ -75,7 +79,9 @@ impl Default for Timing {
             hold_back: Duration::from_secs(3),
             retry_min: Duration::from_secs(1),
             retry_max: Duration::from_secs(60),
-            long_lived: Duration::from_secs(60),
+            retry_refused: Duration::from_secs(15),
+            long_lived: Duration::from_secs(10),
+            eager: Duration::from_secs(15 * 60),
             forget: Duration::from_secs(24 * 3600),
         }
     }

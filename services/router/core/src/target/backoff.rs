@@ -28,9 +28,9 @@ impl Backoff {
         pause
     }
 
-    /// Returns the longest pause, for what fails until somebody changes something.
-    pub(crate) fn longest(&self, random: &mut SmallRng) -> Duration {
-        self.max.mul_f64(random.random_range(0.9..1.1))
+    /// Returns a pause like the first, after which the next one grows no more than before.
+    pub(crate) fn shortest(&self, random: &mut SmallRng) -> Duration {
+        self.min.mul_f64(random.random_range(0.5..1.5))
     }
 }
 

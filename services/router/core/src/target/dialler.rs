@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{SeedableRng as _, rngs::SmallRng};
+use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use weft_types::PeerName;
 
 use super::{DialAddress, Target, backoff::Backoff};
@@ -39,6 +39,8 @@ struct Attempt {
     problem: Option<Problem>,
     /// Whom the last successful try led to.
     peer: Option<PeerName>,
+    /// Until when pauses do not grow, because a connection broke that had lasted.
+    eager_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,7 @@ impl Dialler {
     pub(crate) fn add(&mut self, target: Target, now: Instant) -> bool {
         let new = !self.targets.contains(&target);
         let backoff = Backoff::new(self.timing.retry_min, self.timing.retry_max);
-        let fresh = Attempt { state: State::Waiting { due: now }, backoff, problem: None, peer: None };
+        let fresh = Attempt { state: State::Waiting { due: now }, backoff, problem: None, peer: None, eager_until: None };
         let attempt = self.attempts.entry(Purpose::Target(target.clone())).or_insert(fresh);
         attempt.backoff.reset();
         match &mut attempt.state {
@@ -152,6 +154,7 @@ impl Dialler {
                 backoff,
                 problem: None,
                 peer: Some(peer),
+                eager_until: None,
             });
         }
         self.candidates = candidates;
@@ -201,7 +204,7 @@ impl Dialler {
     /// Takes that a dial failed.
     pub(crate) fn failed(&mut self, dial: DialId, problem: Problem, now: Instant) {
         let Some((_, attempt)) = Self::finish(&mut self.dials, &mut self.attempts, dial) else { return };
-        attempt.fail(Some(problem), now, &mut self.random);
+        attempt.fail(Some(problem), now, &self.timing, &mut self.random);
     }
 
     /// Takes that a dial led to a peer, whether or not the connection stays.
@@ -209,7 +212,7 @@ impl Dialler {
         let Some((purpose, attempt)) = Self::finish(&mut self.dials, &mut self.attempts, dial) else { return };
         if matches!(purpose, Purpose::Peer(wanted) if wanted != peer) {
             // Somebody else lives at this endpoint; the next one may be right.
-            attempt.fail(None, now, &mut self.random);
+            attempt.fail(None, now, &self.timing, &mut self.random);
             return;
         }
         // Counts once the peer is no longer connected, unless `lost` says otherwise first.
@@ -226,7 +229,7 @@ impl Dialler {
                 attempt.state = State::Local;
                 attempt.problem = Some(problem);
             }
-            Purpose::Peer(_) => attempt.fail(None, now, &mut self.random),
+            Purpose::Peer(_) => attempt.fail(None, now, &self.timing, &mut self.random),
         }
     }
 
@@ -239,9 +242,10 @@ impl Dialler {
             }
             attempt.problem.clone_from(&problem);
             if problem.as_ref().is_some_and(|problem| problem.is_final) {
-                attempt.state = State::Waiting { due: now + attempt.backoff.longest(&mut self.random) };
+                attempt.state = State::Waiting { due: now + refused(&self.timing, &mut self.random) };
             } else if long {
                 attempt.backoff.reset();
+                attempt.eager_until = Some(now + self.timing.eager);
                 attempt.state = State::Waiting { due: now };
             } else {
                 attempt.state = State::Waiting { due: now + attempt.backoff.pause(&mut self.random) };
@@ -297,12 +301,22 @@ impl Dialler {
 }
 
 impl Attempt {
-    fn fail(&mut self, problem: Option<Problem>, now: Instant, random: &mut SmallRng) {
+    fn fail(&mut self, problem: Option<Problem>, now: Instant, timing: &Timing, random: &mut SmallRng) {
         let is_final = problem.as_ref().is_some_and(|problem| problem.is_final);
-        let pause = if is_final { self.backoff.longest(random) } else { self.backoff.pause(random) };
+        let pause = if is_final {
+            refused(timing, random)
+        } else if self.eager_until.is_some_and(|until| now < until) {
+            self.backoff.shortest(random)
+        } else {
+            self.backoff.pause(random)
+        };
         self.state = State::Waiting { due: now + pause };
         self.problem = problem;
     }
+}
+
+fn refused(timing: &Timing, random: &mut SmallRng) -> Duration {
+    timing.retry_refused.mul_f64(random.random_range(0.9..1.1))
 }
 
 #[cfg(test)]

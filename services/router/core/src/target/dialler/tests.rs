@@ -52,13 +52,13 @@ fn a_target_is_dialled_at_once_and_for_ever() {
 }
 
 #[test]
-fn a_final_refusal_is_tried_again_slowly_and_at_once_when_asked() {
+fn a_final_refusal_is_tried_again_later_and_at_once_when_asked() {
     let (mut dialler, now) = (dialler(), start());
     dialler.add(target("host1"), now);
     let dial = dialler.poll(now).expect("due");
     dialler.failed(dial.id, problem(true), now);
     assert_eq!(dialler.views(now)[0].state, TargetState::Refused);
-    assert!(pause(&dialler, now) > 50.0);
+    assert!((13.5..16.5).contains(&pause(&dialler, now)));
     assert!(!dialler.add(target("host1"), now));
     assert!(dialler.poll(now).is_some());
 }
@@ -93,7 +93,7 @@ fn a_target_rests_while_its_peer_is_connected_by_whatever_way() {
 
 #[test]
 fn a_long_lived_connection_is_dialled_again_at_once_and_a_short_one_later() {
-    for (lived, at_once) in [(59, false), (60, true)] {
+    for (lived, at_once) in [(9, false), (10, true)] {
         let (mut dialler, now) = (dialler(), start());
         dialler.add(target("host1"), now);
         let dial = dialler.poll(now).expect("due");
@@ -103,6 +103,30 @@ fn a_long_lived_connection_is_dialled_again_at_once_and_a_short_one_later() {
         dialler.lost(peer(1), Duration::from_secs(lived), Some(problem(false)), now);
         assert_eq!(dialler.poll(now).is_some(), at_once, "{lived} s");
     }
+}
+
+#[test]
+fn whoever_was_connected_for_long_is_tried_every_second_or_so_for_a_quarter_of_an_hour() {
+    let (mut dialler, start) = (dialler(), start());
+    dialler.add(target("host1"), start);
+    let dial = dialler.poll(start).expect("due");
+    dialler.reached(dial.id, peer(1), start);
+    dialler.lost(peer(1), Duration::from_secs(10), Some(problem(false)), start);
+    let mut now = start;
+    while now < start + Duration::from_secs(900) {
+        let dial = dialler.poll(now).expect("due");
+        dialler.failed(dial.id, problem(false), now);
+        assert!((0.5..1.5).contains(&pause(&dialler, now)));
+        now = dialler.next_due().expect("due");
+    }
+    for _ in 0..20 {
+        let dial = dialler.poll(now).expect("due");
+        dialler.failed(dial.id, problem(false), now);
+        now = dialler.next_due().expect("due");
+    }
+    let dial = dialler.poll(now).expect("due");
+    dialler.failed(dial.id, problem(false), now);
+    assert!(pause(&dialler, now) >= 30.0, "then as for anybody");
 }
 
 #[test]
