@@ -71,6 +71,7 @@ proto: ## Generate the code of the contracts anew
 .PHONY: docs
 docs: ## Write the pages that are made from definitions anew
 	WEFT_WRITE_GENERATED=1 cargo test -q -p weft-docs
+	WEFT_WRITE_GENERATED=1 cargo test -q -p weft-monitoring --test definitions grafanas
 
 .PHONY: fmt
 fmt: ## Format all code
