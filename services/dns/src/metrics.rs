@@ -74,7 +74,16 @@ const UNHEALTHY: Family = Family::gauge(
 pub const FAMILIES: &[Family] = &[QUERIES, DURATION, FORWARDED, UPSTREAM_UP, UPSTREAMS, IN_FLIGHT, RECORDS, UNHEALTHY];
 
 const KINDS: [&str; 7] = ["a", "aaaa", "ptr", "srv", "mx", "txt", "other"];
-const RESULTS: [&str; 6] = ["answered", "empty", "nxdomain", "servfail", "refused", "other"];
+/// Types that have a word of their own, in the order of the words.
+const TYPES: [RecordType; 6] =
+    [RecordType::A, RecordType::AAAA, RecordType::PTR, RecordType::SRV, RecordType::MX, RecordType::TXT];
+
+const RESULTS: [&str; 6] = ["answered", "nxdomain", "servfail", "refused", "empty", "other"];
+/// Codes that have a word of their own, in the order of the words.
+const CODES: [ResponseCode; 4] =
+    [ResponseCode::NoError, ResponseCode::NXDomain, ResponseCode::ServFail, ResponseCode::Refused];
+/// Place of the word for an answer without records.
+const EMPTY: usize = 4;
 
 /// What came of a query for the host's resolvers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,23 +139,13 @@ impl Metrics {
         from_memory: bool,
         took: Duration,
     ) {
-        let result = match code {
-            ResponseCode::NoError if has_records => 0,
-            ResponseCode::NoError => 1,
-            ResponseCode::NXDomain => 2,
-            ResponseCode::ServFail => 3,
-            ResponseCode::Refused => 4,
-            _ => 5,
+        let result = match CODES.iter().position(|known| *known == code) {
+            Some(0) if !has_records => EMPTY,
+            Some(place) => place,
+            None => RESULTS.len() - 1,
         };
-        let kind = match kind {
-            Some(RecordType::A) => 0,
-            Some(RecordType::AAAA) => 1,
-            Some(RecordType::PTR) => 2,
-            Some(RecordType::SRV) => 3,
-            Some(RecordType::MX) => 4,
-            Some(RecordType::TXT) => 5,
-            _ => 6,
-        };
+        let place = TYPES.iter().position(|known| Some(*known) == kind);
+        let kind = place.unwrap_or(KINDS.len() - 1);
         self.queries[kind][result].increment(1);
         if from_memory { &self.from_memory } else { &self.from_upstream }.record(took);
     }
