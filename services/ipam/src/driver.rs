@@ -376,3 +376,6 @@ async fn sleep_until(at: Option<Instant>) {
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests;

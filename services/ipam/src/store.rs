@@ -1,7 +1,8 @@
 //! The store on disk: records of the core, which peer they belong to, and the format they are in.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -42,25 +43,38 @@ impl Store {
         let path = folder.join("ipam.redb");
         let is_new = match fs::metadata(&path) {
             Ok(metadata) => metadata.len() == 0,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => {
                 return Err(error).with_context(|| format!("failed to look at the address store {}", path.display()));
             }
         };
-        let opened = if is_new { Database::create(&path) } else { open_checked(&path) };
-        let database = opened.map_err(|error| {
-            if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
-                return anyhow!("the address store {} is in use by another process: stop that weft-ipam first", path.display());
-            }
-            anyhow!(
-                "the address store {} cannot be read ({error}): bring back a copy of it, or move it away, which gives up \
-                 the addresses that this host owned",
-                path.display()
-            )
-        })?;
-        let store = Self { database: Arc::new(database), path, commits: Histogram::noop() };
-        store.check_format()?;
+        if !is_new {
+            let database = open_checked(&path).map_err(|error| refusal(&path, error))?;
+            let store = Self::over(database, path);
+            store.check_format()?;
+            return Ok(store);
+        }
+        // It appears under its name when it is whole, so that a break on the way leaves nothing that looks like a store.
+        let unborn = path.with_extension("new");
+        let making = || format!("failed to make the address store {}", path.display());
+        match fs::remove_file(&unborn) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).with_context(making),
+            _ => {}
+        }
+        let store = Self::fresh(Database::create(&unborn).with_context(making)?, path.clone())?;
+        fs::rename(&unborn, &path).and_then(|()| File::open(folder)?.sync_all()).with_context(making)?;
         Ok(store)
+    }
+
+    /// Makes an empty store of an empty database.
+    pub(crate) fn fresh(database: Database, path: PathBuf) -> Result<Self> {
+        let store = Self::over(database, path);
+        store.write_meta("format", &FORMAT.to_be_bytes())?;
+        Ok(store)
+    }
+
+    fn over(database: Database, path: PathBuf) -> Self {
+        Self { database: Arc::new(database), path, commits: Histogram::noop() }
     }
 
     /// Has the duration of each commit recorded.
@@ -78,9 +92,6 @@ impl Store {
         let reading = self.database.begin_read().with_context(unreadable)?;
         let tables: Vec<String> =
             reading.list_tables().with_context(unreadable)?.map(|table| table.name().to_owned()).collect();
-        if tables.is_empty() {
-            return self.write_meta("format", &FORMAT.to_be_bytes());
-        }
         if !tables.iter().any(|table| table == META.name()) {
             bail!("{} is a database of something else than weft: move it away", self.path.display());
         }
@@ -149,7 +160,11 @@ impl Store {
             Ok(())
         };
         let began = now();
-        write().with_context(|| format!("failed to save addresses in {}", self.path.display()))?;
+        write().map_err(|error| {
+            let full = is_full(&error);
+            let remedy = if full { ": make room there; nothing that was answered is lost" } else { "" };
+            anyhow::Error::new(error).context(format!("failed to save addresses in {}{remedy}", self.path.display()))
+        })?;
         self.commits.record(now().saturating_duration_since(began));
         Ok(())
     }
@@ -173,6 +188,33 @@ impl Store {
     }
 }
 
+/// Says why a store is not opened, and what to do. Where the disk is at fault, the store need not be.
+fn refusal(path: &Path, error: redb::DatabaseError) -> anyhow::Error {
+    let path = path.display();
+    if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
+        return anyhow!("the address store {path} is in use by another process: stop that weft-ipam first");
+    }
+    if let redb::DatabaseError::UpgradeRequired(format) = error {
+        return anyhow!(
+            "the address store {path} was written by an older weft (file format {format}): use that version"
+        );
+    }
+    if let redb::DatabaseError::Storage(redb::StorageError::Io(cause)) = &error
+        && cause.raw_os_error().is_some()
+    {
+        let remedy = if cause.kind() == io::ErrorKind::StorageFull { ": make room there" } else { "" };
+        return anyhow::Error::new(error).context(format!("failed to open the address store {path}{remedy}"));
+    }
+    anyhow!(
+        "the address store {path} cannot be read ({error}): bring back a copy of it, or move it away, which gives up the \
+         addresses that this host owned"
+    )
+}
+
+fn is_full(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull)
+}
+
 /// Opens a database, after a copy of it in memory could be opened: opening repairs, and what is beyond repair must be left
 /// as it is.
 fn open_checked(path: &Path) -> Result<Database, redb::DatabaseError> {
@@ -185,50 +227,4 @@ fn open_checked(path: &Path) -> Result<Database, redb::DatabaseError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_saved_is_read_again() {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let peer = PeerName::from_public_key([5; 32]);
-        let records = {
-            let store = Store::open(folder.path()).expect("opens");
-            assert_eq!(store.peer().expect("readable"), None);
-            store.bind(peer).expect("writable");
-            store.load(7).expect("readable").records()
-        };
-        let store = Store::open(folder.path()).expect("opens");
-        assert_eq!(store.peer().expect("readable"), Some(peer));
-        assert_eq!(store.load(8).expect("readable").records(), records);
-    }
-
-    #[test]
-    fn what_is_no_store_is_left_alone() {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let path = folder.path().join("ipam.redb");
-        let text = "something that somebody wrote here ".repeat(1000);
-        fs::write(&path, &text).expect("writable");
-        let error = Store::open(folder.path()).expect_err("no store").to_string();
-        assert!(error.contains("ipam.redb cannot be read"), "{error}");
-        assert_eq!(fs::read_to_string(&path).expect("readable"), text);
-    }
-
-    #[test]
-    fn a_newer_store_is_refused() {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        Store::open(folder.path()).expect("opens").write_meta("format", &2_u32.to_be_bytes()).expect("writable");
-        let error = Store::open(folder.path()).expect_err("newer").to_string();
-        assert!(error.contains("newer weft (format 2, this one knows 1)"), "{error}");
-    }
-
-    #[test]
-    fn a_damaged_record_is_named() {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let store = Store::open(folder.path()).expect("opens");
-        store.load(7).expect("readable");
-        store.write(&[(b"run/0a200000".to_vec(), Some(vec![0xff]))]).expect("writable");
-        let error = format!("{:#}", store.load(7).expect_err("damaged"));
-        assert!(error.contains("run/0a200000") && error.contains("damaged"), "{error}");
-    }
-}
+mod tests;

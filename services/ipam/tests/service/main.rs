@@ -1,6 +1,7 @@
 //! The real ipam process, over its socket, beside a router that only gossips.
 
 mod common;
+mod disk;
 mod user;
 
 use std::{collections::BTreeSet, fs, time::Duration};
