@@ -1,5 +1,10 @@
 //! Clock, disks and network, and the hosts on them.
 
+mod check;
+mod network;
+mod process;
+mod wishes;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -7,15 +12,13 @@ use std::{
 
 use ipnet::Ipv4Net;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use weft_ipam_core::{
-    Allocator, Commit, Creation, Event, PeerInfo, Reachability, Record, RequestId, Settings, State, Transmit,
-};
-use weft_types::{AddressRange, ContainerId, PeerName};
+use weft_ipam_core::{Allocator, Commit, Creation};
+use weft_types::{AddressRange, PeerName};
 
 use super::{
     Founding, Scenario, Summary, Violation,
     model::Model,
-    router::{self, Published, Router},
+    router::{Published, Router},
 };
 
 /// A host: what survives a crash, and what does not.
@@ -189,43 +192,6 @@ impl World {
         self.summary
     }
 
-    /// Returns the ring ids of all running hosts, none for those without a ring.
-    #[must_use]
-    pub fn ring_ids(&self) -> Vec<Option<weft_ipam_core::RingId>> {
-        let ring = |host: &Host| host.process.as_ref()?.ipam.ring().map(|(info, _)| info.id);
-        self.hosts.iter().map(ring).collect()
-    }
-
-    /// Returns the problems that a host's status names.
-    pub fn problems(&mut self, host: usize) -> Vec<String> {
-        let now = self.instant();
-        let process = self.hosts[host].process.as_mut();
-        let problems = process.map(|process| process.ipam.status(now).problems).unwrap_or_default();
-        problems.into_iter().map(|problem| problem.message).collect()
-    }
-
-    fn check_agreement(&mut self) -> Result<(), Violation> {
-        if self.scenario.founding == Founding::TwoFounders {
-            return Ok(());
-        }
-        let ids = self.ring_ids();
-        if ids.iter().any(|id| *id != ids[0] || id.is_none()) {
-            let now = self.instant();
-            let waiting: Vec<_> = self
-                .hosts
-                .iter_mut()
-                .filter_map(|host| Some(host.process.as_mut()?.ipam.status(now)))
-                .map(|status| (status.state, status.voters, status.voters_heard))
-                .collect();
-            return Err(Violation(format!("after the calm the rings are {ids:?}, {waiting:?}")));
-        }
-        let rings: Vec<_> = self.hosts.iter().filter_map(|host| Some(host.process.as_ref()?.ipam.ring()?.1)).collect();
-        if rings.iter().any(|ring| **ring != *rings[0]) {
-            return Err(Violation(format!("after the calm the hosts know different things: {rings:#?}")));
-        }
-        Ok(())
-    }
-
     fn run_until(&mut self, end: Duration) -> Result<(), Violation> {
         while let Some(entry) = self.queue.first_entry() {
             let at = entry.key().0;
@@ -240,28 +206,6 @@ impl World {
         }
         self.now = end;
         Ok(())
-    }
-
-    /// Checks that no two running hosts take one address for theirs.
-    fn check_owners(&self) -> Result<(), Violation> {
-        let mut owned: Vec<(weft_ipam_core::RingId, AddressRange, usize)> = Vec::new();
-        for (number, host) in self.hosts.iter().enumerate() {
-            let Some(process) = &host.process else { continue };
-            let Some((info, ring)) = process.ipam.ring() else { continue };
-            let spans = ring.owned_in(process.ipam.owner(), self.range.into());
-            owned.extend(spans.into_iter().map(|span| (info.id, span, number)));
-        }
-        owned.sort();
-        let pairs = owned.windows(2).map(|pair| (pair[0], pair[1]));
-        let double = pairs
-            .filter(|(first, second)| first.0 == second.0)
-            .find(|(first, second)| first.1.intersection(second.1).is_some());
-        match double {
-            Some(((_, span, host), (_, other_span, other))) => {
-                Err(Violation(format!("host {host} owns {span}, host {other} {other_span}")))
-            }
-            None => Ok(()),
-        }
     }
 
     fn perform(&mut self, what: What) -> Result<(), Violation> {
@@ -342,349 +286,6 @@ impl World {
         }
     }
 
-    /// Lets a host's ipam go on, as its shell would.
-    fn step(&mut self, host: usize) -> Result<(), Violation> {
-        let (now, life) = (self.instant(), self.hosts[host].life);
-        let disk_delay = self.delay(1, 40);
-        let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
-        if process.commit.is_none()
-            && let Some(commit) = process.ipam.poll_commit(now)
-        {
-            process.commit = Some(commit);
-            self.at(disk_delay, What::Saved { host, life });
-        }
-        while let Some(transmit) = self.hosts[host].process.as_mut().and_then(|process| process.ipam.poll_transmit()) {
-            self.transmit(host, transmit);
-        }
-        while let Some(event) = self.hosts[host].process.as_mut().and_then(|process| process.ipam.poll_event()) {
-            self.event(host, event)?;
-        }
-        let Some(process) = &mut self.hosts[host].process else { return Ok(()) };
-        let due = process
-            .ipam
-            .poll_timeout()
-            .map(|(at, _)| at.duration_since(self.start).max(self.now + Duration::from_millis(1)));
-        if due != process.wake {
-            process.wake = due;
-            if let Some(due) = due {
-                self.queued += 1;
-                self.queue.insert((due, self.queued), What::Wake { host, life });
-            }
-        }
-        Ok(())
-    }
-
-    fn event(&mut self, host: usize, event: Event) -> Result<(), Violation> {
-        match event {
-            Event::Granted { request, address } => {
-                self.summary.granted += 1;
-                self.model.granted(host, request, address)
-            }
-            Event::Refused { request, .. } => {
-                self.summary.refused += 1;
-                self.model.refused(host, request)
-            }
-            Event::Lost { container, address, .. } => {
-                Err(Violation(format!("{container} of host {host} lost {address} without a takeover")))
-            }
-            Event::Freed { .. } | Event::RingReady(_) => Ok(()),
-        }
-    }
-
-    fn transmit(&mut self, host: usize, transmit: Transmit) {
-        if !self.hosts[host].router_up {
-            return;
-        }
-        match transmit {
-            Transmit::Publish { snapshot, entries } => {
-                self.summary.publications += 1;
-                self.hosts[host].router.publish(snapshot, entries);
-                for to in 0..self.hosts.len() {
-                    self.send_digest(host, to);
-                }
-            }
-            Transmit::Send { peer, payload } => {
-                let Some(to) = self.hosts.iter().position(|host| host.peer == peer) else { return };
-                if !self.reaches(host, to) {
-                    return;
-                }
-                for _ in 0..self.copies() {
-                    let delay = self.delay(1, 150);
-                    self.at(delay, What::Message { from: host, to, payload: payload.clone() });
-                }
-            }
-        }
-    }
-
-    fn saved(&mut self, host: usize, life: u64) -> Result<(), Violation> {
-        let Some(commit) = self.process(host, life).and_then(|process| process.commit.take()) else { return Ok(()) };
-        write(&mut self.hosts[host].disk, commit.records);
-        // Now and then a process dies when it has saved something and told nobody.
-        if !self.calm && self.scenario.fault_millis > 0 && self.random.random_range(0..100) < 2 {
-            self.crash(host);
-            return Ok(());
-        }
-        if let Some(process) = &mut self.hosts[host].process {
-            process.ipam.handle_saved(commit.number);
-        }
-        self.step(host)
-    }
-
-    fn start_process(&mut self, host: usize) -> Result<(), Violation> {
-        let seed = self.random.random();
-        let new = &mut self.hosts[host];
-        let state = if new.disk.is_empty() {
-            let state = State::new(seed);
-            write(&mut new.disk, state.records());
-            state
-        } else {
-            State::from_records(&new.disk).map_err(|error| Violation(error.to_string()))?
-        };
-        let settings =
-            Settings { peer: new.peer, range: self.range, default_subnet: self.range, creation: new.creation.clone() };
-        let ipam = Allocator::new(settings, state, seed);
-        for (container, addresses) in self.model.live(host) {
-            let known = ipam.lookup(container);
-            if let Some(lost) = addresses.iter().find(|address| !known.contains(address)) {
-                return Err(Violation(format!("host {host} forgot that {container} has {lost:?}: {known:?}")));
-            }
-        }
-        new.process = Some(Process { ipam, subscribed: false, commit: None, wake: None });
-        new.life += 1;
-        // What the engine removed while ipam was away is given back now.
-        let removed: Vec<ContainerId> = self.model.removed.get(&host).into_iter().flatten().cloned().collect();
-        for container in removed {
-            if let Some(process) = &mut self.hosts[host].process {
-                process.ipam.free(&container, &[]);
-            }
-        }
-        let life = self.hosts[host].life;
-        let delay = self.delay(1, 300);
-        self.at(delay, What::Subscribe { host, life });
-        self.step(host)
-    }
-
-    fn crash(&mut self, host: usize) {
-        let Some(process) = self.hosts[host].process.take() else { return };
-        self.summary.crashes += 1;
-        self.model.crashed(host);
-        // What was being written is there or not.
-        if let Some(commit) = process.commit.filter(|_| self.random.random()) {
-            write(&mut self.hosts[host].disk, commit.records);
-        }
-        let delay = self.delay(10, 2000);
-        self.at(delay, What::Start { host });
-    }
-
-    fn subscribe(&mut self, host: usize) {
-        let reachability = self.reachability(host);
-        let peers: Vec<PeerName> = self.hosts.iter().map(|host| host.peer).collect();
-        let Host { router, process, peer, .. } = &mut self.hosts[host];
-        let Some(process) = process else { return };
-        let mut origins: Vec<_> = router
-            .others
-            .iter()
-            .map(|(origin, published)| (peers[*origin], router::entries(&published.entries)))
-            .collect();
-        origins.push((*peer, router::entries(&router.own.entries)));
-        router.told = router.others.iter().map(|(origin, published)| (*origin, published.entries.clone())).collect();
-        process.subscribed = true;
-        process.ipam.handle_connected(origins, reachability);
-    }
-
-    fn digest(&mut self, to: usize, digest: BTreeMap<usize, Published>) -> Result<(), Violation> {
-        if !self.hosts[to].router_up {
-            return Ok(());
-        }
-        let news = self.hosts[to].router.merge(to, digest);
-        for origin in news {
-            let complete = self.random.random_range(0..4) == 0;
-            let twice = self.random.random_range(0..8) == 0;
-            let peer = self.hosts[origin].peer;
-            let Host { router, process, .. } = &mut self.hosts[to];
-            let Some(process) = process.as_mut().filter(|process| process.subscribed) else { continue };
-            let difference = router.difference(origin);
-            let entries = if complete { router::entries(&router.told[&origin]) } else { difference };
-            for _ in 0..=usize::from(twice) {
-                process.ipam.handle_update(peer, complete, &entries);
-            }
-        }
-        self.step(to)
-    }
-
-    fn request(&mut self) -> Result<(), Violation> {
-        let host = self.random.random_range(0..self.hosts.len());
-        if self.hosts[host].process.is_none() {
-            return Ok(());
-        }
-        let live: Vec<ContainerId> = self.model.live(host).map(|(container, _)| container.clone()).collect();
-        let choice = self.random.random_range(0..100);
-        match choice {
-            0..50 => {
-                let container = self.new_container(host);
-                self.allocate(host, &container, REQUEST_TIMEOUT)
-            }
-            50..65 => {
-                let container = self.new_container(host);
-                let inside = self.random.random_range(0..AddressRange::from(self.range).size() as u32);
-                let address = u32::from(self.range.network()) + inside;
-                let address = Ipv4Net::new_assert(address.into(), self.range.prefix_len());
-                let (now, deadline) = (self.instant(), self.now + REQUEST_TIMEOUT);
-                if let Some(process) = &mut self.hosts[host].process {
-                    let request: RequestId = process.ipam.claim(container.clone(), address, REQUEST_TIMEOUT, now);
-                    self.model.asked(host, request, &container, deadline);
-                }
-                self.step(host)
-            }
-            65..75 if !live.is_empty() => {
-                let again = live[self.random.random_range(0..live.len())].clone();
-                self.allocate(host, &again, REQUEST_TIMEOUT)
-            }
-            _ if !live.is_empty() => {
-                let gone = live[self.random.random_range(0..live.len())].clone();
-                self.model.removed(host, &gone);
-                if let Some(process) = &mut self.hosts[host].process {
-                    process.ipam.free(&gone, &[]);
-                }
-                self.step(host)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn allocate(&mut self, host: usize, container: &ContainerId, timeout: Duration) -> Result<(), Violation> {
-        let (now, deadline) = (self.instant(), self.now + timeout);
-        let small = self.scenario.prefix_length <= 26 && !self.calm && self.random.random_range(0..3) == 0;
-        let subnet = small.then(|| {
-            let block = self.random.random_range(0..AddressRange::from(self.range).size() as u32 / 8);
-            Ipv4Net::new_assert((u32::from(self.range.network()) + block * 8).into(), 29)
-        });
-        if let Some(process) = &mut self.hosts[host].process {
-            let request = process.ipam.allocate(container.clone(), subnet, timeout, now);
-            self.model.asked(host, request, container, deadline);
-        }
-        self.step(host)
-    }
-
-    fn fault(&mut self) -> Result<(), Violation> {
-        let host = self.random.random_range(0..self.hosts.len());
-        match self.random.random_range(0..6) {
-            0 | 1 => {
-                for host in &mut self.hosts {
-                    host.side = self.random.random_range(0..2);
-                }
-                self.tell_reachability();
-            }
-            2 => {
-                for host in &mut self.hosts {
-                    host.side = 0;
-                }
-                self.tell_reachability();
-            }
-            3 => self.crash(host),
-            4 => {
-                // The whole host loses its power.
-                self.crash(host);
-                self.stop_router(host);
-            }
-            _ => {
-                self.stop_router(host);
-                self.step(host)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn stop_router(&mut self, host: usize) {
-        self.hosts[host].router_up = false;
-        if let Some(process) = self.hosts[host].process.as_mut().filter(|process| process.subscribed) {
-            process.subscribed = false;
-            process.ipam.handle_disconnected();
-        }
-        let delay = self.delay(10, 2000);
-        self.at(delay, What::StartRouter { host });
-        self.tell_reachability();
-    }
-
-    fn start_router(&mut self, host: usize) {
-        self.hosts[host].router_up = true;
-        self.hosts[host].router.restart();
-        let generation = self.hosts[host].router.generation;
-        self.at(Duration::from_secs(3), What::Announce { host, generation });
-        let life = self.hosts[host].life;
-        let delay = self.delay(1, 300);
-        self.at(delay, What::Subscribe { host, life });
-    }
-
-    fn tell_reachability(&mut self) {
-        for host in 0..self.hosts.len() {
-            let reachability = self.reachability(host);
-            if let Some(process) = self.hosts[host].process.as_mut().filter(|process| process.subscribed) {
-                process.ipam.handle_reachability(reachability);
-                // Errors show in the next step of that host, at the latest when it is woken.
-                let life = self.hosts[host].life;
-                let delay = self.delay(1, 20);
-                let due = self.now + delay;
-                if let Some(process) = &mut self.hosts[host].process {
-                    process.wake = Some(due);
-                }
-                self.queued += 1;
-                self.queue.insert((due, self.queued), What::Wake { host, life });
-            }
-        }
-    }
-
-    fn reachability(&mut self, host: usize) -> Reachability {
-        let reached: Vec<usize> =
-            (0..self.hosts.len()).filter(|other| *other == host || self.reaches(host, *other)).collect();
-        let Host { router, targets, .. } = &mut self.hosts[host];
-        router.reached.extend(targets.iter().filter(|target| reached.contains(target)));
-        let (target_count, targets_given) = (targets.len() as u32, !targets.is_empty());
-        let target_peers = router.reached.clone();
-        let info = |host: &usize| PeerInfo {
-            peer: self.hosts[*host].peer,
-            name: format!("host{host}"),
-            nickname: format!("nick{host}"),
-        };
-        Reachability {
-            peers: reached.iter().map(info).collect(),
-            target_count,
-            targets_given,
-            target_peers: target_peers.iter().map(|host| self.hosts[*host].peer).collect(),
-        }
-    }
-
-    fn reaches(&self, from: usize, to: usize) -> bool {
-        let (from, to) = (&self.hosts[from], &self.hosts[to]);
-        from.peer != to.peer && from.router_up && to.router_up && from.side == to.side
-    }
-
-    fn send_digest(&mut self, from: usize, to: usize) {
-        if !self.reaches(from, to) {
-            return;
-        }
-        let digest = self.hosts[from].router.digest(from);
-        for _ in 0..self.copies() {
-            let delay = self.delay(1, 150);
-            self.at(delay, What::Digest { to, digest: digest.clone() });
-        }
-    }
-
-    /// How often a message arrives.
-    fn copies(&mut self) -> usize {
-        let loss = if self.calm { 0 } else { self.scenario.loss_percent };
-        match self.random.random_range(0..100) {
-            draw if draw < loss => 0,
-            draw if draw < 2 * loss => 2,
-            _ => 1,
-        }
-    }
-
-    fn new_container(&mut self, host: usize) -> ContainerId {
-        self.containers += 1;
-        format!("h{host}-c{}", self.containers).parse().expect("letters, digits and a hyphen")
-    }
-
     fn process(&mut self, host: usize, life: u64) -> Option<&mut Process> {
         let host = &mut self.hosts[host];
         host.process.as_mut().filter(|_| host.life == life)
@@ -701,15 +302,6 @@ impl World {
 
     fn instant(&self) -> Instant {
         self.start + self.now
-    }
-}
-
-fn write(disk: &mut BTreeMap<Vec<u8>, Vec<u8>>, records: Vec<Record>) {
-    for (key, value) in records {
-        match value {
-            Some(value) => disk.insert(key, value),
-            None => disk.remove(&key),
-        };
     }
 }
 
