@@ -327,6 +327,8 @@ pub struct HostsFile {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AttachResponse {
+    /// Always set. Its addresses are those that `ethwe` has now: IPv6 ones are missing where the kernel or the MTU has no IPv6,
+    /// and there may be others that the container gave itself.
     #[prost(message, optional, tag = "1")]
     pub attachment: ::core::option::Option<Attachment>,
 }
