@@ -19,12 +19,18 @@ use weft_proto::{
 };
 use weft_types::MacAddress;
 
-use crate::{attach::Attacher, driver::View, services::prefixes, watcher::EngineState};
+use crate::{
+    attach::Attacher,
+    driver::View,
+    services::{Services, prefixes},
+    watcher::EngineState,
+};
 
 /// Serves the contract `weft.proxy.v1`.
 #[derive(Debug)]
 pub struct Api {
     attacher: Attacher,
+    services: Services,
     engine: watch::Receiver<EngineState>,
     engine_socket: String,
     addresses: Vec<String>,
@@ -35,11 +41,12 @@ impl Api {
     #[must_use]
     pub const fn new(
         attacher: Attacher,
+        services: Services,
         engine: watch::Receiver<EngineState>,
         engine_socket: String,
         addresses: Vec<String>,
     ) -> Self {
-        Self { attacher, engine, engine_socket, addresses }
+        Self { attacher, services, engine, engine_socket, addresses }
     }
 
     async fn running(&self, name: &str) -> Result<(Container, u32), Status> {
@@ -103,7 +110,13 @@ impl ContainerService for Api {
 
     async fn detach(&self, request: Request<DetachRequest>) -> Result<Response<DetachResponse>, Status> {
         let request = request.into_inner();
-        let addresses = if request.addresses.is_empty() { Vec::new() } else { arguments(&request.addresses)? };
+        let mut addresses = if request.addresses.is_empty() { Vec::new() } else { arguments(&request.addresses)? };
+        if addresses.contains(&AddressArgument::Default)
+            && let Ok(Some(subnet)) = self.services.clone().default_subnet().await
+        {
+            // An address may have been asked for in other words, or by a proxy that ended since.
+            addresses.push(AddressArgument::Subnet(subnet));
+        }
         let (container, pid) = self.running(&request.container).await?;
         let held = |views: Vec<View>| {
             let view = views.into_iter().find(|view| view.container.id == container.id);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use weft_docker_proxy_core::{AddressArgument, Container, Decision, eligibility, names, workflow::Goal};
+use weft_types::ContainerId;
 
 use crate::{
     config::Config,
@@ -59,20 +60,26 @@ impl Attacher {
         names::of_container(container, &self.zone)
     }
 
-    /// Sees to it that a container that just started has its network; waits for it.
+    /// Sees to it that a container that just started has its network; waits for it. No addresses: it has ended meanwhile.
     ///
     /// # Errors
     /// One sentence that says why it has none.
-    pub async fn started(&self, name: &str) -> Attached {
-        let container = self.engine.container(name).await.map_err(|error| format!("{error:#}"))?;
-        let Some(container) = container else { return Ok(Vec::new()) };
+    pub async fn started(&self, id: &ContainerId) -> Attached {
+        let container = self.engine.container(id.as_str()).await.map_err(|error| format!("{error:#}"))?;
+        let Some(container) = container else {
+            self.driver.removed(id.clone()).await;
+            return Ok(Vec::new());
+        };
         match self.goal(&container) {
             Some(goal) => self.driver.start(container, goal, self.patience).await,
-            None => Ok(Vec::new()),
+            None => {
+                self.driver.died(id.clone(), container.pid).await;
+                Ok(Vec::new())
+            }
         }
     }
 
-    /// Sees to it that a running container that was attached by hand keeps its network, which has these addresses.
+    /// Sees to it that a running container that was attached by hand, and holds these addresses, has them.
     pub async fn adopt(&self, container: Container, addresses: Vec<Ipv4Net>) {
         let Some(pid) = container.pid.filter(|_| !addresses.is_empty()) else { return };
         let addresses = addresses.into_iter().map(AddressArgument::Given).collect();

@@ -17,7 +17,10 @@ use weft_docker_proxy_core::{
 use weft_service::Shutdown;
 use weft_types::ContainerId;
 
-use crate::{detached::Detached, services::Services};
+use crate::{
+    detached::{Detached, Left},
+    services::Services,
+};
 
 /// Requests that may wait for the task; those who send more wait too.
 const QUEUE: usize = 256;
@@ -38,6 +41,13 @@ pub struct View {
 
 #[derive(Debug)]
 enum Request {
+    Prepare {
+        container: ContainerId,
+        addresses: Vec<AddressArgument>,
+    },
+    NotStarted {
+        container: ContainerId,
+    },
     Started {
         container: Box<Container>,
         goal: Goal,
@@ -103,6 +113,17 @@ impl Driver {
         Self { requests }
     }
 
+    /// Gets addresses for a container that is about to start; followed by [`start`](Self::start),
+    /// [`not_started`](Self::not_started), or the container's end.
+    pub async fn prepare(&self, container: ContainerId, addresses: Vec<AddressArgument>) {
+        self.send(Request::Prepare { container, addresses }).await;
+    }
+
+    /// Says that the engine did not start a container: what was got for it goes back.
+    pub async fn not_started(&self, container: ContainerId) {
+        self.send(Request::NotStarted { container }).await;
+    }
+
     /// Gives a started container its network, and returns when it has it or `patience` is over. No addresses: the container
     /// has ended meanwhile.
     ///
@@ -130,7 +151,7 @@ impl Driver {
         answer.await.unwrap_or_else(|_| Err(STOPPING.to_owned()))
     }
 
-    /// Takes up again a container that was attached by hand before this service started.
+    /// Takes up again a container that was attached by hand, before this service started or in its container's earlier life.
     pub async fn adopt(&self, container: Container, goal: Goal) {
         self.send(Request::Adopt { container: Box::new(container), goal }).await;
     }
@@ -211,23 +232,33 @@ impl State {
 
     fn handle(&mut self, request: Request, now: Instant) {
         match request {
-            Request::Started { container, goal, patience, reply } => {
-                if patience.is_none() && self.detached.has(&container.id, goal.pid) {
-                    return;
+            Request::Prepare { container, addresses } => self.workflow.prepare(container, addresses),
+            Request::NotStarted { container } => self.workflow.handle_not_started(&container),
+            Request::Started { container, mut goal, patience, reply } => {
+                match self.detached.left(&container.id, goal.pid).filter(|_| patience.is_none()) {
+                    Some(Left::Nothing) => {
+                        // Taking it may have been cut short by a restart of this service.
+                        self.workflow.handle_removed(&container.id);
+                        return;
+                    }
+                    Some(Left::Asked(asked)) => goal.addresses.clone_from(asked),
+                    None => self.detached.remove(&container.id),
                 }
                 let id = self.remember(*container);
-                self.detached.remove(&id);
                 self.waiting.entry(id.clone()).or_default().extend(reply);
                 self.workflow.handle_started(id, goal, patience.map(|patience| now + patience));
             }
             Request::Add { container, goal, patience, reply } => {
                 let id = self.remember(*container);
-                self.detached.remove(&id);
+                if self.detached.has(&id, goal.pid) {
+                    self.detached.insert(id.clone(), goal.pid, Left::Asked(goal.addresses.clone()));
+                }
                 self.waiting.entry(id.clone()).or_default().push(reply);
                 self.workflow.attach(id, goal, Some(now + patience));
             }
             Request::Adopt { container, goal } => {
-                if self.facts.contains_key(&container.id) || self.detached.has(&container.id, goal.pid) {
+                let known = self.facts.get(&container.id).is_some_and(|known| known.pid == container.pid);
+                if known || self.detached.has(&container.id, goal.pid) {
                     return;
                 }
                 let id = self.remember(*container);
@@ -235,10 +266,12 @@ impl State {
             }
             Request::Remove { container, pid, addresses, reply } => {
                 let all = addresses.is_empty();
-                if all {
-                    self.detached.insert(container.clone(), pid);
-                }
                 let known = self.workflow.detach(&container, &addresses);
+                if all {
+                    self.detached.insert(container.clone(), pid, Left::Nothing);
+                } else if known {
+                    self.note_left(&container, pid);
+                }
                 if all && !known {
                     // The services may hold something that nobody here has heard of yet.
                     self.workflow.handle_removed(&container);
@@ -275,6 +308,12 @@ impl State {
         }
     }
 
+    /// Notes what the process asks for now.
+    fn note_left(&mut self, container: &ContainerId, pid: u32) {
+        let asked = self.workflow.asked(container).map(<[AddressArgument]>::to_vec);
+        self.detached.insert(container.clone(), pid, asked.map_or(Left::Nothing, Left::Asked));
+    }
+
     fn remember(&mut self, container: Container) -> ContainerId {
         let id = container.id.clone();
         self.facts.insert(id.clone(), container);
@@ -295,12 +334,18 @@ impl State {
 
     fn tell(&mut self, event: Event) {
         match event {
-            Event::Ready { container, addresses, .. } => {
+            Event::Ready { container, pid, addresses } => {
                 tracing::info!(container = container.short(), "attached");
+                if self.detached.left(&container, pid).is_some() {
+                    self.note_left(&container, pid);
+                }
                 self.answer(&container, &Ok(addresses));
             }
-            Event::Failed { container, reason, .. } => {
+            Event::Failed { container, pid, reason } => {
                 tracing::warn!(container = container.short(), reason, "not attached");
+                if self.detached.left(&container, pid).is_some() {
+                    self.note_left(&container, pid);
+                }
                 self.answer(&container, &Err(reason));
                 self.forget(&container);
             }

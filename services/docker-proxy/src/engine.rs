@@ -1,6 +1,10 @@
 //! The proxy's own questions to the Docker Engine.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -52,6 +56,13 @@ impl Engine {
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Tells whether the engine's socket was removed from where it is bound to: the engine made another one, which a
+    /// container that has the old one by a bind never sees.
+    #[must_use]
+    pub fn socket_is_stale(&self) -> bool {
+        fs::metadata(&self.socket).is_ok_and(|socket| socket.nlink() == 0)
     }
 
     /// Asks what runs there.

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 use weft_docker_proxy_core::{
-    AddressArgument, Call, CreateRequest, Decision, ImageConfig, Network, commit, create, eligibility, inspect, list,
-    route,
+    Call, CreateRequest, Decision, ImageConfig, Network, commit, create, eligibility, inspect, list, route,
 };
 
 use crate::{
@@ -13,15 +12,16 @@ use crate::{
     engine::{Engine, encode},
     metrics::Metrics,
     relay::{Answer, Interceptor, Request},
-    services::Services,
 };
+
+/// The status with which calls for weft's own services are refused.
+const FORBIDDEN: u16 = 403;
 
 /// Looks into calls that create, start and show containers.
 #[derive(Debug, Clone)]
 pub struct Intercept {
     engine: Engine,
     attacher: Attacher,
-    services: Services,
     options: create::Options,
     engine_socket: String,
     metrics: Metrics,
@@ -33,12 +33,11 @@ impl Intercept {
     pub const fn new(
         engine: Engine,
         attacher: Attacher,
-        services: Services,
         options: create::Options,
         engine_socket: String,
         metrics: Metrics,
     ) -> Self {
-        Self { engine, attacher, services, options, engine_socket, metrics }
+        Self { engine, attacher, options, engine_socket, metrics }
     }
 
     /// Counts a client until what is returned is dropped.
@@ -65,14 +64,27 @@ impl Intercept {
                 tracing::debug!(%reason, "a container is created without weft");
                 self.pass(request, &request.body).await
             }
-            Decision::Attach { .. } => match create::rewrite(&create, &image, &self.options) {
-                Ok(body) => self.pass(request, &body).await,
-                Err(reason) => {
-                    tracing::debug!(%reason, "a request is left as it is, because the engine will refuse it");
-                    self.pass(request, &request.body).await
+            Decision::Attach { .. } => {
+                let dev_inherited = self.inherits_dev(&create).await?;
+                match create::rewrite(&create, &image, &self.options, dev_inherited) {
+                    Ok(body) => self.pass(request, &body).await,
+                    Err(reason) => {
+                        tracing::debug!(%reason, "a request is left as it is, because the engine will refuse it");
+                        self.pass(request, &request.body).await
+                    }
                 }
-            },
+            }
         }
+    }
+
+    /// Tells whether a container whose volumes the new one is to have has something at `/dev`.
+    async fn inherits_dev(&self, create: &CreateRequest) -> anyhow::Result<bool> {
+        for name in create.volumes_from() {
+            if self.engine.container(&name).await?.is_some_and(|container| container.covers_dev) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns the configuration of the request's image; nothing if there is no such image.
@@ -94,24 +106,27 @@ impl Intercept {
         let Some(container) = self.engine.container(name).await? else {
             return self.pass(request, &request.body).await;
         };
+        if let Some(message) = eligibility::refuses_control(&container, &self.engine_socket) {
+            return Ok(Answer::error(FORBIDDEN, &message));
+        }
         let Decision::Attach { addresses } = self.attacher.decide(&container) else {
             return self.pass(request, &request.body).await;
         };
-        // While the engine makes namespaces, ipam writes to its disk.
-        let subnet = match addresses.first() {
-            Some(AddressArgument::Default) => Some(None),
-            Some(AddressArgument::Subnet(subnet)) => Some(Some(*subnet)),
-            Some(AddressArgument::Given(_)) | None => None,
-        };
-        if let Some(subnet) = subnet {
-            tokio::spawn(self.services.clone().prepare_address(container.id.clone(), subnet));
+        let driver = &self.attacher.driver;
+        if container.pid.is_none() {
+            // While the engine makes namespaces, ipam writes to its disk.
+            driver.prepare(container.id.clone(), addresses).await;
         }
-        let (response, body) = self.engine.forward(request, &request.body).await?;
+        let forwarded = self.engine.forward(request, &request.body).await;
+        if !forwarded.as_ref().is_ok_and(|(response, _)| response.status == 204) {
+            driver.not_started(container.id.clone()).await;
+        }
+        let (response, body) = forwarded?;
         let answer = Answer::of_engine(&response, body);
         if response.status != 204 {
             return Ok(answer);
         }
-        match self.attacher.started(container.id.as_str()).await {
+        match self.attacher.started(&container.id).await {
             Ok(_) => Ok(answer),
             Err(reason) => {
                 let name = if container.name.is_empty() { container.id.short() } else { &container.name };
@@ -121,6 +136,15 @@ impl Intercept {
                 }
                 Ok(Answer::error(500, &format!("weft could not attach container {name} and stopped it: {reason}")))
             }
+        }
+    }
+
+    /// Lets the engine end, hold up or remove a container that is not one of weft's own.
+    async fn control(&self, request: &Request, name: &str) -> anyhow::Result<Answer> {
+        let container = self.engine.container(name).await?;
+        match container.and_then(|container| eligibility::refuses_control(&container, &self.engine_socket)) {
+            Some(message) => Ok(Answer::error(FORBIDDEN, &message)),
+            None => self.pass(request, &request.body).await,
         }
     }
 
@@ -156,8 +180,9 @@ impl Interceptor for Intercept {
 
     async fn answer(&self, request: &Request) -> Answer {
         let answer = match call(&request.head.method, &request.head.target) {
-            Call::Create { .. } => self.create(&request).await,
+            Call::Create { .. } => self.create(request).await,
             Call::Start { container } | Call::Restart { container } => self.start(request, &container).await,
+            Call::Control { container } => self.control(request, &container).await,
             Call::Inspect { .. } => self.restore(request, |body| inspect::restore(body).ok().flatten()).await,
             Call::List => self.restore(request, |body| list::restore(body).ok().flatten()).await,
             Call::Commit { container } => self.commit(request, &container).await,

@@ -22,6 +22,7 @@ pub mod watcher;
 
 use std::sync::Arc;
 
+use anyhow::bail;
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 use weft_docker_proxy_core::workflow::Service;
@@ -75,18 +76,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let attacher = Attacher::new(&config, engine.clone(), driver.clone());
     let engine_socket = config.engine_socket_name();
     let (registry, metrics) = Metrics::new();
-    let intercept = Intercept::new(
-        engine.clone(),
-        attacher.clone(),
-        services.clone(),
-        config.create_options(&shim),
-        engine_socket.clone(),
-        metrics,
-    );
+    let intercept =
+        Intercept::new(engine.clone(), attacher.clone(), config.create_options(&shim), engine_socket.clone(), metrics);
 
     let (engine_state, engine_watch) = watch::channel(EngineState::default());
     let (again, compare) = mpsc::channel(1);
-    tokio::spawn(Watcher::new(engine.clone(), attacher.clone(), services, engine_state, compare).run());
+    let watcher = Watcher::new(engine.clone(), attacher.clone(), services.clone(), engine_state, compare);
+    let watching = tokio::spawn(watcher.run());
     for service in [Service::Ipam, Service::Router, Service::Dns] {
         tokio::spawn(watcher::watch_service(service, folder.clone(), driver.clone(), again.clone()));
     }
@@ -97,8 +93,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tracing::info!(?addresses, engine = engine_socket, shim = %shim.display(), "relaying the Docker API");
     let health = Health::starting().await;
     health.ready().await;
-    let api = Arc::new(Api::new(attacher, engine_watch, engine_socket, addresses));
+    let api = Arc::new(Api::new(attacher, services, engine_watch, engine_socket.clone(), addresses));
     let exposition = Exposition::new(registry, metrics::Collector { api: Arc::clone(&api) });
     let server = server.with_metrics(Arc::new(exposition));
-    server.serve(Routes::new(ContainerServiceServer::from_arc(api)), &health, shutdown).await
+    tokio::select! {
+        served = server.serve(Routes::new(ContainerServiceServer::from_arc(api)), &health, shutdown) => served,
+        _ = watching => bail!(
+            "the Docker Engine removed its socket {engine_socket}, as it does when it starts anew, and a container sees a new \
+             one only from its own start: ending, so that the engine starts this service again"
+        ),
+    }
 }

@@ -90,6 +90,7 @@ const fn index(call: &Call) -> usize {
         Call::Create { .. } => 0,
         Call::Start { .. } => 1,
         Call::Restart { .. } => 2,
+        Call::Control { .. } => 3,
         Call::Inspect { .. } => 4,
         Call::List => 5,
         Call::Commit { .. } => 6,

@@ -1,6 +1,10 @@
 //! Performs the workflow's steps by calling the other services.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tonic::{Code, Request, Status, transport::Channel};
@@ -12,11 +16,11 @@ use weft_proto::{
         DeregisterRequest, ListRecordsRequest, RegisterRequest, Registration, name_service_client::NameServiceClient,
     },
     ipam::v1::{
-        self as ipam, AllocateRequest, ClaimRequest, FreeRequest, ListAllocationsRequest, LookupRequest,
-        address_service_client::AddressServiceClient,
+        self as ipam, AllocateRequest, Allocation, ClaimRequest, FreeRequest, GetStatusRequest as GetIpamStatusRequest,
+        ListAllocationsRequest, LookupRequest, address_service_client::AddressServiceClient,
     },
     router::v1::{
-        AttachRequest, Attachment, DetachRequest, GetStatusRequest, HostsFile, ListAttachmentsRequest,
+        AttachRequest, DetachRequest, GetStatusRequest, HostsFile, ListAttachmentsRequest,
         attachment_service_client::AttachmentServiceClient, peer_service_client::PeerServiceClient,
     },
 };
@@ -75,39 +79,49 @@ impl Services {
         }
     }
 
-    /// Asks ipam for an address of the default subnet, so that it is on disk before it is needed.
-    pub async fn prepare_address(mut self, container: ContainerId, subnet: Option<Ipv4Net>) {
-        // What fails here is asked for again by the workflow, which reports it.
-        let _ = self.allocate(&container, subnet).await;
-    }
-
-    /// Returns the containers that the router says are attached, with their IPv4 addresses.
+    /// Returns the containers that the router says are attached.
     ///
     /// # Errors
     /// If the router does not answer.
-    pub async fn attached(&mut self) -> Result<BTreeMap<ContainerId, Vec<Ipv4Net>>, Status> {
+    pub async fn attached(&mut self) -> Result<BTreeSet<ContainerId>, Status> {
         let answer = self.attachments.list_attachments(within(CALL_DEADLINE, ListAttachmentsRequest {})).await?;
-        let attachment = |found: &Attachment| {
-            let v4 = found.addresses.iter().filter_map(|address| Ipv4Net::try_from(address).ok()).collect();
-            Some((found.container_id.parse().ok()?, v4))
-        };
-        Ok(answer.into_inner().attachments.iter().filter_map(attachment).collect())
+        Ok(answer.into_inner().attachments.iter().filter_map(|found| found.container_id.parse().ok()).collect())
     }
 
-    /// Returns the containers that hold addresses.
+    /// Returns the containers that hold addresses, and which.
     ///
     /// # Errors
     /// If ipam does not answer.
-    pub async fn allocated(&mut self) -> Result<Vec<ContainerId>, Status> {
+    pub async fn allocated(&mut self) -> Result<BTreeMap<ContainerId, Vec<Ipv4Net>>, Status> {
         let answer = self.addresses.list_allocations(within(CALL_DEADLINE, ListAllocationsRequest {})).await?;
-        Ok(answer.into_inner().allocations.iter().filter_map(|found| found.container_id.parse().ok()).collect())
+        let allocation = |found: &Allocation| Some((found.container_id.parse().ok()?, v4_addresses(&found.addresses)));
+        Ok(answer.into_inner().allocations.iter().filter_map(allocation).collect())
+    }
+
+    /// Returns the addresses that a container holds.
+    ///
+    /// # Errors
+    /// If ipam does not answer.
+    pub async fn held(&mut self, container: &ContainerId) -> Result<Vec<Ipv4Net>, Status> {
+        let request = LookupRequest { container_id: container.to_string() };
+        let answer = self.addresses.lookup(within(CALL_DEADLINE, request)).await?;
+        Ok(v4_addresses(&answer.into_inner().addresses))
+    }
+
+    /// Returns the subnet that `net:default` means.
+    ///
+    /// # Errors
+    /// If ipam does not answer.
+    pub async fn default_subnet(&mut self) -> Result<Option<Ipv4Net>, Status> {
+        let answer = self.addresses.get_status(within(CALL_DEADLINE, GetIpamStatusRequest {})).await?;
+        Ok(answer.into_inner().default_subnet.as_ref().and_then(|subnet| subnet.try_into().ok()))
     }
 
     /// Returns the containers of this host that have names.
     ///
     /// # Errors
     /// If router or dns do not answer.
-    pub async fn registered(&mut self) -> Result<Vec<ContainerId>, Status> {
+    pub async fn registered(&mut self) -> Result<BTreeSet<ContainerId>, Status> {
         let local = self.peers.get_status(within(CALL_DEADLINE, GetStatusRequest {})).await?.into_inner().peer_name;
         let answer = self.names.list_records(within(CALL_DEADLINE, ListRecordsRequest {})).await?;
         let ours = answer.into_inner().records.into_iter().filter(|record| record.origin == local);
@@ -145,8 +159,10 @@ impl Services {
                     multicast_route: self.options.multicast_route,
                     hosts_file,
                 };
-                self.attachments.attach(within(self.options.step_timeout, request)).await?;
-                Ok(Outcome::Done)
+                let answer = self.attachments.attach(within(self.options.step_timeout, request)).await?.into_inner();
+                let attachment = answer.attachment.ok_or(InvalidMessage::missing("AttachResponse.attachment"))?;
+                let configured = attachment.addresses.iter().map(IpNet::try_from).collect::<Result<_, _>>()?;
+                Ok(Outcome::Attached(configured))
             }
             Step::Register { names, addresses, unhealthy } => {
                 let addresses = addresses.into_iter().map(Into::into).collect();
@@ -214,6 +230,10 @@ fn v6_prefix(prefix: &weft_proto::common::v1::IpPrefix) -> Result<Ipv6Net, Inval
     }
 }
 
+fn v4_addresses(addresses: &[ipam::DualAddress]) -> Vec<Ipv4Net> {
+    addresses.iter().filter_map(|address| Ipv4Net::try_from(address.v4.as_ref()?).ok()).collect()
+}
+
 /// Returns all addresses of a container, IPv4 before its twin.
 pub(crate) fn prefixes(addresses: &[DualAddress]) -> Vec<IpNet> {
     let both = |address: &DualAddress| [Some(IpNet::V4(address.v4)), address.v6.map(IpNet::V6)];
@@ -250,10 +270,13 @@ fn failed(service: Service, status: &Status) -> Outcome {
         | Code::DataLoss
         | Code::Unauthenticated => false,
     };
-    // A status that did not come from the service has its cause attached.
-    let reason = match std::error::Error::source(status) {
-        Some(_) => format!("weft's service {} does not answer: `docker compose ps` says why", service.name()),
-        None => status.message().to_owned(),
+    // A status that did not come from the service has its cause attached, unless the service's own library made it when
+    // the time was over.
+    let late = matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded);
+    let reason = if late || std::error::Error::source(status).is_some() {
+        format!("weft's service {} does not answer: `docker compose ps` says why", service.name())
+    } else {
+        status.message().to_owned()
     };
     Outcome::Failed { reason, permanent }
 }

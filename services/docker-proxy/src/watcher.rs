@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use ipnet::Ipv4Net;
 use tokio::sync::{mpsc, watch};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use weft_docker_proxy_core::{
@@ -23,6 +22,9 @@ use crate::{
 
 /// Shortest and longest pause before a lost connection is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Pause before services that did not say what they hold are asked again; that they are back is noticed before.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Longest line of the engine's event stream.
 const LONGEST_EVENT: usize = 1 << 20;
@@ -59,10 +61,10 @@ impl Watcher {
         Self { engine, attacher, services, state, again }
     }
 
-    /// Follows the engine for ever, over its restarts.
+    /// Follows the engine over its restarts; ends only when its socket can never work again.
     pub async fn run(mut self) {
         let mut pause = PAUSE.0;
-        loop {
+        while !self.engine.socket_is_stale() {
             match self.follow().await {
                 Ok(()) => pause = PAUSE.0,
                 Err(error) => {
@@ -89,7 +91,9 @@ impl Watcher {
         let version = self.engine.version().await?;
         tracing::info!(version = version.version, api = version.api_version, "the Docker Engine answers");
         self.state.send_replace(EngineState { version, problem: None });
-        self.compare().await?;
+        let mut complete = self.compare().await?;
+        let mut retry = tokio::time::interval(RETRY);
+        retry.reset();
         let mut line = Vec::new();
         loop {
             tokio::select! {
@@ -101,17 +105,29 @@ impl Watcher {
                     }
                     None => return Ok(()),
                 },
-                Some(()) = self.again.recv() => self.compare().await?,
+                Some(()) = self.again.recv() => {
+                    complete = self.compare().await?;
+                    retry.reset();
+                }
+                _ = retry.tick(), if !complete => {
+                    complete = self.compare().await?;
+                    retry.reset();
+                }
             }
         }
     }
 
-    async fn handle(&self, event: events::Event) -> anyhow::Result<()> {
+    async fn handle(&mut self, event: events::Event) -> anyhow::Result<()> {
         let driver = &self.attacher.driver;
         match event {
             events::Event::Started(id) => {
                 if let Some(container) = self.engine.container(id.as_str()).await? {
-                    self.attacher.keep(container).await;
+                    if self.attacher.goal(&container).is_some() {
+                        self.attacher.keep(container).await;
+                    } else if let Ok(addresses) = self.services.held(&id).await {
+                        // While ipam is away nothing is known; all is compared when it is back.
+                        self.attacher.adopt(container, addresses).await;
+                    }
                 }
             }
             events::Event::Died(id) => {
@@ -133,10 +149,18 @@ impl Watcher {
         Ok(())
     }
 
-    /// Compares what the engine runs with what the services hold, and sets right what differs.
-    async fn compare(&mut self) -> anyhow::Result<()> {
+    /// Compares what the engine runs with what the services hold, and sets right what differs. Tells whether all services
+    /// said what they hold.
+    async fn compare(&mut self) -> anyhow::Result<bool> {
         // First what is held, then what exists: a container made in between holds nothing yet, and keeps what it gets.
-        let (observed, attached) = self.observed().await;
+        let (attached, allocated, registered) =
+            (self.services.attached().await, self.services.allocated().await, self.services.registered().await);
+        let complete = attached.is_ok() && allocated.is_ok() && registered.is_ok();
+        let mut attachments = attached.unwrap_or_default();
+        attachments.extend(self.attacher.driver.list().await.into_iter().map(|view| view.container.id));
+        let allocated = allocated.unwrap_or_default();
+        let allocations = allocated.keys().cloned().collect();
+        let observed = Observed { attachments, allocations, registrations: registered.unwrap_or_default() };
         let mut containers: BTreeMap<ContainerId, Container> = BTreeMap::new();
         let mut listed = BTreeMap::new();
         for (id, running) in self.engine.containers().await? {
@@ -157,24 +181,13 @@ impl Watcher {
                 Action::Removed(id) => self.attacher.driver.removed(id).await,
             }
         }
-        // What still runs and is attached, was attached by hand.
-        for (id, addresses) in attached {
+        // What still runs and holds addresses, was attached by hand.
+        for (id, addresses) in allocated {
             if let Some(container) = containers.remove(&id) {
                 self.attacher.adopt(container, addresses).await;
             }
         }
-        Ok(())
-    }
-
-    /// Asks the services what they hold, and the router with which addresses. One that is away holds nothing for now: it
-    /// is asked again when it is back.
-    async fn observed(&mut self) -> (Observed, BTreeMap<ContainerId, Vec<Ipv4Net>>) {
-        let set = |answer: Result<Vec<ContainerId>, tonic::Status>| answer.unwrap_or_default().into_iter().collect();
-        let attached = self.services.attached().await.unwrap_or_default();
-        let allocations = set(self.services.allocated().await);
-        let registrations = set(self.services.registered().await);
-        let attachments = attached.keys().cloned().collect();
-        (Observed { attachments, allocations, registrations }, attached)
+        Ok(complete)
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::{
     CreateRequest, ImageConfig,
     json::{self, Object},
-    shim::{self, Before, Marks},
+    mounts,
+    shim::{self, Before, Marks, Place},
 };
 
 /// What the proxy puts into each container that it attaches.
@@ -42,11 +43,17 @@ pub enum NotRewritten {
 /// Returns the body to send to the engine instead of the client's.
 ///
 /// Everything that is not rewritten stays as the client wrote it: unknown fields, their order, and every digit of numbers.
-/// A request that carries the waiting program already (a copy of another container's settings) gets it once.
+/// A request that carries the waiting program already (a copy of another container's settings) gets it once. `dev_inherited`
+/// says that a container of [`CreateRequest::volumes_from`] has [something at `/dev`](crate::Container::covers_dev).
 ///
 /// # Errors
 /// [`NotRewritten`] if the client's own body is to be sent, because the engine will refuse it.
-pub fn rewrite(request: &CreateRequest, image: &ImageConfig, options: &Options) -> Result<Vec<u8>, NotRewritten> {
+pub fn rewrite(
+    request: &CreateRequest,
+    image: &ImageConfig,
+    options: &Options,
+    dev_inherited: bool,
+) -> Result<Vec<u8>, NotRewritten> {
     let mut body = request.body().clone();
     let mut host_config = match json::field_mut(&mut body, "HostConfig").map(Value::take) {
         None | Some(Value::Null) => Object::new(),
@@ -63,10 +70,11 @@ pub fn rewrite(request: &CreateRequest, image: &ImageConfig, options: &Options) 
         Some(dns) => set_resolver(&mut host_config, dns)?,
         None => (Before::Untouched, Before::Untouched),
     };
-    let marks = Marks { entrypoint: before(entrypoint.as_deref()), dns, dns_search };
-    let path = marks.path();
-    add_mount(&mut host_config, &options.shim_host_path, &path)?;
-    let words: Vec<String> = std::iter::once(path).chain(entrypoint.unwrap_or_default()).collect();
+    let dev_covered = dev_inherited || mounts::cover_dev(request.body(), image.config());
+    let place = if dev_covered { Place::EngineFile } else { Place::Dev };
+    let marks = Marks { place, entrypoint: before(entrypoint.as_deref()), dns, dns_search };
+    add_mount(&mut host_config, &options.shim_host_path, &marks.target())?;
+    let words: Vec<String> = std::iter::once(marks.path()).chain(entrypoint.unwrap_or_default()).collect();
     json::set(&mut body, "Entrypoint", words.into());
     json::set(&mut body, "HostConfig", Value::Object(host_config));
     Ok(json::to_bytes(&Value::Object(body)))
@@ -187,7 +195,7 @@ mod tests {
         let image = ImageConfig::parse(format!(r#"{{"Config":{image}}}"#).as_bytes()).expect("an object");
         let dns = Dns { address: Ipv4Addr::new(169, 254, 83, 53), domain: "weft.internal".to_owned() };
         let options = Options { shim_host_path: "/shim".to_owned(), dns: Some(dns) };
-        rewrite(&request, &image, &options).map(|body| String::from_utf8(body).expect("UTF-8"))
+        rewrite(&request, &image, &options, false).map(|body| String::from_utf8(body).expect("UTF-8"))
     }
 
     fn mounts(marks: &str) -> String {
@@ -243,10 +251,24 @@ mod tests {
     }
 
     #[test]
+    fn the_users_dev_is_left_alone() {
+        let mount = r#"{"Type":"bind","Source":"/shim","Target":"/.dockerenv","ReadOnly":true}"#;
+        let own = rewritten(r#"{"Cmd":["x"],"HostConfig":{"Binds":["/dev:/dev:ro"]}}"#, "null").expect("rewritten");
+        assert!(own.contains(&format!(r#""Mounts":[{mount}]"#)), "{own}");
+        assert!(own.ends_with(r#""Entrypoint":["/./././.dockerenv"]}"#), "{own}");
+        let request =
+            CreateRequest::parse(br#"{"Cmd":["x"],"HostConfig":{"VolumesFrom":["a","b:ro"]}}"#).expect("valid");
+        assert_eq!(request.volumes_from(), ["a", "b"]);
+        let options = Options { shim_host_path: "/shim".to_owned(), dns: None };
+        let body = rewrite(&request, &ImageConfig::default(), &options, true).expect("rewritten");
+        assert!(String::from_utf8(body).expect("UTF-8").contains(mount));
+    }
+
+    #[test]
     fn without_dns_the_resolver_is_the_users() {
         let request = CreateRequest::parse(br#"{"Cmd":["x"],"HostConfig":{}}"#).expect("an object");
         let options = Options { shim_host_path: "/shim".to_owned(), dns: None };
-        let body = rewrite(&request, &ImageConfig::default(), &options).expect("rewritten");
+        let body = rewrite(&request, &ImageConfig::default(), &options, false).expect("rewritten");
         let expected =
             format!(r#"{{"Cmd":["x"],"HostConfig":{{{}}},"Entrypoint":["/dev/weft-wait.nuu"]}}"#, mounts("nuu"));
         assert_eq!(String::from_utf8(body).expect("UTF-8"), expected);

@@ -94,14 +94,8 @@ pub enum Reason {
 /// engine's own socket on the host, a path or as `DOCKER_HOST` takes it; the sentence that refuses weft's services names it.
 #[must_use]
 pub fn of_request(request: &CreateRequest, image: &ImageConfig, driver: Option<&str>, engine_socket: &str) -> Decision {
-    if let Some(service) = label(request.body(), SERVICE_LABEL) {
-        let scheme = if engine_socket.starts_with('/') { "unix://" } else { "" };
-        return Decision::Refuse {
-            message: format!(
-                "\"{service}\" is one of weft's own services, and the proxy is one of them: start it through the engine's \
-                 own socket, as in DOCKER_HOST={scheme}{engine_socket} docker compose up -d"
-            ),
-        };
+    if let Some(message) = refusal_of_service(request.body(), engine_socket) {
+        return Decision::Refuse { message };
     }
     match request.network() {
         Network::Host => return Decision::LeaveAlone { reason: Reason::HostNetwork },
@@ -124,6 +118,22 @@ pub fn of_container(container: &Container) -> Decision {
         return Decision::LeaveAlone { reason: Reason::NotThroughProxy };
     }
     addresses(&[&container.config])
+}
+
+/// Returns why a container that exists cannot be started, stopped or removed through the proxy: it is one of weft's own
+/// services. The proxy would end in the middle of it.
+#[must_use]
+pub fn refuses_control(container: &Container, engine_socket: &str) -> Option<String> {
+    refusal_of_service(&container.config, engine_socket)
+}
+
+fn refusal_of_service(config: &Object, engine_socket: &str) -> Option<String> {
+    let service = label(config, SERVICE_LABEL)?;
+    let scheme = if engine_socket.starts_with('/') { "unix://" } else { "" };
+    Some(format!(
+        "\"{service}\" is one of weft's own services, and the proxy is one of them: use the engine's own socket, as in \
+         DOCKER_HOST={scheme}{engine_socket} docker compose up -d"
+    ))
 }
 
 /// Reads the addresses from configurations, of which the first that says anything counts.
@@ -250,8 +260,8 @@ mod tests {
         };
         assert_eq!(
             message(json!({ "Labels": { "weft.service": "router" }, "HostConfig": { "NetworkMode": "host" } })),
-            "\"router\" is one of weft's own services, and the proxy is one of them: start it through the engine's own \
-             socket, as in DOCKER_HOST=unix:///var/run/docker.sock docker compose up -d"
+            "\"router\" is one of weft's own services, and the proxy is one of them: use the engine's own socket, as in \
+             DOCKER_HOST=unix:///var/run/docker.sock docker compose up -d"
         );
         assert_eq!(
             message(json!({ "Env": ["WEFT_CIDR=10.2.1.1"] })),

@@ -161,7 +161,7 @@ fn host_config() -> impl Strategy<Value = Value> {
     let fields = object_of(vec![
         ("Dns", list_of(&["169.254.83.53", "9.9.9.9"]).boxed()),
         ("DnsSearch", list_of(&["weft.internal", "."]).boxed()),
-        ("Binds", list_of(&["/x:/y"]).boxed()),
+        ("Binds", list_of(&["/x:/y", "/dev:/dev:ro"]).boxed()),
         ("Mounts", mounts.boxed()),
         ("NetworkMode", Just(json!("none")).boxed()),
         ("Memory", Just(json!(u64::MAX)).boxed()),
@@ -201,7 +201,7 @@ fn rewritten(request: &Value, image: &Value) -> Option<Value> {
     let image = ImageConfig::parse(json!({ "Config": image }).to_string().as_bytes()).expect("an object");
     let dns = create::Dns { address: [169, 254, 83, 53].into(), domain: "weft.internal.".to_owned() };
     let options = create::Options { shim_host_path: "/var/lib/weft/shim/1/weft-wait".to_owned(), dns: Some(dns) };
-    let body = create::rewrite(&request, &image, &options).ok()?;
+    let body = create::rewrite(&request, &image, &options, false).ok()?;
     Some(serde_json::from_slice(&body).expect("JSON"))
 }
 
@@ -241,7 +241,7 @@ proptest! {
         // An image that was committed behind the proxy's back carries the waiting program, too.
         let rewritten = rewritten(&json!({}), &through["Config"]).expect("runs");
         let text = rewritten["Entrypoint"].to_string();
-        prop_assert_eq!(text.matches("/dev/weft-wait").count(), 1, "{}", text);
+        prop_assert_eq!(text.matches("/dev/weft-wait").count() + text.matches("/.dockerenv").count(), 1, "{}", text);
     }
 
     #[test]
@@ -263,7 +263,7 @@ proptest! {
         let forwarded = forwarded.map(|body| serde_json::from_slice(&body).expect("JSON")).or(body.clone());
         let made = committed(&through, forwarded.as_ref(), change);
         prop_assert_eq!(&made, &committed(&direct, body.as_ref(), change));
-        prop_assert!(!made.to_string().contains("weft"), "{}", made);
+        prop_assert!(!made.to_string().contains("weft") && !made.to_string().contains("dockerenv"), "{}", made);
     }
 
     #[test]

@@ -20,12 +20,12 @@ pub fn restore(reply: &[u8]) -> Result<Option<Vec<u8>>, MalformedBody> {
 
 /// Restores a container's inspection in place and tells whether there was anything to restore.
 pub(crate) fn restore_object(container: &mut Object) -> bool {
-    let Some(Value::Object(config)) = json::field_mut(container, "Config") else { return false };
-    let Some(marks) = shim::unwrap_config(config) else { return false };
+    let mounted = shim::unwrap_mount_points(container);
+    let Some(Value::Object(config)) = json::field_mut(container, "Config") else { return mounted };
+    let Some(marks) = shim::unwrap_config(config) else { return mounted };
     if let Some(Value::Object(host_config)) = json::field_mut(container, "HostConfig") {
         shim::unwrap_host_config(host_config, marks);
     }
-    shim::unwrap_mount_points(container);
     restore_process(container);
     true
 }

@@ -23,9 +23,9 @@ pub fn restore(reply: &[u8]) -> Result<Option<Vec<u8>>, MalformedBody> {
 }
 
 fn restore_entry(container: &mut Object) -> bool {
-    let Some(command) = json::text(container, "Command").and_then(restore_command) else { return false };
+    let mounted = shim::unwrap_mount_points(container);
+    let Some(command) = json::text(container, "Command").and_then(restore_command) else { return mounted };
     json::set(container, "Command", Value::String(command));
-    shim::unwrap_mount_points(container);
     true
 }
 
@@ -59,6 +59,8 @@ mod tests {
             ("/dev/weft-wait.sss 'x", Some("'x")),
             ("/dev/weft-wait.sss '", Some("'")),
             ("/dev/weft-wait.sss 'x'", Some("'x'")),
+            ("/././/./.dockerenv '/my app' -v", Some("/my app -v")),
+            ("/.dockerenv sleep 1", None),
             ("/dev/weft-wait sleep 1", None),
             ("/dev/weft-wait.xyz sleep 1", None),
             ("sleep /dev/weft-wait.nnn", None),

@@ -16,7 +16,7 @@ pub struct Listed {
 /// What the other services hold, by container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Attached, says the router.
+    /// Attached, says the router; or to be, says the workflow.
     pub attachments: BTreeSet<ContainerId>,
     /// Having addresses, says ipam.
     pub allocations: BTreeSet<ContainerId>,

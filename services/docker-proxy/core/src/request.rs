@@ -35,6 +35,15 @@ impl CreateRequest {
         Network::of(json::object(&self.body, "HostConfig"))
     }
 
+    /// Returns the containers whose volumes the new one is to have.
+    #[must_use]
+    pub fn volumes_from(&self) -> Vec<String> {
+        let host_config = json::object(&self.body, "HostConfig");
+        let listed = json::texts(host_config.and_then(|config| json::field(config, "VolumesFrom")));
+        let name = |entry: &String| entry.split_once(':').map_or(entry.as_str(), |(name, _)| name).to_owned();
+        listed.iter().map(name).collect()
+    }
+
     /// Returns the body.
     pub(crate) const fn body(&self) -> &Object {
         &self.body

@@ -22,6 +22,12 @@ pub enum Call {
         /// The container.
         container: String,
     },
+    /// What ends a container's process, holds it up, or removes it: `POST /containers/{id}/stop`, `/kill`, `/pause`, and
+    /// `DELETE /containers/{id}`.
+    Control {
+        /// The container.
+        container: String,
+    },
     /// `GET /containers/{id}/json`.
     Inspect {
         /// The container.
@@ -58,10 +64,17 @@ fn parse(method: &Method, path_and_query: &str) -> Option<Call> {
             _ => None,
         };
     }
+    if *method == Method::DELETE {
+        return match segments {
+            ["containers", id] => Some(Call::Control { container: container(id)? }),
+            _ => None,
+        };
+    }
     if *method == Method::POST {
         return match segments {
             ["containers", "create"] => Some(Call::Create { name: parameter(query, "name").filter(|n| !n.is_empty()) }),
             ["containers", id, "start"] => Some(Call::Start { container: container(id)? }),
+            ["containers", id, "stop" | "kill" | "pause"] => Some(Call::Control { container: container(id)? }),
             ["containers", id, "restart"] => Some(Call::Restart { container: container(id)? }),
             ["commit"] => Some(Call::Commit { container: acceptable(parameter(query, "container")?)? }),
             _ => None,
@@ -135,6 +148,10 @@ mod tests {
             (Method::POST, "/containers/web/start?detachKeys=", Call::Start { container: at("web") }),
             (Method::POST, "/containers/a%2eb/restart?t=1", Call::Restart { container: at("a.b") }),
             (Method::POST, "/containers/%2Fweb/start", Call::Start { container: at("web") }),
+            (Method::POST, "/containers/web/stop?t=1", Call::Control { container: at("web") }),
+            (Method::POST, "/containers/web/kill", Call::Control { container: at("web") }),
+            (Method::POST, "/containers/web/pause", Call::Control { container: at("web") }),
+            (Method::DELETE, "/containers/web?force=1&v=1", Call::Control { container: at("web") }),
             (Method::GET, "/containers/web/json?size=1", Call::Inspect { container: at("web") }),
             (Method::GET, "/containers/json", Call::List),
             (Method::GET, "/containers/json?all=1&filters=%7B%7D", Call::List),
@@ -168,6 +185,9 @@ mod tests {
             (Method::POST, "/commit"),
             (Method::POST, "/commit?container="),
             (Method::POST, "/containers/web/exec"),
+            (Method::POST, "/containers/web/wait"),
+            (Method::DELETE, "/containers/"),
+            (Method::DELETE, "/images/web"),
             (Method::GET, "/images/web/json"),
             (Method::POST, "*"),
             (Method::POST, ""),

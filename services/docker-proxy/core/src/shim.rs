@@ -4,10 +4,14 @@
 //! point leaves no trace in the container's layer, so neither `docker diff` nor `docker commit` shows it. It is an entry of
 //! `HostConfig.Mounts`, which the engine leaves out when it is empty and refuses when the program is missing.
 //!
+//! Where the user mounts something at `/dev`, which may be the host's, the program lies over `/.dockerenv`: an empty file
+//! that the engine puts into each container, below what belongs to the container. So nothing is made there either.
+//!
 //! What the user asked for is recovered from what the engine stores, not from a label: a label would be merged into every
 //! image that is committed, and could not be taken out of it. Only three things do not follow from the structure: whether
 //! a list that became longer was null or empty before, and whether it became longer at all. One letter for each is
-//! appended to the program's path, as in `/dev/weft-wait.snu`: entrypoint, `Dns`, `DnsSearch`.
+//! appended to the program's path, as in `/dev/weft-wait.snu`: entrypoint, `Dns`, `DnsSearch`. Before `/.dockerenv`, which has
+//! its name already, each is a number of slashes and a dot, which mean nothing in a path: `///././///.` for the same.
 
 use serde_json::Value;
 
@@ -15,6 +19,24 @@ use crate::json::{self, Object};
 
 /// Where the waiting program is inside a container, before the marks.
 pub const CONTAINER_PATH: &str = "/dev/weft-wait";
+
+/// What the engine puts into each container, and the program lies over where `/dev` is the user's.
+const ENGINE_FILE: &str = "/.dockerenv";
+
+/// The letters of the marks. A mark is as many slashes as its place here, counted from one.
+const LETTERS: &[u8; 4] = b"nesu";
+
+/// Name of the program on the host.
+const PROGRAM: &str = "/weft-wait";
+
+/// Where the waiting program is inside a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Below `/dev`.
+    Dev,
+    /// Over `/.dockerenv`.
+    EngineFile,
+}
 
 /// What a list was before the proxy put its own element first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +61,13 @@ impl Before {
         }
     }
 
-    const fn letter(self) -> char {
+    /// Returns its place in [`LETTERS`].
+    const fn index(self) -> usize {
         match self {
-            Self::Null => 'n',
-            Self::Empty => 'e',
-            Self::Some => 's',
-            Self::Untouched => 'u',
+            Self::Null => 0,
+            Self::Empty => 1,
+            Self::Some => 2,
+            Self::Untouched => 3,
         }
     }
 
@@ -77,26 +100,44 @@ impl Before {
 /// What was before in each of the lists that the proxy extends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Marks {
+    pub(crate) place: Place,
     pub(crate) entrypoint: Before,
     pub(crate) dns: Before,
     pub(crate) dns_search: Before,
 }
 
 impl Marks {
-    /// Returns the program's path in a container.
+    /// Returns the program's path in a container, with the marks.
     pub(crate) fn path(self) -> String {
-        let letters = [self.entrypoint, self.dns, self.dns_search].map(Before::letter);
-        format!("{CONTAINER_PATH}.{}", letters.iter().collect::<String>())
+        let marks = [self.entrypoint, self.dns, self.dns_search].map(Before::index);
+        match self.place {
+            Place::Dev => {
+                format!("{CONTAINER_PATH}.{}", marks.map(|mark| char::from(LETTERS[mark])).iter().collect::<String>())
+            }
+            Place::EngineFile => marks.map(|mark| format!("{}.", "/".repeat(mark + 1))).concat() + ENGINE_FILE,
+        }
+    }
+
+    /// Returns where the program is mounted.
+    pub(crate) fn target(self) -> String {
+        match self.place {
+            Place::Dev => self.path(),
+            Place::EngineFile => ENGINE_FILE.to_owned(),
+        }
     }
 
     /// Reads the marks from a path; none if it is another program's.
     pub(crate) fn parse(path: &str) -> Option<Self> {
-        let letters = path.strip_prefix(CONTAINER_PATH)?.strip_prefix('.')?.as_bytes();
-        let [entrypoint, dns, dns_search] = letters else { return None };
+        let (place, letters) = match path.strip_prefix(CONTAINER_PATH) {
+            Some(marks) => (Place::Dev, marks.strip_prefix('.')?.bytes().collect()),
+            None => (Place::EngineFile, letters_of_slashes(path.strip_suffix(ENGINE_FILE)?)?),
+        };
+        let [entrypoint, dns, dns_search] = <[u8; 3]>::try_from(letters).ok()?;
         Some(Self {
-            entrypoint: Before::from_letter(*entrypoint)?,
-            dns: Before::from_letter(*dns)?,
-            dns_search: Before::from_letter(*dns_search)?,
+            place,
+            entrypoint: Before::from_letter(entrypoint)?,
+            dns: Before::from_letter(dns)?,
+            dns_search: Before::from_letter(dns_search)?,
         })
     }
 
@@ -108,6 +149,16 @@ impl Marks {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
         }
     }
+}
+
+/// Reads marks that are written as slashes with a dot after each group.
+fn letters_of_slashes(text: &str) -> Option<Vec<u8>> {
+    let groups = text.strip_suffix('.')?.split('.');
+    let letter = |group: &str| {
+        let letter = LETTERS.get(group.len().checked_sub(1)?).copied();
+        letter.filter(|_| group.bytes().all(|byte| byte == b'/'))
+    };
+    groups.take(4).map(letter).collect()
 }
 
 /// Takes the waiting program out of a container's `Config` and returns its marks; none if it is not there.
@@ -138,15 +189,62 @@ pub(crate) fn unwrap_host_config(host_config: &mut Object, marks: Marks) {
     }
 }
 
-/// Takes the mount out of a list of mount points, as `Mounts` of an inspection or of a list shows them.
-pub(crate) fn unwrap_mount_points(container: &mut Object) {
-    if let Some(Value::Array(mounts)) = json::field_mut(container, "Mounts") {
-        mounts.retain(|mount| !is_ours(mount, "Destination"));
-    }
+/// Takes the mount out of a list of mount points, as `Mounts` of an inspection or of a list shows them, and tells whether it
+/// was there. Containers that have the volumes of another one have its waiting program, too.
+pub(crate) fn unwrap_mount_points(container: &mut Object) -> bool {
+    let Some(Value::Array(mounts)) = json::field_mut(container, "Mounts") else { return false };
+    let before = mounts.len();
+    mounts.retain(|mount| !is_ours(mount, "Destination"));
+    mounts.len() != before
 }
 
-/// Tells whether a mount carries the waiting program.
+/// Tells whether a mount, which names where it is in the field `target`, carries the waiting program.
 pub(crate) fn is_ours(mount: &Value, target: &str) -> bool {
-    let target = mount.as_object().and_then(|mount| json::text(mount, target));
-    target.is_some_and(|target| Marks::parse(target).is_some())
+    let Some(mount) = mount.as_object() else { return false };
+    let program = || json::text(mount, "Source").is_some_and(|source| source.ends_with(PROGRAM));
+    json::text(mount, target)
+        .is_some_and(|target| Marks::parse(target).is_some() || (target == ENGINE_FILE && program()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read_back_from_both_places() {
+        let all = [Before::Null, Before::Empty, Before::Some, Before::Untouched];
+        for place in [Place::Dev, Place::EngineFile] {
+            for number in 0..64_usize {
+                let [entrypoint, dns, dns_search] = [number / 16, number / 4 % 4, number % 4].map(|index| all[index]);
+                let marks = Marks { place, entrypoint, dns, dns_search };
+                assert_eq!(Marks::parse(&marks.path()), Some(marks), "{}", marks.path());
+            }
+        }
+        let marks = Marks {
+            place: Place::EngineFile,
+            entrypoint: Before::Some,
+            dns: Before::Null,
+            dns_search: Before::Untouched,
+        };
+        assert_eq!(marks.path(), "///././///./.dockerenv");
+    }
+
+    #[test]
+    fn other_paths_are_other_programs() {
+        for path in [
+            "",
+            "/.dockerenv",
+            "/./.dockerenv",
+            "/././.dockerenv",
+            "/./././././.dockerenv",
+            "/./././.dockerenv/x",
+            "/.//////././.dockerenv",
+            "/.a././.dockerenv",
+            "/dev/weft-wait.nn",
+            "/dev/weft-wait.nnnn",
+            "/dev/weft-wait.nnx",
+        ] {
+            assert_eq!(Marks::parse(path), None, "{path}");
+        }
+    }
 }

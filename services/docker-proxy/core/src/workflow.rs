@@ -23,7 +23,7 @@ use progress::{Life, Progress};
 pub struct Goal {
     /// The main process, in the host's pid namespace.
     pub pid: u32,
-    /// The addresses it asks for, in order; never empty.
+    /// The addresses it asks for, in order; what it holds besides stays.
     pub addresses: Vec<AddressArgument>,
     /// Its names relative to the zone; may be empty.
     pub names: Vec<String>,
@@ -55,7 +55,7 @@ pub enum Step {
         /// The interface address.
         address: Ipv4Net,
     },
-    /// Asks the router to attach. Answered with [`Outcome::Done`].
+    /// Asks the router to attach. Answered with [`Outcome::Attached`].
     Attach {
         /// The main process.
         pid: u32,
@@ -92,6 +92,8 @@ pub enum Outcome {
     Held(Vec<DualAddress>),
     /// The container got this address.
     Given(DualAddress),
+    /// The container's interface works and has these addresses, perhaps among others: IPv6 may be missing.
+    Attached(Vec<IpNet>),
     /// It is done.
     Done,
     /// It was not possible.
@@ -175,6 +177,25 @@ impl Workflow {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The container is about to start, and asks for these addresses: they are got meanwhile.
+    ///
+    /// Followed by [`Self::handle_started`], [`Self::handle_not_started`], or the container's end. Ignored while anything
+    /// else is under way for the container. What fails is tried again, and reported, by the start.
+    pub fn prepare(&mut self, container: ContainerId, addresses: Vec<AddressArgument>) {
+        if !self.containers.contains_key(&container) && self.containers.len() < MAX_CONTAINERS {
+            self.dirty.insert(container.clone());
+            self.containers.insert(container, Progress::preparing(addresses));
+        }
+    }
+
+    /// The start that was prepared did not happen; for one that did, nothing changes.
+    pub fn handle_not_started(&mut self, container: &ContainerId) {
+        if let Some(progress) = self.containers.get_mut(container) {
+            progress.cancel();
+            self.dirty.insert(container.clone());
+        }
     }
 
     /// The container runs with this goal, which replaces an earlier one; addresses that it got by [`Self::attach`] stay.
@@ -300,6 +321,12 @@ impl Workflow {
     #[must_use]
     pub fn status(&self, container: &ContainerId) -> Option<Status> {
         self.containers.get(container).and_then(Progress::status)
+    }
+
+    /// Returns what the container's process is to have; none if it is not attached nor to be.
+    #[must_use]
+    pub fn asked(&self, container: &ContainerId) -> Option<&[AddressArgument]> {
+        self.containers.get(container)?.asked()
     }
 
     /// Returns the containers that are, or are to be, attached.

@@ -9,7 +9,7 @@ use tokio::{
     process::Child,
 };
 use tonic::transport::Channel;
-use weft_lab::{Host, Lab, eventually, image};
+use weft_lab::{Host, HostCommand, Lab, eventually, image};
 use weft_proto::{
     client::{self, Service},
     proxy::v1::{GetStatusRequest, container_service_client::ContainerServiceClient},
@@ -22,6 +22,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// How long the proxy tries to attach a container that somebody waits for.
 pub(crate) const ATTACH_TIMEOUT: Duration = Duration::from_secs(3);
+
+const PROXY: &str = env!("CARGO_BIN_EXE_weft-docker-proxy");
 
 /// A lab host behind the proxy.
 #[derive(Debug)]
@@ -45,7 +47,18 @@ impl Proxied {
     pub(crate) async fn start_proxy(&mut self) -> anyhow::Result<()> {
         let timeout = ATTACH_TIMEOUT.as_secs().to_string();
         let arguments = ["--engine-socket", "/run/docker.sock", "--attach-timeout", &timeout];
-        let command = self.lab_host().command(env!("CARGO_BIN_EXE_weft-docker-proxy"), arguments);
+        self.start_proxy_as(self.lab_host().command(PROXY, arguments)).await
+    }
+
+    /// Starts the proxy with the engine's socket as a container sees it: a file that is bound to another one.
+    pub(crate) async fn start_proxy_in_container(&mut self) -> anyhow::Result<()> {
+        let script = "touch /tmp/engine.sock; mount --bind /run/docker.sock /tmp/engine.sock; exec \"$0\" \"$@\"";
+        let arguments =
+            ["--mount", "--propagation", "private", "sh", "-ec", script, PROXY, "--engine-socket", "/tmp/engine.sock"];
+        self.start_proxy_as(self.lab_host().command("unshare", arguments)).await
+    }
+
+    async fn start_proxy_as(&mut self, command: HostCommand) -> anyhow::Result<()> {
         self.proxy = Some(command.into_tokio().spawn().context("failed to start the proxy")?);
         eventually("the proxy answers", SOON, async || {
             let status = self.api().get_status(GetStatusRequest {}).await?.into_inner();
@@ -53,6 +66,13 @@ impl Proxied {
             Ok(())
         })
         .await
+    }
+
+    /// Waits until the proxy has ended by itself, and tells whether it said that it failed.
+    pub(crate) async fn proxy_failed(&mut self) -> anyhow::Result<bool> {
+        let mut proxy = self.proxy.take().context("the proxy does not run")?;
+        let status = tokio::time::timeout(SOON, proxy.wait()).await.context("the proxy goes on")??;
+        Ok(!status.success())
     }
 
     pub(crate) async fn kill_proxy(&mut self) -> anyhow::Result<()> {
@@ -64,6 +84,14 @@ impl Proxied {
             Ok(())
         })
         .await
+    }
+
+    pub(crate) async fn stop_engine(&mut self) -> anyhow::Result<()> {
+        self.lab.stop_engine(1).await
+    }
+
+    pub(crate) async fn start_engine(&mut self) -> anyhow::Result<()> {
+        self.lab.start_engine(1).await
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {

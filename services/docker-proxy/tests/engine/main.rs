@@ -95,9 +95,24 @@ async fn containers_that_have_another_network_are_left_alone() -> anyhow::Result
     ensure!(host.services().held().addresses.is_empty(), "addresses were asked for");
     ensure!(host.services().held().attached.is_empty(), "something was attached");
 
-    let own = host.lab_host().proxy_command(["create", "--label", "weft.service=router", image::BUSYBOX]);
-    let refused = own.output().await?.all();
-    ensure!(refused.contains("DOCKER_HOST=unix:///run/docker.sock"), "weft's own service: {refused}");
+    let label = ["--label", "weft.service=router"];
+    host.engine(&[&["run", "--detach", "--name", "router"], &label[..], &[image::BUSYBOX, "sleep", "600"]].concat())
+        .await?;
+    for words in [
+        &["create", label[0], label[1], image::BUSYBOX][..],
+        &["stop", "--time", "0", "router"],
+        &["kill", "router"],
+        &["pause", "router"],
+        &["start", "router"],
+        &["restart", "--time", "0", "router"],
+        &["rm", "--force", "router"],
+    ] {
+        let refused = host.lab_host().proxy_command(words.iter().copied()).output().await?;
+        ensure!(!refused.status.success(), "{words:?} is done to weft's own service");
+        ensure!(refused.stderr.contains("DOCKER_HOST=unix:///run/docker.sock"), "{words:?}: {}", refused.stderr);
+    }
+    let state = host.engine(&["inspect", "--format", "{{.State.Status}} {{.RestartCount}}", "router"]).await?;
+    ensure!(state == "running 0", "weft's own service is {state}");
     host.stop().await
 }
 
@@ -269,6 +284,193 @@ async fn a_restarted_container_keeps_its_address_until_it_is_removed() -> anyhow
     ensure!(host.address("renamed").await? == address, "an old event took its network");
     host.via_proxy(&["rm", "--force", "renamed"]).await?;
     host.holds_nothing().await?;
+    host.stop().await
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_no_address() -> anyhow::Result<()> {
+    let host = Proxied::start().await?;
+    // The engine refuses, and removes, before ipam has answered.
+    host.services().held().allocation_hangs = true;
+    let run = ["run", "--rm", "--detach", "--device", "/no/such/device", image::BUSYBOX, "true"];
+    let refused = host.lab_host().proxy_command(run).output().await?;
+    ensure!(refused.stderr.contains("/no/such/device"), "{}", refused.stderr);
+    eventually("the container is removed", SOON, async || {
+        let left = host.engine(&["ps", "--all", "--quiet"]).await?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
+    .await?;
+    host.services().held().allocation_hangs = false;
+    // One that comes later is told apart by what it holds.
+    let id = host.via_proxy(&[&["run", "--detach", "--name", "later", image::BUSYBOX], &WAITS[..]].concat()).await?;
+    eventually("only the later container holds an address", SOON, async || {
+        let held = host.services().held();
+        ensure!(held.addresses.keys().eq([&id]), "{held:?}");
+        Ok(())
+    })
+    .await?;
+    // Without --rm the container stays, and so does nothing that was got for its start.
+    let created = ["create", "--name", "broken", "--device", "/no/such/device", image::BUSYBOX, "true"];
+    host.via_proxy(&created).await?;
+    let refused = host.lab_host().proxy_command(["start", "broken"]).output().await?;
+    ensure!(refused.stderr.contains("/no/such/device"), "{}", refused.stderr);
+    host.via_proxy(&["rm", "--force", "later"]).await?;
+    host.holds_nothing().await?;
+    host.stop().await
+}
+
+#[tokio::test]
+async fn names_mean_what_the_interface_has() -> anyhow::Result<()> {
+    let host = Proxied::start().await?;
+    host.services().held().no_ipv6 = true;
+    host.via_proxy(&[&["run", "--detach", "--name", "v4", image::BUSYBOX], &WAITS[..]].concat()).await?;
+    let registered = host.services().held().registered.clone();
+    ensure!(registered.len() == 1 && registered[0].is_ipv4(), "{registered:?}");
+    let listed = host.api().list_containers(ListContainersRequest {}).await?.into_inner().containers;
+    ensure!(listed.len() == 1 && listed[0].addresses.len() == 1, "{listed:?}");
+    host.via_proxy(&["rm", "--force", "v4"]).await?;
+    host.holds_nothing().await?;
+    host.stop().await
+}
+
+#[tokio::test]
+async fn containers_may_have_their_own_dev() -> anyhow::Result<()> {
+    let host = Proxied::start().await?;
+    host.engine(&["create", "--name", "lender", "--volume", "/dev:/dev", image::BUSYBOX, "true"]).await?;
+    for (number, options) in [
+        &["--volume", "/dev:/dev"][..],
+        &["--volume", "/dev:/dev:ro"],
+        &["--read-only", "--mount", "type=bind,source=/dev,target=/dev,readonly"],
+        &["--volume", "/dev/null:/dev/nothing"],
+        &["--volumes-from", "lender"],
+        &["--ipc", "none", "--volume", "/dev:/dev"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let name = format!("dev-{number}");
+        let words = [image::BUSYBOX, "sh", "-c", "ip -o addr show dev ethwe; ls -a /"];
+        let create = [&["create", "--name", name.as_str()], *options, &words[..]].concat();
+        host.via_proxy(&create).await.with_context(|| format!("{options:?}"))?;
+        let said = host.via_proxy(&["start", "--attach", &name]).await.with_context(|| format!("{options:?}"))?;
+        ensure!(said.contains(" 10.32.0.") && said.contains(".dockerenv"), "{options:?}: {said:?}");
+        let inspected = host.via_proxy(&["inspect", &name]).await?;
+        ensure!(!inspected.contains("weft-wait") && !inspected.contains("dockerenv"), "{options:?}: {inspected}");
+        let changed = host.via_proxy(&["diff", &name]).await?;
+        ensure!(changed.is_empty(), "{options:?}: the file system changed: {changed}");
+        let copy = format!("copy-{number}");
+        host.via_proxy(&["commit", &name, &copy]).await?;
+        let image = host.engine(&["image", "inspect", "--format", "{{json .Config}}", &copy]).await?;
+        ensure!(!image.contains("weft-wait") && !image.contains("dockerenv"), "{options:?}: {image}");
+        host.engine(&["run", "--rm", "--entrypoint", "/bin/sh", &copy, "-c", "test ! -s /.dockerenv"])
+            .await
+            .context("the image has the program")?;
+        let listed = host.lab_host().exec(&["ls", "/dev"]).await?;
+        ensure!(!listed.contains("weft"), "{options:?}: the host's /dev has {listed}");
+        host.via_proxy(&["rm", "--force", &name]).await?;
+    }
+    host.holds_nothing().await?;
+    host.stop().await
+}
+
+#[tokio::test]
+async fn the_engine_may_start_anew() -> anyhow::Result<()> {
+    let mut host = Proxied::start().await?;
+    let run = ["run", "--detach", "--restart", "always", "--name"];
+    let id = host.via_proxy(&[&run[..], &["returns", image::BUSYBOX], &WAITS[..]].concat()).await?;
+    let foreign = host.engine(&[&run[..], &["foreign", image::BUSYBOX], &WAITS[..]].concat()).await?;
+    let hand = host.engine(&[&run[..], &["hand", image::BUSYBOX], &WAITS[..]].concat()).await?;
+    host.api().attach(AttachRequest { container: "hand".to_owned(), addresses: Vec::new() }).await?;
+    let addresses = [host.address("returns").await?, host.address("hand").await?];
+    for proxy_away in [false, true] {
+        if proxy_away {
+            host.kill_proxy().await?;
+        }
+        host.stop_engine().await?;
+        host.start_engine().await?;
+        if proxy_away {
+            host.start_proxy().await?;
+        }
+        eventually("those that were attached are attached again", SOON, async || {
+            ensure!([host.address("returns").await?, host.address("hand").await?] == addresses, "other addresses");
+            let held = host.services().held();
+            ensure!(held.names.contains_key(&id) && held.names.contains_key(&hand), "{held:?}");
+            ensure!(!held.attached.contains_key(&foreign), "a container was attached that nobody asked for");
+            Ok(())
+        })
+        .await?;
+    }
+    // Through the proxy, too, a container from before weft is started as it is.
+    host.via_proxy(&["restart", "--time", "0", "foreign"]).await?;
+    ensure!(!host.services().held().addresses.contains_key(&foreign), "it has an address");
+
+    // A container sees the engine's new socket only when it starts anew itself.
+    host.kill_proxy().await?;
+    host.start_proxy_in_container().await?;
+    ensure!(host.via_proxy(&["ps", "--quiet"]).await?.lines().count() == 3, "not all run");
+    host.stop_engine().await?;
+    host.start_engine().await?;
+    ensure!(host.proxy_failed().await?, "the proxy ends as if it had been asked to");
+    host.start_proxy_in_container().await?;
+    eventually("all is well", SOON, async || {
+        ensure!([host.address("returns").await?, host.address("hand").await?] == addresses, "other addresses");
+        Ok(())
+    })
+    .await?;
+    host.via_proxy(&["rm", "--force", "returns", "hand", "foreign"]).await?;
+    host.holds_nothing().await?;
+    host.stop().await
+}
+
+#[tokio::test]
+async fn what_is_detached_in_part_stays_so() -> anyhow::Result<()> {
+    let mut host = Proxied::start().await?;
+    let run = ["run", "--detach", "--name"];
+    let own = ["own", "--env", "WEFT_CIDR=net:default 10.40.0.9/16", image::BUSYBOX];
+    host.via_proxy(&[&run[..], &own, &WAITS].concat()).await?;
+    host.via_proxy(&[&run[..], &["plain", image::BUSYBOX], &WAITS].concat()).await?;
+    host.engine(&[&run[..], &["hand", image::BUSYBOX], &WAITS].concat()).await?;
+    host.api().attach(AttachRequest { container: "hand".to_owned(), addresses: Vec::new() }).await?;
+    host.kill_proxy().await?;
+    host.start_proxy().await?;
+    eventually("all are taken up", SOON, async || {
+        let listed = host.api().list_containers(ListContainersRequest {}).await?.into_inner().containers;
+        let attached = listed.iter().filter(|found| found.state() == ContainerState::Attached).count();
+        ensure!(attached == 3, "{listed:?}");
+        Ok(())
+    })
+    .await?;
+    for container in ["own", "plain", "hand"] {
+        let addresses = vec!["net:default".to_owned()];
+        let request = DetachRequest { container: container.to_owned(), addresses };
+        let removed = host.api().detach(request).await?.into_inner().removed;
+        ensure!(removed.len() == 2, "{container}: {removed:?} was removed");
+    }
+    for restart in ["nothing", "router", "proxy", "ipam"] {
+        match restart {
+            "nothing" => {}
+            "proxy" => {
+                host.kill_proxy().await?;
+                host.start_proxy().await?;
+            }
+            service => {
+                let service = if service == "ipam" { Service::Ipam } else { Service::Router };
+                host.services_mut().stop_one(service);
+                host.services_mut().start_one(service)?;
+            }
+        }
+        eventually(&format!("what is left is listed ({restart})"), SOON, async || {
+            let listed = host.api().list_containers(ListContainersRequest {}).await?.into_inner().containers;
+            let names: Vec<_> = listed.iter().map(|found| (found.name.as_str(), found.addresses.len())).collect();
+            ensure!(names == [("own", 2)], "{listed:?}");
+            Ok(())
+        })
+        .await?;
+        ensure!(host.address("own").await? == "10.40.0.9/16", "{restart}: it has another address");
+        let held = host.services().held();
+        ensure!(held.attached.len() == 1 && held.addresses.len() == 1, "{restart}: {held:?}");
+    }
     host.stop().await
 }
 

@@ -33,6 +33,12 @@ pub(crate) struct Held {
     pub(crate) refusal: Option<Status>,
     /// The router takes requests to attach, and does not answer them.
     pub(crate) hangs: bool,
+    /// Ipam takes requests for addresses, and does not answer them.
+    pub(crate) allocation_hangs: bool,
+    /// Interfaces get no IPv6.
+    pub(crate) no_ipv6: bool,
+    /// What dns was told last.
+    pub(crate) registered: Vec<IpAddr>,
     given: u8,
 }
 
@@ -134,6 +140,10 @@ impl Part {
     }
 }
 
+fn default_subnet() -> Ipv4Net {
+    Ipv4Net::new(Ipv4Addr::new(10, 32, 0, 0), 12).expect("12 is a prefix length")
+}
+
 fn twin(v4: Ipv4Net) -> Ipv6Net {
     let last = u16::from(v4.addr().octets()[3]);
     let twin = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last);
@@ -142,6 +152,15 @@ fn twin(v4: Ipv4Net) -> Ipv6Net {
 
 fn dual(v4: Ipv4Net) -> ipam::DualAddress {
     ipam::DualAddress { v4: Some(v4.into()), v6: Some(twin(v4).into()) }
+}
+
+fn attachment(container_id: &str, addresses: &[IpNet]) -> router::Attachment {
+    router::Attachment {
+        container_id: container_id.to_owned(),
+        mac: None,
+        addresses: addresses.iter().copied().map(Into::into).collect(),
+        host_interface: String::new(),
+    }
 }
 
 fn v4_of(prefix: Option<&weft_proto::common::v1::IpPrefix>) -> Result<Ipv4Net, Status> {
@@ -156,13 +175,16 @@ impl address_service_server::AddressService for Part {
         request: Request<ipam::AllocateRequest>,
     ) -> Result<Response<ipam::AllocateResponse>, Status> {
         let request = request.into_inner();
+        while self.held().allocation_hangs {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let mut held = self.held();
         if let Some(refusal) = &held.refusal {
             return Err(refusal.clone());
         }
         let subnet = match &request.subnet {
             Some(subnet) => v4_of(Some(subnet))?,
-            None => Ipv4Net::new(Ipv4Addr::new(10, 32, 0, 0), 12).expect("12 is a prefix length"),
+            None => default_subnet(),
         };
         let number = held.given + 1;
         let own = held.addresses.entry(request.container_id).or_default();
@@ -229,7 +251,8 @@ impl address_service_server::AddressService for Part {
         &self,
         _: Request<ipam::GetStatusRequest>,
     ) -> Result<Response<ipam::GetStatusResponse>, Status> {
-        Ok(Response::new(ipam::GetStatusResponse::default()))
+        let default_subnet = Some(default_subnet().into());
+        Ok(Response::new(ipam::GetStatusResponse { default_subnet, ..ipam::GetStatusResponse::default() }))
     }
 }
 
@@ -240,7 +263,10 @@ impl attachment_service_server::AttachmentService for Part {
         request: Request<router::AttachRequest>,
     ) -> Result<Response<router::AttachResponse>, Status> {
         let request = request.into_inner();
-        let addresses = request.addresses.iter().map(IpNet::try_from).collect::<Result<Vec<_>, _>>()?;
+        let mut addresses = request.addresses.iter().map(IpNet::try_from).collect::<Result<Vec<_>, _>>()?;
+        if self.held().no_ipv6 {
+            addresses.retain(|address| address.addr().is_ipv4());
+        }
         let mut script = "ip link show ethwe >/dev/null 2>&1 || ip link add ethwe type veth peer name ethwe-peer\n\
                           ip addr flush dev ethwe\n\
                           echo 0 > /proc/sys/net/ipv6/conf/ethwe/disable_ipv6\n"
@@ -254,8 +280,9 @@ impl attachment_service_server::AttachmentService for Part {
         }
         script.push_str("ip link set ethwe-peer up\nip link set ethwe up\nip link set ethwe alias weft\n");
         self.in_network(request.pid, &script).await?;
+        let attachment = Some(attachment(&request.container_id, &addresses));
         self.held().attached.insert(request.container_id, (request.pid, addresses));
-        Ok(Response::new(router::AttachResponse { attachment: None }))
+        Ok(Response::new(router::AttachResponse { attachment }))
     }
 
     async fn detach(
@@ -286,13 +313,7 @@ impl attachment_service_server::AttachmentService for Part {
         _: Request<router::ListAttachmentsRequest>,
     ) -> Result<Response<router::ListAttachmentsResponse>, Status> {
         let held = self.held();
-        let attachment = |(id, (_, addresses)): (&String, &(u32, Vec<IpNet>))| router::Attachment {
-            container_id: id.clone(),
-            mac: None,
-            addresses: addresses.iter().copied().map(Into::into).collect(),
-            host_interface: String::new(),
-        };
-        let attachments = held.attached.iter().map(attachment).collect();
+        let attachments = held.attached.iter().map(|(id, (_, addresses))| attachment(id, addresses)).collect();
         Ok(Response::new(router::ListAttachmentsResponse { attachments }))
     }
 
@@ -354,7 +375,9 @@ impl name_service_server::NameService for Part {
         if addresses.is_empty() {
             return Err(Status::invalid_argument("names without addresses"));
         }
-        self.held().names.insert(registration.container_id, registration.names);
+        let mut held = self.held();
+        held.registered = addresses;
+        held.names.insert(registration.container_id, registration.names);
         Ok(Response::new(dns::RegisterResponse {}))
     }
 

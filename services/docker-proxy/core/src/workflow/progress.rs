@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{DualAddress, Goal, Outcome, RETRY, Service, Status, Step};
 use crate::AddressArgument;
@@ -16,6 +16,8 @@ const NAME_ATTEMPTS: u32 = 4;
 /// What is to become of a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Life {
+    /// It is about to start: it is to have addresses, and nothing else yet.
+    Preparing,
     /// It is to be as its goal says.
     Running,
     /// It loses names and interface.
@@ -35,6 +37,16 @@ struct Registered {
     unhealthy: bool,
 }
 
+/// An interface that the router made.
+#[derive(Debug)]
+struct Attached {
+    pid: u32,
+    /// What the router was asked for.
+    asked: Vec<IpNet>,
+    /// What the interface has: not every host and not every MTU has IPv6.
+    configured: Vec<IpNet>,
+}
+
 /// What one container has got, what it is to have, and what is under way.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -46,13 +58,15 @@ pub(super) struct Progress {
     tell: bool,
     /// What it had asked for when it was ready last, while its process is the same.
     settled: Option<Vec<AddressArgument>>,
+    /// Nothing more is tried before its start, because something failed.
+    unprepared: bool,
     looked_up: bool,
     /// What it held before anything was asked for.
     held: Vec<DualAddress>,
     given: Vec<(AddressArgument, DualAddress)>,
     /// What is to be taken from it while it runs.
     releasing: Vec<DualAddress>,
-    attached: Option<(u32, Vec<IpNet>)>,
+    attached: Option<Attached>,
     /// None while it is not known what dns holds.
     registered: Option<Registered>,
     /// Whether dns, router and ipam said, since its end, that nothing of it is left.
@@ -71,6 +85,20 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Makes one of a container that is about to start, for these addresses.
+    pub(super) fn preparing(addresses: Vec<AddressArgument>) -> Self {
+        let goal = Goal { pid: 0, addresses, names: Vec::new(), unhealthy: false };
+        Self { life: Life::Preparing, goal: Some(goal), ..Self::default() }
+    }
+
+    /// The start that was prepared did not happen: what was got for it goes back.
+    pub(super) fn cancel(&mut self) {
+        if self.life == Life::Preparing {
+            self.life = Life::Abandoned;
+            (self.deregistered, self.detached, self.freed) = (true, true, false);
+        }
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.goal.as_ref().map_or(0, |goal| goal.pid)
     }
@@ -152,6 +180,11 @@ impl Progress {
         }
     }
 
+    /// Returns what the running process is to have; none if nothing runs.
+    pub(super) fn asked(&self) -> Option<&[AddressArgument]> {
+        self.goal.as_ref().filter(|_| self.life == Life::Running).map(|goal| goal.addresses.as_slice())
+    }
+
     pub(super) fn rename(&mut self, names: Vec<String>, unhealthy: bool) {
         if let Some(goal) = &mut self.goal {
             (goal.names, goal.unhealthy) = (names, unhealthy);
@@ -194,6 +227,7 @@ impl Progress {
             return None;
         }
         let step = match self.life {
+            Life::Preparing => self.step_prepare(),
             Life::Running => self.step_up(),
             Life::Dead | Life::Abandoned | Life::Removed => self.step_down(),
         };
@@ -216,20 +250,37 @@ impl Progress {
         if !self.releasing.is_empty() {
             return Some(self.step_release(goal));
         }
-        let missing = goal.addresses.iter().find(|asked| self.given.iter().all(|(argument, _)| argument != *asked));
-        if let Some(argument) = missing {
-            return Some(match argument {
-                AddressArgument::Default => Step::Allocate { subnet: None },
-                AddressArgument::Subnet(subnet) => Step::Allocate { subnet: Some(*subnet) },
-                AddressArgument::Given(address) => Step::Claim { address: *address },
-            });
+        if let Some(step) = self.step_addresses(goal) {
+            return Some(step);
         }
-        let addresses = interface_addresses(&self.addresses());
-        let attachment = (goal.pid, addresses);
-        if self.attached.as_ref() != Some(&attachment) {
-            return Some(Step::Attach { pid: attachment.0, addresses: attachment.1 });
+        if !self.is_attached_to(goal.pid) {
+            return Some(Step::Attach { pid: goal.pid, addresses: interface_addresses(&self.addresses()) });
         }
         self.step_names(goal)
+    }
+
+    fn step_prepare(&self) -> Option<Step> {
+        let goal = self.goal.as_ref().filter(|_| !self.unprepared)?;
+        if !self.looked_up {
+            return Some(Step::Lookup);
+        }
+        self.step_addresses(goal)
+    }
+
+    /// Asks for the next address that is missing.
+    fn step_addresses(&self, goal: &Goal) -> Option<Step> {
+        let missing = goal.addresses.iter().find(|asked| self.given.iter().all(|(argument, _)| argument != *asked))?;
+        Some(match missing {
+            AddressArgument::Default => Step::Allocate { subnet: None },
+            AddressArgument::Subnet(subnet) => Step::Allocate { subnet: Some(*subnet) },
+            AddressArgument::Given(address) => Step::Claim { address: *address },
+        })
+    }
+
+    /// Tells whether this process has an interface with exactly the addresses that the container has got.
+    fn is_attached_to(&self, pid: u32) -> bool {
+        let addresses = interface_addresses(&self.addresses());
+        self.attached.as_ref().is_some_and(|attached| attached.pid == pid && attached.asked == addresses)
     }
 
     /// Names before interface before address, as everything is undone.
@@ -238,7 +289,7 @@ impl Progress {
             return step;
         }
         let released = interface_addresses(&self.releasing);
-        let attached = self.attached.as_ref().map_or(&[][..], |(_, addresses)| addresses);
+        let attached = self.attached.as_ref().map_or(&[][..], |attached| &attached.asked);
         if attached.iter().any(|address| released.contains(address)) {
             return Step::Detach { addresses: released };
         }
@@ -249,7 +300,7 @@ impl Progress {
         if self.names_failed {
             return None;
         }
-        let addresses: Vec<IpAddr> = interface_addresses(&self.addresses()).iter().map(IpNet::addr).collect();
+        let addresses: Vec<IpAddr> = interface_addresses(&self.usable_addresses()).iter().map(IpNet::addr).collect();
         if goal.names.is_empty() || addresses.is_empty() {
             return (self.registered != Some(Registered::default())).then_some(Step::Deregister);
         }
@@ -274,13 +325,14 @@ impl Progress {
                 let new = v4(&self.newly_given());
                 (!new.is_empty()).then_some(Step::Free { addresses: new })
             }
-            Life::Dead | Life::Running => None,
+            Life::Dead | Life::Preparing | Life::Running => None,
         }
     }
 
     /// Tells whether nothing is left to be done for a container that no longer runs.
     pub(super) fn is_over(&self) -> bool {
-        self.life != Life::Running && self.in_flight.is_none() && self.retry_at.is_none() && self.step_down().is_none()
+        let ended = !matches!(self.life, Life::Preparing | Life::Running);
+        ended && self.in_flight.is_none() && self.retry_at.is_none() && self.step_down().is_none()
     }
 
     /// Tells whether the end is worth an event: one that was given up was reported already.
@@ -300,7 +352,7 @@ impl Progress {
         }
         let goal = self.goal.as_ref()?;
         self.settled = Some(goal.addresses.clone());
-        std::mem::take(&mut self.tell).then(|| (goal.pid, self.addresses()))
+        std::mem::take(&mut self.tell).then(|| (goal.pid, self.usable_addresses()))
     }
 
     /// Takes the outcome of the step under way; returns why the start is given up, if it is.
@@ -319,7 +371,9 @@ impl Progress {
             (Step::Claim { address: asked }, Outcome::Given(address)) => {
                 self.take_address(AddressArgument::Given(asked), address);
             }
-            (Step::Attach { pid, addresses }, Outcome::Done) => self.attached = Some((pid, addresses)),
+            (Step::Attach { pid, addresses: asked }, Outcome::Attached(configured)) => {
+                self.attached = Some(Attached { pid, asked, configured });
+            }
             (Step::Register { names, addresses, unhealthy }, Outcome::Done) => {
                 self.registered = Some(Registered { names, addresses, unhealthy });
                 if std::mem::take(&mut self.names_failed) {
@@ -327,7 +381,7 @@ impl Progress {
                 }
             }
             (step @ (Step::Deregister | Step::Detach { .. } | Step::Free { .. }), Outcome::Done) => self.undone(&step),
-            (step, Outcome::Held(_) | Outcome::Given(_) | Outcome::Done) => {
+            (step, Outcome::Held(_) | Outcome::Given(_) | Outcome::Attached(_) | Outcome::Done) => {
                 return self.fail(&step, "a service gave an answer of another kind".to_owned(), true, now);
             }
         }
@@ -351,8 +405,9 @@ impl Progress {
             Step::Deregister => (self.registered, self.deregistered) = (Some(Registered::default()), true),
             Step::Detach { addresses } if addresses.is_empty() => (self.attached, self.detached) = (None, true),
             Step::Detach { addresses } => {
-                if let Some((_, attached)) = &mut self.attached {
-                    attached.retain(|address| !addresses.contains(address));
+                if let Some(attached) = &mut self.attached {
+                    attached.asked.retain(|address| !addresses.contains(address));
+                    attached.configured.retain(|address| !addresses.contains(address));
                 }
             }
             Step::Free { addresses } => {
@@ -371,6 +426,11 @@ impl Progress {
 
     /// Decides what follows from a failure: another attempt, going on without, or giving up with a reason.
     fn fail(&mut self, step: &Step, reason: String, permanent: bool, now: Instant) -> Option<String> {
+        if self.life == Life::Preparing {
+            // The start tries it again, and reports it.
+            self.unprepared = true;
+            return None;
+        }
         if self.is_stale(step) {
             return None;
         }
@@ -456,15 +516,14 @@ impl Progress {
     fn has_interface(&self) -> bool {
         let Some(goal) = &self.goal else { return false };
         let complete = goal.addresses.iter().all(|asked| self.given.iter().any(|(argument, _)| argument == asked));
-        let addresses = interface_addresses(&self.addresses());
-        complete && self.attached.as_ref().is_some_and(|(pid, attached)| *pid == goal.pid && *attached == addresses)
+        complete && self.is_attached_to(goal.pid)
     }
 
     pub(super) fn status(&self) -> Option<Status> {
         let goal = self.goal.as_ref().filter(|_| self.life == Life::Running)?;
         Some(Status {
-            attached: self.attached.as_ref().is_some_and(|(pid, _)| *pid == goal.pid),
-            addresses: self.addresses(),
+            attached: self.attached.as_ref().is_some_and(|attached| attached.pid == goal.pid),
+            addresses: self.usable_addresses(),
             names: goal.names.clone(),
             problem: self.problem.clone(),
         })
@@ -480,6 +539,17 @@ impl Progress {
             if !addresses.contains(&address) {
                 addresses.push(address);
             }
+        }
+        addresses
+    }
+
+    /// Returns what the container has got, without the twins that its interface could not take.
+    fn usable_addresses(&self) -> Vec<DualAddress> {
+        let mut addresses = self.addresses();
+        if let Some(attached) = &self.attached {
+            let refused =
+                |v6: Ipv6Net| attached.asked.contains(&v6.into()) && !attached.configured.contains(&v6.into());
+            addresses.iter_mut().for_each(|address| address.v6 = address.v6.filter(|v6| !refused(*v6)));
         }
         addresses
     }

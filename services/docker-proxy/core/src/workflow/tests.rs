@@ -15,6 +15,8 @@ struct World {
     ipam_away: bool,
     router_away: bool,
     dns_away: bool,
+    /// Interfaces get no IPv6.
+    no_ipv6: bool,
     /// The router refuses these processes for good.
     refused: BTreeSet<u32>,
     given: u32,
@@ -61,8 +63,10 @@ impl World {
                 Outcome::Failed { reason: "the process is gone".to_owned(), permanent: true }
             }
             Step::Attach { pid, addresses } => {
-                self.attached.insert(container.clone(), (*pid, addresses.iter().copied().collect()));
-                Outcome::Done
+                let usable = addresses.iter().copied().filter(|address| !self.no_ipv6 || address.addr().is_ipv4());
+                let usable: BTreeSet<IpNet> = usable.collect();
+                self.attached.insert(container.clone(), (*pid, usable.clone()));
+                Outcome::Attached(usable.into_iter().collect())
             }
             Step::Register { names, addresses, unhealthy } => {
                 self.registered.insert(container.clone(), (names.clone(), addresses.clone(), *unhealthy));
@@ -382,6 +386,116 @@ fn what_cannot_be_added_leaves_the_rest_as_it_was() {
     assert!(s.workflow.status(&db).is_some_and(|status| status.attached));
 }
 
+#[test]
+fn names_mean_only_the_addresses_that_the_interface_took() {
+    let mut s = Setting::new();
+    let db = id("db");
+    s.world.no_ipv6 = true;
+    s.workflow.handle_started(db.clone(), goal(7, "net:default 10.2.2.1/24"), s.deadline());
+    let events = s.settle();
+    let [Event::Ready { addresses, .. }] = events.as_slice() else { panic!("{events:?}") };
+    assert!(addresses.len() == 2 && addresses.iter().all(|address| address.v6.is_none()), "{addresses:?}");
+    let registered = |s: &Setting| s.world.registered[&db].1.clone();
+    assert!(registered(&s).len() == 2 && registered(&s).iter().all(IpAddr::is_ipv4), "{:?}", registered(&s));
+    assert!(s.workflow.status(&db).is_some_and(|status| status.addresses.iter().all(|address| address.v6.is_none())));
+
+    // A router that starts anew with another MTU may have IPv6.
+    s.world.no_ipv6 = false;
+    s.world.take_log();
+    s.workflow.handle_service_lost(Service::Router);
+    s.settle();
+    assert_eq!(s.world.take_log(), "Attach Register");
+    assert_eq!(registered(&s).len(), 4);
+
+    s.world.no_ipv6 = true;
+    s.workflow.handle_service_lost(Service::Router);
+    s.settle();
+    assert!(s.workflow.detach(&db, &[AddressArgument::Default]));
+    s.settle();
+    assert_eq!(registered(&s), [IpAddr::from([10, 2, 2, 1])]);
+    assert_eq!(s.world.held[&db].len(), 1);
+}
+
+#[test]
+fn addresses_are_got_while_the_engine_starts_the_container() {
+    let mut s = Setting::new();
+    let db = id("db");
+    let asked = goal(7, "net:default 10.2.2.1/24");
+    s.workflow.prepare(db.clone(), asked.addresses.clone());
+    assert_eq!(s.settle(), []);
+    assert_eq!(s.world.take_log(), "Lookup Allocate Claim");
+    assert_eq!(s.workflow.status(&db), None);
+    s.workflow.handle_started(db.clone(), asked, s.deadline());
+    assert_eq!(s.settle().iter().map(ready).collect::<Vec<_>>(), [Some((7, 2))]);
+    assert_eq!(s.world.take_log(), "Attach Register");
+    // It runs: neither matters any more.
+    s.workflow.prepare(db.clone(), vec![AddressArgument::Default]);
+    s.workflow.handle_not_started(&db);
+    assert_eq!(s.settle(), []);
+    assert_eq!(s.world.take_log(), "");
+}
+
+#[test]
+fn what_was_got_for_a_start_that_did_not_happen_goes_back() {
+    for ends_while_asking in [false, true] {
+        for removed in [false, true] {
+            let mut s = Setting::new();
+            let db = id("db");
+            s.workflow.prepare(db.clone(), vec![AddressArgument::Default]);
+            if ends_while_asking {
+                let (_, lookup) = s.workflow.poll_step().expect("a step");
+                let outcome = s.world.perform(&db, &lookup);
+                s.workflow.handle_outcome(&db, outcome, s.now);
+                let (_, allocate) = s.workflow.poll_step().expect("a step");
+                let outcome = s.world.perform(&db, &allocate);
+                s.workflow.handle_not_started(&db);
+                if removed {
+                    s.workflow.handle_removed(&db);
+                }
+                assert_eq!(s.workflow.poll_step(), None);
+                s.workflow.handle_outcome(&db, outcome, s.now);
+            } else {
+                s.settle();
+                assert_eq!(s.world.held[&db].len(), 1);
+                if removed {
+                    s.workflow.handle_removed(&db);
+                }
+                s.workflow.handle_not_started(&db);
+            }
+            s.settle();
+            assert!(s.world.held[&db].is_empty(), "{ends_while_asking} {removed}: {:?}", s.world.log);
+            assert_eq!(s.workflow.poll_timeout(), None);
+            assert!(s.workflow.containers.is_empty());
+        }
+    }
+    // What it held before stays.
+    let mut s = Setting::new();
+    let db = id("db");
+    s.workflow.handle_started(db.clone(), goal(7, ""), None);
+    s.settle();
+    s.workflow.handle_died(&db);
+    s.settle();
+    s.workflow.prepare(db.clone(), vec![AddressArgument::Default]);
+    s.settle();
+    s.workflow.handle_not_started(&db);
+    s.settle();
+    assert_eq!(s.world.held[&db].len(), 1);
+}
+
+#[test]
+fn preparing_in_vain_is_left_to_the_start() {
+    let mut s = Setting::new();
+    let db = id("db");
+    s.world.ipam_away = true;
+    s.workflow.prepare(db.clone(), vec![AddressArgument::Default]);
+    assert_eq!(s.settle_for(Duration::from_secs(60)), []);
+    assert_eq!(s.world.take_log(), "Lookup");
+    s.workflow.handle_started(db.clone(), goal(7, ""), s.deadline());
+    s.settle();
+    s.world.ipam_away = false;
+    assert_eq!(s.settle_for(Duration::from_secs(5)).iter().map(ready).collect::<Vec<_>>(), [Some((7, 1))]);
+}
+
 /// What may happen in the model.
 #[derive(Debug, Clone)]
 enum Transition {
@@ -389,6 +503,13 @@ enum Transition {
         container: usize,
         addresses: &'static str,
         waited_for: bool,
+    },
+    Prepare {
+        container: usize,
+        addresses: &'static str,
+    },
+    NotStarted {
+        container: usize,
     },
     Add {
         container: usize,
@@ -427,6 +548,9 @@ fn transition() -> impl Strategy<Value = Transition> {
     prop_oneof![
         3 => (container.clone(), addresses.clone(), any::<bool>()).prop_map(|(container, addresses, waited_for)|
             Transition::Start { container, addresses, waited_for }),
+        2 => (container.clone(), addresses.clone()).prop_map(|(container, addresses)|
+            Transition::Prepare { container, addresses }),
+        1 => container.clone().prop_map(|container| Transition::NotStarted { container }),
         1 => (container.clone(), addresses.clone()).prop_map(|(container, addresses)|
             Transition::Add { container, addresses }),
         1 => (container.clone(), addresses).prop_map(|(container, addresses)|
@@ -469,6 +593,14 @@ proptest! {
                     let deadline = waited_for.then(|| s.now + Duration::from_secs(3600));
                     s.workflow.handle_started(ids[container].clone(), goal(pid, addresses), deadline);
                 }
+                // The engine refuses to start what was removed meanwhile.
+                Transition::Prepare { container, addresses } if reference[container].running.is_none() => {
+                    s.workflow.prepare(ids[container].clone(), goal(0, addresses).addresses);
+                    if reference[container].removed {
+                        s.workflow.handle_not_started(&ids[container]);
+                    }
+                }
+                Transition::NotStarted { container } => s.workflow.handle_not_started(&ids[container]),
                 Transition::Add { container, addresses } => {
                     if let Some(pid) = reference[container].running {
                         reference[container].detached = false;
@@ -515,7 +647,7 @@ proptest! {
                     s.now += Duration::from_millis(100 * tenths);
                     s.workflow.handle_timeout(s.now);
                 }
-                Transition::Start { .. } => {}
+                Transition::Start { .. } | Transition::Prepare { .. } => {}
             }
         }
         (s.world.ipam_away, s.world.router_away, s.world.dns_away) = (false, false, false);
