@@ -67,6 +67,21 @@ where
     }
 }
 
+/// Does one job of a service's program instead of running the service, and returns what the process should exit with.
+///
+/// What the service itself said last is left alone.
+pub fn once<F: Future<Output = Result>>(service: Service, options: &CommonOptions, job: F) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(service, &anyhow::Error::new(error).context("failed to start the runtime")),
+    };
+    logging::start(options);
+    match runtime.block_on(job) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(service, &error),
+    }
+}
+
 #[expect(clippy::print_stderr, reason = "the one place where a service says why it ended")]
 fn fail(service: Service, error: &anyhow::Error) -> ExitCode {
     eprintln!("weft-{}: {error:#}", service.name());

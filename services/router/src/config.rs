@@ -104,6 +104,11 @@ pub struct Options {
     #[arg(long, env = "WEFT_ROUTER_BRIDGE", value_name = "NAME", default_value = "weft")]
     pub bridge: String,
 
+    /// Take away all that routers have made in this host's network, do nothing else: containers lose their interface. Only
+    /// while no router runs.
+    #[arg(long)]
+    pub remove: bool,
+
     /// Facilities of the kernel that the packet path must not use, separated by commas.
     #[arg(long, env = "WEFT_ROUTER_MASK", value_name = "FACILITIES", default_value = "", hide_default_value = true)]
     pub mask: String,

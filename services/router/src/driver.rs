@@ -72,15 +72,15 @@ pub enum Command {
         targets: Vec<Target>,
         /// Whether others are removed.
         replace: bool,
-        /// Answered when done.
-        reply: oneshot::Sender<()>,
+        /// Answered when they are on disk.
+        reply: oneshot::Sender<anyhow::Result<()>>,
     },
     /// Removes targets.
     RemoveTargets {
         /// As they were given.
         texts: Vec<String>,
-        /// Those that were none.
-        reply: oneshot::Sender<Vec<String>>,
+        /// Those that were none, when the rest is on disk.
+        reply: oneshot::Sender<anyhow::Result<Vec<String>>>,
     },
     /// Publishes entries of a service.
     Publish {
@@ -217,6 +217,8 @@ pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::Jo
         attachments: Attachments::new(parts.attachments),
         subscriptions: Subscriptions::default(),
         problems: Problems::default(),
+        unkept: BTreeMap::new(),
+        channels: BTreeSet::new(),
         metrics_problem: parts.metrics_problem,
         peers: peer_sender,
         subnets,
@@ -246,10 +248,22 @@ struct Driver {
     attachments: Attachments,
     subscriptions: Subscriptions,
     problems: Problems,
+    /// State that could not be written, and why: it is tried again.
+    unkept: BTreeMap<State, String>,
+    /// Channels that this host publishes on.
+    channels: BTreeSet<String>,
     metrics_problem: watch::Receiver<Option<Problem>>,
     peers: watch::Sender<Vec<PeerView>>,
     /// Subnets that containers of this host are in.
     subnets: watch::Sender<BTreeSet<IpNet>>,
+}
+
+/// State that is written when it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Generation,
+    Targets,
+    Channels,
 }
 
 /// What follows from what has just happened, done once however often it was asked for.
@@ -282,7 +296,10 @@ impl Driver {
                     break Err(lost);
                 },
                 Some(command) = commands.recv() => self.handle_command(command, clock()),
-                _ = tick.tick() => self.look_for_problems(clock()),
+                _ = tick.tick() => {
+                    self.keep_unkept();
+                    self.look_for_problems(clock());
+                }
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             let now = clock();
@@ -363,10 +380,11 @@ impl Driver {
             }
             Command::AddTargets { targets, replace, reply } => {
                 self.mesh.add_targets(targets, replace, now);
-                let _ = reply.send(());
+                let _ = reply.send(self.keep(State::Targets));
             }
             Command::RemoveTargets { texts, reply } => {
-                let _ = reply.send(self.mesh.remove_targets(&texts, now));
+                let unknown = self.mesh.remove_targets(&texts, now);
+                let _ = reply.send(self.keep(State::Targets).map(|()| unknown));
             }
             Command::Publish { channel, snapshot, entries, reply } => {
                 // A snapshot without a ring means that there is none; a change without it says nothing.
@@ -516,24 +534,40 @@ impl Driver {
                     tracing::debug!(peer = %source, %error, "a message of the key agreement was dropped");
                 }
             }
-            Event::TargetsChanged => {
-                let mut texts = self.mesh.target_texts();
-                texts.retain(|text| !self.configured_targets.contains(text));
-                self.persist(TARGETS_FILE, &texts);
+            Event::KnownChannelsChanged { channels } => {
+                self.channels = channels;
+                // What fails is shown, and tried again.
+                let _ = self.keep(State::Channels);
             }
-            Event::KnownChannelsChanged { channels } => self.persist(CHANNELS_FILE, &channels),
             Event::GenerationRaised { generation } => {
                 self.identity.generation = self.identity.generation.max(generation);
-                if let Err(error) = self.identity.save(&self.store) {
-                    tracing::error!(error = %format_args!("{error:#}"), "failed to keep the generation");
-                }
+                let _ = self.keep(State::Generation);
             }
         }
     }
 
-    fn persist(&self, file: &str, content: &impl serde::Serialize) {
-        if let Err(error) = self.store.save(file, content) {
-            tracing::error!(error = %format_args!("{error:#}"), "failed to keep state");
+    /// Writes state as it is now.
+    fn keep(&mut self, state: State) -> anyhow::Result<()> {
+        let outcome = match state {
+            State::Generation => self.identity.save(&self.store),
+            State::Targets => {
+                let mut texts = self.mesh.target_texts();
+                texts.retain(|text| !self.configured_targets.contains(text));
+                self.store.save(TARGETS_FILE, &texts)
+            }
+            State::Channels => self.store.save(CHANNELS_FILE, &self.channels),
+        };
+        match &outcome {
+            Ok(()) => self.unkept.remove(&state),
+            Err(error) => self.unkept.insert(state, format!("{error:#}")),
+        };
+        outcome
+    }
+
+    /// Tries again to write what could not be.
+    fn keep_unkept(&mut self) {
+        for state in self.unkept.keys().copied().collect::<Vec<_>>() {
+            let _ = self.keep(state);
         }
     }
 

@@ -35,7 +35,10 @@ impl Identity {
                 Self { generation, ..identity }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Self { key: StaticKey::from_private(crate::entropy::secret()), generation: 1 }
+                let made = Self { key: StaticKey::from_private(crate::entropy::secret()), generation: 1 };
+                // Twice, so that the place for the next writing is there whatever the disk is filled with meanwhile.
+                made.save(store)?;
+                made
             }
             Err(error) => return Err(error).with_context(|| format!("failed to read {}", path.display())),
         };

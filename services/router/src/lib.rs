@@ -72,14 +72,7 @@ pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
         tracing::warn!("without a password anyone may join who reaches port {}", options.port);
     }
 
-    let kernel_config = KernelConfig {
-        bridge: options.bridge.clone(),
-        tap_queue_length: dataplane::TAP_QUEUE_LENGTH,
-        proc_sys: options.proc_sys.clone(),
-        host_root: options.host_root.clone(),
-        loopback_ports: options.loopback_ports()?,
-        ..KernelConfig::new(&local.to_hex(), options.mtu.into())
-    };
+    let kernel_config = kernel_config(&options, &local.to_hex())?;
     let own_links = [kernel_config.bridge.clone(), kernel_config.tap.clone(), kernel_config.dns_port.clone()];
     let kernel = Kernel::start(kernel_config.clone())?;
     refuse_collision(options.address_range, &kernel.host_routes().await?, &own_links)?;
@@ -177,6 +170,32 @@ fn now() -> Instant {
 fn masked(list: &str) -> anyhow::Result<BTreeSet<Facility>> {
     let words = list.split(',').map(str::trim).filter(|word| !word.is_empty());
     words.map(|word| word.parse().context("WEFT_ROUTER_MASK is not valid")).collect()
+}
+
+/// Removes what routers made in this host's network: links, rules, settings. Containers lose their interface; state files stay.
+///
+/// # Errors
+/// If a router runs here, which would make it anew, or for what could not be removed; the rest was removed.
+pub async fn remove(options: Options) -> anyhow::Result<()> {
+    let socket = Service::Router.socket(&options.common.socket_folder);
+    if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+        bail!("the router runs here and would make all anew: stop it first, as with `docker compose down`");
+    }
+    Kernel::start(kernel_config(&options, "")?)?.remove_all().await.context("not all could be removed")?;
+    tracing::info!("nothing of weft is left in the host's network");
+    Ok(())
+}
+
+/// Returns what the owner of kernel state has to know. `peer` is the peer's key.
+fn kernel_config(options: &Options, peer: &str) -> anyhow::Result<KernelConfig> {
+    Ok(KernelConfig {
+        bridge: options.bridge.clone(),
+        tap_queue_length: dataplane::TAP_QUEUE_LENGTH,
+        proc_sys: options.proc_sys.clone(),
+        host_root: options.host_root.clone(),
+        loopback_ports: options.loopback_ports()?,
+        ..KernelConfig::new(peer, options.mtu.into())
+    })
 }
 
 /// Returns all targets, and the texts of those that the configuration names.

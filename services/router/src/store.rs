@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Version of the JSON files' form.
@@ -74,25 +75,61 @@ impl Store {
 
     /// Writes the file `name`, mode 0600, so that after a crash it holds either what it held or what it should.
     ///
+    /// From the second time on the content before stays beside it, and its place is written to next: what does not grow is
+    /// written on a full disk too.
+    ///
     /// # Errors
-    /// If it cannot be written.
+    /// If it cannot be written; what it held before is still there.
     pub fn replace(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
         let path = self.path(name);
-        let temporary = self.path(&format!(".{name}.new"));
+        let spare = self.path(&format!(".{name}.new"));
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&spare)?;
             file.write_all(content)?;
+            file.set_len(content.len() as u64)?;
             file.sync_all()?;
-            fs::rename(&temporary, &path)?;
+            // There is nothing to exchange with the first time, and some network file systems cannot.
+            if renameat_with(CWD, &spare, CWD, &path, RenameFlags::EXCHANGE).is_err() {
+                fs::rename(&spare, &path)?;
+            }
             File::open(&self.folder)?.sync_all()
         };
-        write().with_context(|| format!("failed to write {}", path.display()))
+        write().map_err(|error| {
+            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let remedy = if full { "free some space: " } else { "" };
+            anyhow::Error::new(error).context(format!("{remedy}failed to write {}", path.display()))
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+
+    #[test]
+    fn a_write_that_was_cut_changes_nothing_and_later_ones_take_no_more_room() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let store = Store::open(folder.path()).expect("opened");
+        store.save("x.json", &["one"]).expect("written");
+        fs::write(store.path(".x.json.new"), "{\"version\":1,\"content\":[\"tw").expect("written");
+        assert_eq!(store.load::<Vec<String>>("x.json").expect("read"), ["one"]);
+        let inodes = || {
+            let mut inodes: Vec<u64> = fs::read_dir(folder.path())
+                .expect("readable")
+                .map(|entry| entry.expect("readable").metadata().expect("readable").ino())
+                .collect();
+            inodes.sort_unstable();
+            inodes
+        };
+        let before = inodes();
+        for content in [vec!["two"], vec![], vec!["three", "four"]] {
+            store.save("x.json", &content).expect("written");
+            assert_eq!(store.load::<Vec<String>>("x.json").expect("read"), content);
+            assert_eq!(inodes(), before, "no file is made anew");
+        }
+    }
 
     #[test]
     fn files_are_read_back_and_bad_ones_are_named_and_kept() {

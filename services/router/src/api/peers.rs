@@ -4,14 +4,17 @@ use std::pin::Pin;
 
 use futures::{Stream, StreamExt};
 use tokio_stream::wrappers::WatchStream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use weft_proto::router::v1::{
     AddTargetsRequest, AddTargetsResponse, GetStatusRequest, GetStatusResponse, RemoveTargetsRequest,
     RemoveTargetsResponse, WatchPeersRequest, WatchPeersResponse, peer_service_server::PeerService,
 };
 use weft_router_core::target::Target;
 
-use super::status::{self, Facts};
+use super::{
+    failed,
+    status::{self, Facts},
+};
 use crate::driver::{Command, DriverHandle};
 
 /// Shows and changes the mesh.
@@ -55,7 +58,8 @@ impl PeerService for Peers {
             .map(|text| text.parse())
             .collect::<Result<Vec<Target>, _>>()
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.driver.ask(|reply| Command::AddTargets { targets, replace, reply }).await?;
+        let kept = self.driver.ask(|reply| Command::AddTargets { targets, replace, reply }).await?;
+        kept.map_err(|error| failed(Code::Internal, &error))?;
         Ok(Response::new(AddTargetsResponse {}))
     }
 
@@ -65,6 +69,7 @@ impl PeerService for Peers {
     ) -> Result<Response<RemoveTargetsResponse>, Status> {
         let texts = request.into_inner().targets;
         let unknown = self.driver.ask(|reply| Command::RemoveTargets { texts, reply }).await?;
+        let unknown = unknown.map_err(|error| failed(Code::Internal, &error))?;
         Ok(Response::new(RemoveTargetsResponse { unknown }))
     }
 }

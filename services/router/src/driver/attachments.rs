@@ -62,12 +62,14 @@ impl Attachment {
 #[derive(Debug, Default)]
 pub(super) struct Attachments {
     by_container: BTreeMap<ContainerId, Attachment>,
+    /// The file lacks something, since it could not be written.
+    unsaved: bool,
 }
 
 impl Attachments {
     pub(super) fn new(attachments: Vec<Attachment>) -> Self {
         let by_container = attachments.into_iter().map(|attachment| (attachment.container.clone(), attachment));
-        Self { by_container: by_container.collect() }
+        Self { by_container: by_container.collect(), unsaved: false }
     }
 
     pub(super) fn list(&self) -> Vec<Attachment> {
@@ -76,7 +78,7 @@ impl Attachments {
 
     /// Remembers an attachment, in memory in any case.
     pub(super) fn insert(&mut self, attachment: Attachment, store: &Store) -> anyhow::Result<()> {
-        if self.by_container.get(&attachment.container) == Some(&attachment) {
+        if self.by_container.get(&attachment.container) == Some(&attachment) && !self.unsaved {
             return Ok(());
         }
         self.by_container.insert(attachment.container.clone(), attachment);
@@ -90,7 +92,12 @@ impl Attachments {
         addresses: &[IpNet],
         store: &Store,
     ) -> anyhow::Result<Vec<IpNet>> {
-        let Some(attachment) = self.by_container.get_mut(container) else { return Ok(Vec::new()) };
+        let Some(attachment) = self.by_container.get_mut(container) else {
+            if self.unsaved {
+                self.save(store)?;
+            }
+            return Ok(Vec::new());
+        };
         let (removed, left): (Vec<IpNet>, Vec<IpNet>) =
             attachment.addresses.iter().partition(|address| addresses.is_empty() || addresses.contains(address));
         attachment.addresses = left;
@@ -119,7 +126,8 @@ impl Attachments {
         self.by_container.values().map(entry).collect()
     }
 
-    fn save(&self, store: &Store) -> anyhow::Result<()> {
+    fn save(&mut self, store: &Store) -> anyhow::Result<()> {
+        self.unsaved = true;
         let kept: Vec<Kept> = self
             .by_container
             .values()
@@ -129,7 +137,9 @@ impl Attachments {
                 host_interface: attachment.host_interface.clone(),
             })
             .collect();
-        store.save(ATTACHMENTS_FILE, &kept)
+        store.save(ATTACHMENTS_FILE, &kept)?;
+        self.unsaved = false;
+        Ok(())
     }
 }
 
@@ -165,6 +175,31 @@ mod tests {
         let of_kernel = [observed(attachment("a", &[])), observed(attachment("c", &["10.32.0.3/12"]))];
         let loaded = Attachment::load(&store, &of_kernel).expect("readable");
         assert_eq!(loaded, [attachment("a", &["10.32.0.1/12"]), attachment("c", &["10.32.0.3/12"])]);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_when_it_is_asked_for_again() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let store = Store::open(folder.path()).expect("opened");
+        let mut attachments = Attachments::default();
+        // A folder in the place of the file that is written to.
+        let obstacle = store.path(&format!(".{ATTACHMENTS_FILE}.new"));
+        std::fs::create_dir(&obstacle).expect("made");
+        let one = attachment("a", &["10.32.0.1/12"]);
+        for _ in 0..2 {
+            let error = format!("{:#}", attachments.insert(one.clone(), &store).expect_err("not kept"));
+            assert!(error.contains(ATTACHMENTS_FILE), "{error}");
+        }
+        std::fs::remove_dir(&obstacle).expect("removed");
+        attachments.insert(one.clone(), &store).expect("kept");
+        let kept: Vec<Kept> = store.load(ATTACHMENTS_FILE).expect("readable");
+        assert_eq!(kept.len(), 1);
+        std::fs::remove_file(store.path(ATTACHMENTS_FILE)).expect("removed");
+        std::fs::create_dir(&obstacle).expect("made");
+        attachments.remove(&one.container, &[], &store).expect_err("not kept");
+        std::fs::remove_dir(&obstacle).expect("removed");
+        attachments.remove(&one.container, &[], &store).expect("kept");
+        assert!(store.path(ATTACHMENTS_FILE).exists());
     }
 
     #[test]

@@ -133,6 +133,11 @@ impl Driver {
             message: problem.message,
             since: None,
         });
+        let unkept = self.unkept.values().map(|error| Found {
+            reason: "state_not_kept".to_owned(),
+            message: format!("{error}; until then a restart of the router forgets what changed"),
+            since: None,
+        });
         let refused = self.refused.values().map(|refused| refused.problem.clone().into());
         let refusals = self.mesh.refusals(now).into_iter().map(|refusal| refusal.problem.into());
         let connections = self.mesh.connections(now);
@@ -143,6 +148,14 @@ impl Driver {
         let targets = self.mesh.targets(now).into_iter().filter_map(|target| target.problem).map(Into::into);
         let mesh = self.mesh.problems().into_iter().map(Into::into);
         let metrics = self.metrics_problem.borrow().clone().map(Into::into);
-        kernel.chain(metrics).chain(refused).chain(mesh).chain(refusals).chain(paths).chain(targets).collect()
+        kernel
+            .chain(unkept)
+            .chain(metrics)
+            .chain(refused)
+            .chain(mesh)
+            .chain(refusals)
+            .chain(paths)
+            .chain(targets)
+            .collect()
     }
 }

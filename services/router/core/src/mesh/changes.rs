@@ -17,7 +17,6 @@ impl Mesh {
     }
 
     pub(super) fn targets_changed(&mut self, now: Instant) {
-        self.events.push_back(Event::TargetsChanged);
         self.events.push_back(Event::ReachabilityChanged);
         self.dialler.set_candidates(self.candidates(), now);
         self.dial(now);

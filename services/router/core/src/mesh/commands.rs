@@ -44,7 +44,7 @@ impl Mesh {
         Ok(self.publish_on(ATTACHMENTS_CHANNEL, true, entries, now)?)
     }
 
-    /// Adds targets, and dials them now, also those that were there already and wait. With `replace`, others are removed;
+    /// Adds targets, to be persisted as [`Mesh::target_texts`], and dials them now, also those that were there already and wait. With `replace`, others are removed;
     /// their connections stay.
     pub fn add_targets(&mut self, targets: Vec<Target>, replace: bool, now: Instant) {
         if replace {
@@ -59,7 +59,7 @@ impl Mesh {
         self.targets_changed(now);
     }
 
-    /// Removes targets by their text, and returns those texts that were none. Connections stay.
+    /// Removes targets by their text, to be persisted, and returns those texts that were none. Connections stay.
     pub fn remove_targets(&mut self, texts: &[String], now: Instant) -> Vec<String> {
         let unknown = texts.iter().filter(|text| !self.dialler.remove(text)).cloned().collect();
         self.targets_changed(now);

@@ -103,8 +103,6 @@ pub enum Event {
         /// The message.
         message: SessionMessage,
     },
-    /// The list of targets changed: persist [`Mesh::target_texts`](super::Mesh::target_texts).
-    TargetsChanged,
     /// Persist these for [`MeshConfig::known_channels`](super::MeshConfig::known_channels) of the next start.
     KnownChannelsChanged {
         /// Channels that this host publishes on.

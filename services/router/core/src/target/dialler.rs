@@ -98,7 +98,8 @@ impl Dialler {
     pub(crate) fn add(&mut self, target: Target, now: Instant) -> bool {
         let new = !self.targets.contains(&target);
         let backoff = Backoff::new(self.timing.retry_min, self.timing.retry_max);
-        let fresh = Attempt { state: State::Waiting { due: now }, backoff, problem: None, peer: None, eager_until: None };
+        let fresh =
+            Attempt { state: State::Waiting { due: now }, backoff, problem: None, peer: None, eager_until: None };
         let attempt = self.attempts.entry(Purpose::Target(target.clone())).or_insert(fresh);
         attempt.backoff.reset();
         match &mut attempt.state {
