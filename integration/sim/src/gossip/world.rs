@@ -639,8 +639,7 @@ impl World {
             | Event::PeerDisconnected { .. }
             | Event::ReachabilityChanged
             | Event::IncomingMessage { .. }
-            | Event::IncomingSession { .. }
-            | Event::TargetsChanged => {}
+            | Event::IncomingSession { .. } => {}
         }
         Ok(())
     }
