@@ -1,8 +1,19 @@
-//! Structured logs on stderr.
+//! Structured logs on stderr, and what is logged.
 
-use std::io::IsTerminal;
+use std::{
+    io::IsTerminal,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
-use tracing_subscriber::EnvFilter;
+use tonic::{Request, Response, Status};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
+use weft_proto::common::v1::{
+    SetLogLevelRequest, SetLogLevelResponse,
+    log_service_server::{LogService, LogServiceServer},
+};
 
 use crate::CommonOptions;
 
@@ -15,20 +26,128 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. Directives that make no sense are named once and ignored.
-pub(crate) fn start(options: &CommonOptions) {
-    let filter = EnvFilter::builder().parse(&options.log_level);
-    let ignored = filter.as_ref().err().map(ToString::to_string);
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match options.log_format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+/// A log level makes no sense.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the log level {level:?} is not valid: write error, warn, info, debug, trace or off, or directives such as \
+     \"info,weft_router=debug\""
+)]
+struct InvalidLevel {
+    level: String,
+}
+
+/// What is logged; to be changed while the service runs.
+#[derive(Debug)]
+struct LogLevel {
+    filter: reload::Handle<EnvFilter, Registry>,
+    /// As it was given.
+    level: Mutex<String>,
+}
+
+/// That of this process, whose log is one.
+static LEVEL: OnceLock<LogLevel> = OnceLock::new();
+
+impl LogLevel {
+    /// Changes what is logged, and returns what was.
+    fn set(&self, level: &str) -> Result<String, InvalidLevel> {
+        let filter = parse(level)?;
+        let mut present = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.filter.reload(filter) {
+            // The log lives as long as the process, so this cannot be.
+            tracing::error!(%error, "failed to change the log level");
+            return Ok(present.clone());
+        }
+        let previous = std::mem::replace(&mut *present, level.to_owned());
+        tracing::info!(level, previous, "the log level was changed");
+        Ok(previous)
     }
+}
+
+/// Reads what is to be logged. Stricter than the filter itself, which takes a misspelt level for the name of a module.
+fn parse(level: &str) -> Result<EnvFilter, InvalidLevel> {
+    let invalid = || InvalidLevel { level: level.to_owned() };
+    let is_sound = |directive: &str| {
+        directive.contains(['=', '[']) || directive.is_empty() || directive.parse::<LevelFilter>().is_ok()
+    };
+    if level.trim().is_empty() || !level.split(',').all(|directive| is_sound(directive)) {
+        return Err(invalid());
+    }
+    EnvFilter::builder().parse(level).map_err(|_| invalid())
+}
+
+/// Starts logging. A level that makes no sense is named once and ignored.
+pub(crate) fn start(options: &CommonOptions) {
+    let (level, ignored) = match parse(&options.log_level) {
+        Ok(_) => (options.log_level.as_str(), None),
+        Err(error) => ("info", Some(error)),
+    };
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(level));
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = match options.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    // Logging starts once: the line above would not let it start again.
+    let _ = LEVEL.set(LogLevel { filter: handle, level: Mutex::new(level.to_owned()) });
     if let Some(error) = ignored {
-        tracing::warn!(log_level = options.log_level, error, "the log level is not valid, using info");
+        tracing::warn!(%error, "the log level is ignored, using info");
+    }
+}
+
+/// Returns what changes this process' log level on request.
+pub(crate) fn served() -> LogServiceServer<impl LogService> {
+    LogServiceServer::new(Served)
+}
+
+#[derive(Debug)]
+struct Served;
+
+#[tonic::async_trait]
+impl LogService for Served {
+    async fn set_level(&self, request: Request<SetLogLevelRequest>) -> Result<Response<SetLogLevelResponse>, Status> {
+        let Some(level) = LEVEL.get() else {
+            return Err(Status::failed_precondition("this process does not log"));
+        };
+        let previous =
+            level.set(&request.into_inner().level).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        Ok(Response::new(SetLogLevelResponse { previous }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_level_is_refused_in_one_sentence() {
+        for level in ["", " ", "verbose", "info,loud", "weft_router=loud", "info,[", "debug;trace"] {
+            let error = parse(level).expect_err(level).to_string();
+            assert!(error.starts_with(&format!("the log level {level:?} is not valid: write error")), "{error}");
+        }
+        for level in ["info", "WARN", "off", "info,weft_router=debug", "info,weft_ipam::driver=trace", "info,[a]=debug"]
+        {
+            assert!(parse(level).is_ok(), "{level}");
+        }
+    }
+
+    #[test]
+    fn the_level_changes_while_the_service_runs() {
+        let (filter, handle) = reload::Layer::new(parse("warn").expect("valid"));
+        let level = LogLevel { filter: handle, level: Mutex::new("warn".to_owned()) };
+        let subscriber = tracing_subscriber::registry()
+            .with(tracing_subscriber::fmt::layer().with_writer(std::io::sink).with_filter(filter));
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(!tracing::enabled!(Level::INFO));
+            assert_eq!(level.set("debug"), Ok("warn".to_owned()));
+            assert!(tracing::enabled!(Level::DEBUG));
+            assert!(level.set("verbose").is_err());
+            assert!(tracing::enabled!(Level::DEBUG));
+            assert_eq!(level.set("warn"), Ok("debug".to_owned()));
+            assert!(!tracing::enabled!(Level::INFO));
+        });
     }
 }

@@ -54,7 +54,7 @@ impl BoundServer {
         Self { metrics: Some(metrics), ..self }
     }
 
-    /// Serves `routes` and the health service until `shutdown`, then lets running calls end for at most two seconds.
+    /// Serves `routes`, health and the log level until `shutdown`, then lets running calls end for at most two seconds.
     ///
     /// # Errors
     /// If the listener fails.
@@ -62,7 +62,7 @@ impl BoundServer {
         let Self { listener, path, metrics } = self;
         tracing::info!(socket = %path.display(), "serving");
         let stop = shutdown.clone();
-        let mut routes = routes.add_service(health.service());
+        let mut routes = routes.add_service(health.service()).add_service(crate::logging::served());
         if let Some(exposition) = &metrics {
             routes = routes.add_service(crate::metrics::served(Arc::clone(exposition)));
         }

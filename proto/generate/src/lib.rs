@@ -9,7 +9,8 @@ mod tests {
 
     const CONTRACTS: &[&str] = &[
         "weft/common/v1/common.proto",
-    "weft/common/v1/metrics.proto",
+        "weft/common/v1/log.proto",
+        "weft/common/v1/metrics.proto",
         "weft/mesh/v1/mesh.proto",
         "weft/router/v1/router.proto",
         "weft/ipam/v1/ipam.proto",

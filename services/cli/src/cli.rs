@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use weft_proto::client::SOCKET_FOLDER;
+use weft_proto::client::{SOCKET_FOLDER, Service};
 
 /// Encrypted network for the containers of many Docker hosts.
 ///
@@ -92,6 +92,18 @@ pub(crate) enum Command {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Change what the services log, until they start anew.
+    ///
+    /// The level they start with is the option --log-level, or WEFT_LOG_LEVEL.
+    #[command(allow_missing_positional = true)]
+    LogLevel {
+        /// Only this service: router, ipam, dns or docker-proxy.
+        #[arg(value_name = "SERVICE", value_parser = service)]
+        service: Option<Service>,
+        /// error, warn, info, debug, trace or off, or directives as in "info,weft_router=debug".
+        #[arg(value_name = "LEVEL", required = true)]
+        level: String,
+    },
     /// Put the command, its completions and man pages on the host: docker compose run --rm weft install
     Install {
         /// Folder that gets `bin/weft` and `share/…`. In weft's own container it is the host's /usr/local, mounted below
@@ -136,6 +148,11 @@ impl Addresses {
     }
 }
 
+fn service(name: &str) -> Result<Service, String> {
+    let found = Service::ALL.into_iter().find(|service| service.name() == name);
+    found.ok_or_else(|| format!("there is no such service: {}", Service::ALL.map(Service::name).join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -157,5 +174,12 @@ mod tests {
         assert!(parse("weft attach").is_err());
         assert!(parse("weft connect").is_err());
         assert!(parse("weft status nonsense").is_err());
+        let Ok(Command::LogLevel { service: None, level }) = parse("weft log-level debug") else { panic!("parses") };
+        assert_eq!(level, "debug");
+        let Ok(Command::LogLevel { service: Some(Service::Dns), .. }) = parse("weft log-level dns debug") else {
+            panic!("parses")
+        };
+        assert!(parse("weft log-level nobody debug").is_err());
+        assert!(parse("weft log-level").is_err());
     }
 }

@@ -3,6 +3,7 @@
 mod containers;
 mod env;
 mod install;
+mod log_level;
 mod peers;
 mod status;
 mod version;
@@ -36,6 +37,7 @@ pub(crate) async fn run(
         Command::Connect { replace, peers } => peers::connect(replace, peers, services, output).await,
         Command::Forget { peers } => peers::forget(peers, services, output).await,
         Command::DnsLookup { name } => dns_lookup(name, services, output).await,
+        Command::LogLevel { service, level } => log_level::log_level(service, &level, services, output).await,
         Command::Install { prefix } => install::install(prefix, output),
         Command::Version => version::version(services, output).await,
     }

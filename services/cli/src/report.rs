@@ -6,6 +6,7 @@
 mod connections;
 mod containers;
 mod ipam;
+mod log_levels;
 mod names;
 mod overview;
 mod peers;
@@ -16,6 +17,7 @@ pub use connections::{Connection, Connections, Target, Targets};
 pub use containers::{Container, Containers};
 pub use ipam::{Ipam, Pending, Share};
 use ipnet::IpNet;
+pub use log_levels::{LogLevel, LogLevels};
 pub use names::{Name, Names};
 pub use overview::{DataPlane, DnsSection, IpamSection, ProxySection, RouterSection, Section, Status};
 pub use peers::{Link, Peer, Peers};

@@ -8,7 +8,10 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 use weft::{Cli, Environment, Outcome};
 use weft_proto::{
-    common::v1::IpPrefix,
+    common::v1::{
+        IpPrefix, SetLogLevelRequest, SetLogLevelResponse,
+        log_service_server::{LogService, LogServiceServer},
+    },
     dns::v1::{
         self as dns,
         name_service_server::{NameService, NameServiceServer},
@@ -101,6 +104,18 @@ impl NameService for Dns {
     }
 }
 
+struct Log;
+
+#[tonic::async_trait]
+impl LogService for Log {
+    async fn set_level(&self, request: Request<SetLogLevelRequest>) -> Result<Response<SetLogLevelResponse>, Status> {
+        match request.into_inner().level.as_str() {
+            "debug" => Ok(Response::new(SetLogLevelResponse { previous: "info".to_owned() })),
+            level => Err(Status::invalid_argument(format!("the log level {level:?} is not valid"))),
+        }
+    }
+}
+
 /// Serves dns and docker-proxy, but neither router nor ipam.
 fn serve(folder: &Path) -> [JoinHandle<Result<(), tonic::transport::Error>>; 2] {
     let incoming =
@@ -108,8 +123,18 @@ fn serve(folder: &Path) -> [JoinHandle<Result<(), tonic::transport::Error>>; 2] 
     let proxy = incoming("docker-proxy.sock");
     let dns = incoming("dns.sock");
     [
-        tokio::spawn(Server::builder().add_service(ContainerServiceServer::new(Proxy)).serve_with_incoming(proxy)),
-        tokio::spawn(Server::builder().add_service(NameServiceServer::new(Dns)).serve_with_incoming(dns)),
+        tokio::spawn(
+            Server::builder()
+                .add_service(ContainerServiceServer::new(Proxy))
+                .add_service(LogServiceServer::new(Log))
+                .serve_with_incoming(proxy),
+        ),
+        tokio::spawn(
+            Server::builder()
+                .add_service(NameServiceServer::new(Dns))
+                .add_service(LogServiceServer::new(Log))
+                .serve_with_incoming(dns),
+        ),
     ]
 }
 
@@ -164,6 +189,22 @@ async fn refusals_are_told_once_and_fail() {
     assert_eq!(complaints, "weft: there is no container nobody\n");
     let (_, _, complaints) = weft_in(folder.path(), Environment::default(), "detach db").await;
     assert!(complaints.contains("of another version"), "{complaints}");
+}
+
+#[tokio::test]
+async fn log_levels_change_where_services_are() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let _services = serve(folder.path());
+    let run = async |line| weft_in(folder.path(), Environment::default(), line).await;
+    let (outcome, out, complaints) = run("log-level dns debug").await;
+    assert_eq!((outcome, complaints.as_str()), (Outcome::Done, ""));
+    assert_eq!(out, "dns          debug (was info)\n");
+    let (outcome, out, complaints) = run("log-level debug").await;
+    assert_eq!((outcome, out.lines().count()), (Outcome::Failed, 2), "{out}");
+    assert!(complaints.contains("router is not running") && complaints.contains("ipam is not running"), "{complaints}");
+    let (outcome, out, complaints) = run("log-level docker-proxy verbose").await;
+    assert_eq!((outcome, out.as_str()), (Outcome::Failed, ""));
+    assert_eq!(complaints, "weft: the log level \"verbose\" is not valid\n");
 }
 
 #[tokio::test]
