@@ -37,10 +37,19 @@ impl EngineKit {
     /// # Errors
     /// If a part is missing; says what installs it.
     pub fn find() -> anyhow::Result<Self> {
-        let kit = Self {
-            root: variable("WEFT_LAB_ENGINE").unwrap_or_else(|| PathBuf::from("/")),
-            compose: cache_folder().join("trixie/usr/libexec/docker/cli-plugins/docker-compose"),
-        };
+        Self::at(variable("WEFT_LAB_ENGINE").unwrap_or_else(|| PathBuf::from("/")))
+    }
+
+    /// Returns the engine of the next release of the distribution, to which hosts may be upgraded.
+    ///
+    /// # Errors
+    /// If a part is missing; says what installs it.
+    pub fn newer() -> anyhow::Result<Self> {
+        Self::at(newer_folder())
+    }
+
+    fn at(root: PathBuf) -> anyhow::Result<Self> {
+        let kit = Self { root, compose: newer_folder().join("usr/libexec/docker/cli-plugins/docker-compose") };
         for part in [kit.root.join("usr/sbin/dockerd"), kit.client(), kit.compose.clone()] {
             if !part.exists() {
                 bail!("{} is missing; `integration/set-up lab` installs it", part.display());
@@ -69,6 +78,11 @@ impl EngineKit {
 /// Returns the folder of what `integration/set-up` fetched.
 pub(crate) fn cache_folder() -> PathBuf {
     variable("WEFT_CACHE").unwrap_or_else(|| PathBuf::from("/var/cache/weft"))
+}
+
+/// Returns the root of the tree of the distribution's next release.
+fn newer_folder() -> PathBuf {
+    cache_folder().join("trixie")
 }
 
 #[expect(clippy::disallowed_methods, reason = "the lab's own settings, read where they are used")]
@@ -121,10 +135,21 @@ impl Engine {
     }
 
     /// Asks the engine to stop, as a service manager does, and waits until it has.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         let id = self.process.id().context("the engine has ended already")?;
         let id = Pid::from_raw(i32::try_from(id)?).context("process 0")?;
         kill_process(id, Signal::TERM).context("failed to stop the engine")?;
+        self.ended().await
+    }
+
+    /// Kills it at once, and what it started with it. Containers live on.
+    pub(crate) async fn kill(self, host: &Host) -> anyhow::Result<()> {
+        let process = host.exec(&["cat", "/run/docker.pid"]).await?;
+        host.exec(&["kill", "-9", &process]).await?;
+        self.ended().await
+    }
+
+    async fn ended(mut self) -> anyhow::Result<()> {
         tokio::time::timeout(ENGINE_LIMIT, self.process.wait()).await.context("the engine does not stop")??;
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, bail};
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use crate::{namespace, project, state::HostState};
+use crate::{EngineKit, namespace, project, state::HostState};
 
 /// Longest time a command inside a host may take, unless it says another.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
@@ -68,6 +68,10 @@ impl Host {
 
     pub(crate) const fn state(&self) -> &HostState {
         &self.state
+    }
+
+    pub(crate) fn set_engine(&mut self, engine: EngineKit) {
+        self.state.engine = engine;
     }
 
     /// Returns where a path inside the host is found from outside.

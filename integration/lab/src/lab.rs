@@ -231,6 +231,32 @@ impl Lab {
         self.engines[number - 1].take().context("the engine does not run")?.stop().await
     }
 
+    /// Kills a host's engine at once. Containers live on without it.
+    ///
+    /// # Errors
+    /// If it does not end.
+    ///
+    /// # Panics
+    /// If the lab has fewer hosts.
+    pub async fn kill_engine(&mut self, number: usize) -> anyhow::Result<()> {
+        let engine = self.engines[number - 1].take().context("the engine does not run")?;
+        engine.kill(self.host(number)).await
+    }
+
+    /// Starts the engine of a host whose engine was stopped from another kit, on the same data. Clones of the host that
+    /// were made before keep the old client.
+    ///
+    /// # Errors
+    /// If it does not start.
+    ///
+    /// # Panics
+    /// If the lab has fewer hosts.
+    pub async fn upgrade_engine(&mut self, number: usize, kit: EngineKit) -> anyhow::Result<()> {
+        self.hosts[number - 1].set_engine(kit);
+        self.state()?.write()?;
+        self.start_engine(number).await
+    }
+
     /// Starts a host's engine that was stopped, as after booting.
     ///
     /// # Errors
