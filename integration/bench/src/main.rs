@@ -147,6 +147,7 @@ fn print(
         })
         .collect();
     let rate = |name: &str| rows.iter().find(|row| row.name == name).map_or(f64::NAN, |row| row.rate);
+    let cpu = |name: &str| rows.iter().find(|row| row.name == name).map_or(f64::NAN, |row| row.cpu);
     if options.json {
         let tcp: Vec<_> = rows
             .iter()
@@ -172,15 +173,16 @@ fn print(
     }
     println!("One TCP stream between two hosts, medians of {} rounds; round trips of ping in ms:\n", options.rounds);
     println!(
-        "{:14} {:>9} {:>8} {:>10} {:>9} {:>15} {:>15}",
-        "", "encrypted", "Gbit/s", "of weft's", "CPU s/GB", "idle p50/p99", "loaded p50/p99"
+        "{:14} {:>9} {:>8} {:>10} {:>9} {:>10} {:>15} {:>15}",
+        "", "encrypted", "Gbit/s", "of weft's", "CPU s/GB", "of weft's", "idle p50/p99", "loaded p50/p99"
     );
     for row in &rows {
         let encrypted = if row.encrypted { "yes" } else { "no" };
         let share = row.rate / rate("weft");
+        let cost = row.cpu / cpu("weft");
         let both = |[p50, p99]: [f64; 2]| format!("{p50:.2}/{p99:.2}");
         println!(
-            "{:14} {encrypted:>9} {:>8.2} {share:>9.2}x {:>9.2} {:>15} {:>15}",
+            "{:14} {encrypted:>9} {:>8.2} {share:>9.2}x {:>9.2} {cost:>9.2}x {:>15} {:>15}",
             row.name,
             row.rate,
             row.cpu,
