@@ -69,7 +69,7 @@ fn parse(level: &str) -> Result<EnvFilter, InvalidLevel> {
     let is_sound = |directive: &str| {
         directive.contains(['=', '[']) || directive.is_empty() || directive.parse::<LevelFilter>().is_ok()
     };
-    if level.trim().is_empty() || !level.split(',').all(|directive| is_sound(directive)) {
+    if level.trim().is_empty() || !level.split(',').all(is_sound) {
         return Err(invalid());
     }
     EnvFilter::builder().parse(level).map_err(|_| invalid())
