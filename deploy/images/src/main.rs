@@ -29,6 +29,9 @@ struct Options {
     tag: String,
 }
 
+/// How large all images together may be, in bytes.
+const SIZE_LIMIT: u64 = 40_000_000;
+
 fn main() -> ExitCode {
     match write(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +61,11 @@ fn write(options: &Options) -> anyhow::Result<()> {
         total += image.size();
     }
     println!("{:>6.1} MB  all together, in {}", megabytes(total), options.output.display());
+    anyhow::ensure!(
+        total <= SIZE_LIMIT,
+        "the images are larger than {:.0} MB together: build the binaries with `--release`, or find what has grown",
+        megabytes(SIZE_LIMIT)
+    );
     Ok(())
 }
 

@@ -4,15 +4,15 @@ use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
 use tokio::process::Child;
-use weft_lab::{Host, HostCommand, eventually, image};
+use weft_lab::{Host, HostCommand, cache_folder, eventually, image};
 
 use crate::measure::{Transfer, busy_seconds};
 
 /// How long a way may take to carry its first packet.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Debian 13's wireguard-go, which has segmentation offloads, as `integration/set-up bench` unpacks it.
-const WIREGUARD: &str = "/var/cache/weft/trixie/usr/bin/wireguard-go";
+/// Debian 13's wireguard-go, which has segmentation offloads, in the folder where `integration/set-up bench` unpacks it.
+const WIREGUARD: &str = "trixie/usr/bin/wireguard-go";
 
 /// One way between two hosts.
 pub(crate) struct Contender {
@@ -89,15 +89,13 @@ impl Contender {
 
     /// The hosts themselves over a userspace WireGuard.
     pub(crate) async fn wireguard(one: &Host, two: &Host) -> anyhow::Result<Self> {
-        ensure!(
-            std::path::Path::new(WIREGUARD).exists(),
-            "{WIREGUARD} is missing; `integration/set-up bench` unpacks it"
-        );
+        let program = cache_folder().join(WIREGUARD);
+        ensure!(program.exists(), "{} is missing; `integration/set-up bench` unpacks it", program.display());
         let mut daemons = Vec::new();
         let mut keys = Vec::new();
         for host in [one, two] {
             daemons.push(
-                host.command(WIREGUARD, ["-f", "wg0"])
+                host.command(&program.to_string_lossy(), ["-f", "wg0"])
                     .into_tokio()
                     .stdout(Stdio::null())
                     .stderr(Stdio::null())

@@ -76,7 +76,8 @@ impl EngineKit {
 }
 
 /// Returns the folder of what `integration/set-up` fetched.
-pub(crate) fn cache_folder() -> PathBuf {
+#[must_use]
+pub fn cache_folder() -> PathBuf {
     variable("WEFT_CACHE").unwrap_or_else(|| PathBuf::from("/var/cache/weft"))
 }
 

@@ -24,7 +24,7 @@ mod wait;
 mod weft;
 
 pub use capture::{Capture, contains};
-pub use engine::EngineKit;
+pub use engine::{EngineKit, cache_folder};
 pub use host::{Host, HostCommand, Output};
 pub use lab::{Lab, LabBuilder};
 pub use project::Project;

@@ -10,12 +10,12 @@ pub mod rules;
 pub mod runbook;
 pub mod sources;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Returns the path of a file of the project.
 #[must_use]
 pub fn project(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+    weft_lab::Project::root().join(path)
 }
 
 /// Returns the path of a program of Debian's `prometheus` package, as `integration/set-up monitoring` unpacks it.
@@ -23,9 +23,7 @@ pub fn project(path: &str) -> PathBuf {
 /// # Errors
 /// If it is not there; says what fetches it.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
-    #[expect(clippy::disallowed_methods, reason = "where set-up puts things is set by this variable")]
-    let cache = std::env::var("WEFT_CACHE").unwrap_or_else(|_| "/var/cache/weft".to_owned());
-    let path = Path::new(&cache).join("bookworm/usr/bin").join(name);
+    let path = weft_lab::cache_folder().join("bookworm/usr/bin").join(name);
     anyhow::ensure!(path.exists(), "{} is missing; `integration/set-up monitoring` fetches it", path.display());
     Ok(path)
 }
