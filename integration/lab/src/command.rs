@@ -61,7 +61,10 @@ pub(crate) enum Command {
         lab: LabName,
     },
     /// Show weft at work on three hosts, and leave them up.
-    Demo,
+    Demo {
+        #[command(flatten)]
+        lab: LabName,
+    },
     /// Hold a lab in this process until it is told to end. `up` calls this.
     #[command(hide = true)]
     Hold {
@@ -153,7 +156,7 @@ async fn perform(command: Command) -> anyhow::Result<ExitCode> {
             let hosts = hosts(&LabState::read(&lab.name)?);
             futures::future::try_join_all(hosts.iter().map(weft_lab::Weft::load)).await?;
         }
-        Command::Demo => demo::demo().await?,
+        Command::Demo { lab } => demo::demo(&lab.name).await?,
         Command::Hold { lab, hosts, mtu } => hold::hold(&lab.name, hosts, mtu).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -11,9 +11,6 @@ use weft_lab::{Capture, Host, Launch, Project, Underlay, Weft, contains, eventua
 
 use super::{hold, hosts};
 
-/// Name of the demo's lab.
-const LAB: &str = "demo";
-
 /// How long a step may take to come true.
 const SOON: Duration = Duration::from_secs(30);
 
@@ -21,12 +18,12 @@ const SOON: Duration = Duration::from_secs(30);
 const SECRET: &str = "nobody on the way may read this sentence";
 
 /// Runs the demo and leaves its hosts up.
-pub(crate) async fn demo() -> anyhow::Result<()> {
+pub(crate) async fn demo(lab: &str) -> anyhow::Result<()> {
     let mut report = Report::default();
     println!("weft {}: three Docker hosts on this machine, one encrypted network\n", Project::VERSION);
 
-    report.step("hosts: namespaces with a Docker Engine each", hold::up(LAB, 3, 1500)).await?;
-    let state = LabState::read(LAB)?;
+    report.step("hosts: namespaces with a Docker Engine each", hold::up(lab, 3, 1500)).await?;
+    let state = LabState::read(lab)?;
     let hosts = hosts(&state);
     report.step("images: loaded on each host", try_join_all(hosts.iter().map(Weft::load))).await?;
     let weft = report.step("weft: `docker compose up -d` on each host", launch(&hosts)).await?;
@@ -239,7 +236,7 @@ async fn transfer(hosts: &[Host]) -> anyhow::Result<String> {
 
 async fn sealed(state: &LabState, hosts: &[Host]) -> anyhow::Result<String> {
     let target = addresses(&hosts[1], NAMES[1]).await?[0].clone();
-    let file = state::lab_folder(LAB).join("underlay.pcap");
+    let file = state::lab_folder(&state.name).join("underlay.pcap");
     let capture = Capture::start(&Underlay::of(state.underlay), &file).await?;
     let receive = ["nc", "-ll", "-p", "7000", "-e", "sh", "-c", "cat > /tmp/part; mv /tmp/part /tmp/received"];
     hosts[1].docker(&[&["exec", "--detach", NAMES[1]], &receive[..]].concat()).await?;
