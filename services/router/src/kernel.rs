@@ -3,10 +3,11 @@
 //!
 //! [`Kernel`] is a handle to one worker thread that performs one operation after the other. The worker compares what the
 //! kernel has with what it should have (`weft_router_core::hostnet` decides both) whenever the kernel says that something
-//! changed, and every [`KernelConfig::check_interval`]; so what somebody else takes away is back within a second.
+//! changed, and every [`KernelConfig::check_interval`]; so what somebody else takes away is back within a second, inside containers too.
 
 mod attach;
 mod dns;
+mod elsewhere;
 mod host;
 mod hosts_file;
 mod legacy;
@@ -186,6 +187,17 @@ pub enum AttachError {
     ForeignInterface {
         /// Whom to attach.
         container: ContainerId,
+    },
+    /// The interface of that name in its network is another container's.
+    #[error(
+        "the container {container} shares the network of the container {owner}, whose {CONTAINER_INTERFACE} is there: attach \
+         that one"
+    )]
+    SharedNetwork {
+        /// Whom to attach.
+        container: ContainerId,
+        /// Who is attached there.
+        owner: ContainerId,
     },
     /// The kernel or a file refused.
     #[error("failed to attach the container {container}: {source:#}")]

@@ -49,8 +49,9 @@ fn what_others_take_away_is_back_within_a_second() {
         kernel.prepare().await.expect("prepared");
         kernel.attach(one.spec(&["10.32.0.1/12"])).await.expect("attached");
         kernel.attach(two.spec(&["10.32.0.2/12"])).await.expect("attached");
-        let damages: [&[&str]; 6] = [
+        let damages: [&[&str]; 7] = [
             &["ip", "link", "set", "weft", "down"],
+            &["ip", "link", "delete", "vethwa1a1a1a1a"],
             &["ip", "link", "delete", "weft"],
             &["ip", "link", "delete", "weft-dns"],
             &["nft", "flush", "ruleset", "ip"],
@@ -86,6 +87,50 @@ fn what_others_take_away_is_back_within_a_second() {
         // What is left to do after the repairs is nothing.
         eventually("settled", || true).await;
         assert_eq!(kernel.prepare().await.expect("prepared"), 0);
+    });
+}
+
+#[test]
+fn what_others_take_away_inside_a_container_is_back_within_a_second() {
+    on_host(|Host { kernel, .. }| async move {
+        kernel.prepare().await.expect("prepared");
+        let (one, two) = (Container::start("a1"), Container::start("b2"));
+        for (container, number) in [(&one, 1), (&two, 2)] {
+            let addresses = [format!("10.32.0.{number}/12"), format!("{SIX}:{number}/108")];
+            kernel.attach(container.spec(&addresses.each_ref().map(String::as_str))).await.expect("attached");
+        }
+        let damages: [&'static [&'static str]; 5] = [
+            &["address", "delete", "10.32.0.1/12", "dev", "ethwe"],
+            &["-6", "address", "flush", "dev", "ethwe", "scope", "global"],
+            &["address", "flush", "dev", "ethwe"],
+            &["link", "set", "ethwe", "down"],
+            &["link", "delete", "ethwe"],
+        ];
+        for damage in damages {
+            one.output("ip", damage);
+            let start = now();
+            eventually("given back", || {
+                let addresses = one.output("ip", &["address"]);
+                let routes = one.output("ip", &["route"]);
+                addresses.lines().any(|line| line.contains("ethwe") && line.contains(",UP"))
+                    && addresses.contains("10.32.0.1/12")
+                    && addresses.contains(&format!("{SIX}:1/108"))
+                    && routes.contains("169.254.83.53 dev ethwe")
+                    && routes.contains("224.0.0.0/4 dev ethwe")
+            })
+            .await;
+            assert!(start.elapsed() < Duration::from_secs(1), "{damage:?} took {:?}", start.elapsed());
+            assert!(one.reaches(&two, "10.32.0.2") && two.reaches(&one, &format!("{SIX}:1")), "{damage:?}");
+        }
+
+        let first = "10.32.0.1/12".parse().expect("an address");
+        kernel.detach(one.id.clone(), vec![first]).await.expect("detached");
+        kernel.detach(two.id.clone(), Vec::new()).await.expect("detached");
+        kernel.prepare().await.expect("prepared");
+        one.output("ip", &["link", "set", "ethwe", "down"]);
+        eventually("up again", || one.output("ip", &["link", "show", "ethwe"]).contains(",UP")).await;
+        assert!(!one.output("ip", &["address"]).contains("10.32.0.1"), "what was taken by request stays away");
+        assert!(!two.output("ip", &["link"]).contains("ethwe"), "what was taken by request stays away");
     });
 }
 
@@ -177,6 +222,17 @@ fn what_cannot_be_attached_is_said_and_left_alone() {
         assert!(!one.output("ip", &["link"]).contains("ethwe"), "nothing of the attempt is left");
         assert!(!output("ip", &["link"]).contains("vethw"), "nothing of the attempt is left");
 
+        kernel.attach(one.spec(&["10.32.0.1/12"])).await.expect("attached");
+        let guest = Container::start_within("b2", &one);
+        let shared = kernel.attach(guest.spec(&["10.32.0.2/12"])).await;
+        assert!(
+            matches!(&shared, Err(AttachError::SharedNetwork { owner, .. }) if *owner == one.id),
+            "the interface is another container's: {shared:?}"
+        );
+        assert!(one.output("ip", &["address"]).contains("10.32.0.1/12"), "it stays as it is");
+        assert!(!output("ip", &["link"]).contains("vethwb2"), "nothing was made");
+        kernel.detach(one.id.clone(), Vec::new()).await.expect("detached");
+
         one.output("ip", &["link", "add", "ethwe", "type", "bridge"]);
         let foreign = kernel.attach(one.spec(&["10.32.0.1/12"])).await;
         assert!(matches!(foreign, Err(AttachError::ForeignInterface { .. })), "{foreign:?}");
@@ -226,7 +282,7 @@ fn the_engines_chain_accepts_and_the_iptables_tools_understand_it() {
         let rule = "-i weft -o weft -m comment --comment weft -j ACCEPT";
         let listed = output("iptables", &["-S", "DOCKER-USER"]);
         assert_eq!(listed, format!("-N DOCKER-USER\n-A DOCKER-USER {rule}\n-A DOCKER-USER -j RETURN\n"));
-        assert!(!output("iptables", &["-S", "FORWARD"]).contains("weft"));
+        assert!(output("iptables", &["-S", "FORWARD"]).contains(rule), "the jump to the other chain may be flushed");
         assert!(output("ip6tables", &["-S", "FORWARD"]).contains(rule));
 
         output("iptables", &["-F", "DOCKER-USER"]);

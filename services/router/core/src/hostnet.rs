@@ -17,8 +17,8 @@ pub use difference::{
     difference,
 };
 pub use firewall::{
-    BaseChain, ChainRef, Comparison, Expression, Family, FilterChains, Hook, MetaKey, PayloadBase, Rule, Table,
-    TransportProtocol, Verdict, accept_rule, engine_chain, own_table,
+    ACCEPTING_CHAINS, BaseChain, ChainRef, Comparison, Expression, Family, Hook, MetaKey, PayloadBase, Rule, Table,
+    TransportProtocol, Verdict, accept_rule, own_table,
 };
 pub use hosts_file::{HostsFile, rewrite_hosts};
 pub use legacy::{legacy_accept, legacy_removals};

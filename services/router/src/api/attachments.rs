@@ -59,9 +59,9 @@ impl AttachmentService for Attachments {
         let _changing = self.changing.lock().await;
         let attached = self.kernel.attach(spec).await.map_err(|error| match error {
             AttachError::NoProcess { .. } | AttachError::ForeignProcess { .. } => Status::not_found(error.to_string()),
-            AttachError::HostNetwork { .. } | AttachError::ForeignInterface { .. } => {
-                Status::failed_precondition(error.to_string())
-            }
+            AttachError::HostNetwork { .. }
+            | AttachError::ForeignInterface { .. }
+            | AttachError::SharedNetwork { .. } => Status::failed_precondition(error.to_string()),
             AttachError::NoAddress { .. } => Status::invalid_argument(error.to_string()),
             AttachError::Failed { .. } => Status::internal(error.to_string()),
         })?;

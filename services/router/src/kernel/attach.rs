@@ -1,6 +1,7 @@
 //! Attaching containers, and detaching them.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::IpAddr,
     os::fd::AsFd,
@@ -18,6 +19,7 @@ use weft_types::ContainerId;
 
 use super::{
     AttachError, AttachSpec, Attached, CONTAINER_INTERFACE, HostsFile, KernelConfig, Problem,
+    elsewhere::{Interface, Losses},
     host::{Owner, marker},
     hosts_file,
     links::{self, IPV6_MINIMUM_MTU, InterfaceRoute, LinkChange, VethPair, Which},
@@ -71,14 +73,58 @@ impl Owner {
             })
             .map_err(failed)?;
         let attached = attached.map_err(|error| error.downcast::<AttachError>().unwrap_or_else(failed))?;
+        self.specs.insert(spec.container.clone(), spec.clone());
         match &spec.hosts_file {
-            Some(hosts) => {
-                self.hosts_files.insert(spec.container.clone(), hosts.clone());
-                self.note_hosts(&spec.container, hosts, hosts_written);
-            }
-            None => self.forget_hosts(&spec.container),
+            Some(hosts) => self.note_hosts(&spec.container, hosts, hosts_written),
+            None => drop(self.hosts_problems.remove(&spec.container)),
         }
         Ok(attached)
+    }
+
+    /// Gives containers back what somebody took from them: their interface, its being up, or addresses. Returns how many got
+    /// something. Losses that remain are those of containers for which it failed.
+    pub(super) fn keep_attachments(&mut self, losses: &mut Losses) -> anyhow::Result<usize> {
+        let losses_before = std::mem::take(losses);
+        let ports: BTreeMap<ContainerId, ObservedLink> = self
+            .channel
+            .links()?
+            .into_iter()
+            .filter_map(|link| marker(&link).map(|marker| (marker.container, link)))
+            .collect();
+        let (mut count, mut failures) = (0, Vec::new());
+        for spec in self.specs.values().cloned().collect::<Vec<_>>() {
+            let inside = ports.get(&spec.container).map(inside);
+            let lost = match inside {
+                None => true,
+                Some(None) => false,
+                Some(Some(interface)) => {
+                    losses_before.known.contains(&interface)
+                        || losses_before.unknown && !self.has_addresses(interface, &spec.addresses)
+                }
+            };
+            if !lost {
+                continue;
+            }
+            match self.attach(&spec) {
+                Ok(_) => {
+                    count += 1;
+                    tracing::info!(container = %spec.container, "gave back what somebody took from the container's network");
+                }
+                // It has ended, which takes everything along.
+                Err(AttachError::NoProcess { .. } | AttachError::ForeignProcess { .. }) => self.forget(&spec.container),
+                Err(error) => {
+                    inside.flatten().into_iter().for_each(|interface| losses.add(interface));
+                    failures.push(error.to_string());
+                }
+            }
+        }
+        if failures.is_empty() { Ok(count) } else { Err(anyhow::anyhow!(failures.join("; "))) }
+    }
+
+    /// Tells whether an interface has these addresses. Those of IPv6 are left out: not every container can have them.
+    fn has_addresses(&mut self, interface: Interface, addresses: &[IpNet]) -> bool {
+        let present = self.channel.addresses_elsewhere(interface.namespace, interface.index).unwrap_or_default();
+        addresses.iter().filter(|address| address.addr().is_ipv4()).all(|address| present.contains(address))
     }
 
     /// Takes addresses from a container; see [`super::Kernel::detach`].
@@ -87,7 +133,7 @@ impl Owner {
         let found = self.channel.link(&name)?;
         let ours = found.and_then(|link| marker(&link).filter(|m| m.container == *container).map(|m| (link, m)));
         let Some((link, marker)) = ours else {
-            self.forget_hosts(container);
+            self.forget(container);
             return Ok(Vec::new());
         };
         let present = match (link.peer_namespace, link.peer_index) {
@@ -98,13 +144,18 @@ impl Owner {
         let (removed, kept): (Vec<IpNet>, Vec<IpNet>) = present.into_iter().partition(named);
         if kept.is_empty() {
             self.channel.perform(vec![links::delete_link(link.index, &link.name)])?;
-            self.forget_hosts(container);
+            self.forget(container);
             return Ok(removed);
         }
         if !removed.is_empty() {
             self.remove_addresses(&link, &marker, &removed)
                 .with_context(|| format!("failed to take addresses from the container {container}"))?;
-            if let Some(hosts) = self.hosts_files.get(container).cloned() {
+            let spec = self.specs.get_mut(container);
+            let hosts = spec.and_then(|spec| {
+                spec.addresses.retain(|address| !named(address));
+                spec.hosts_file.clone()
+            });
+            if let Some(hosts) = hosts {
                 let kept: Vec<IpAddr> = kept.iter().map(IpNet::addr).collect();
                 self.note_hosts(container, &hosts, hosts_file::write(&hosts, &kept));
             }
@@ -127,8 +178,8 @@ impl Owner {
         self.hosts_problems.insert(container.clone(), Problem { reason: "hosts_file", message });
     }
 
-    fn forget_hosts(&mut self, container: &ContainerId) {
-        self.hosts_files.remove(container);
+    fn forget(&mut self, container: &ContainerId) {
+        self.specs.remove(container);
         self.hosts_problems.remove(container);
     }
 
@@ -144,6 +195,11 @@ impl Owner {
         let requests = removed.iter().map(|address| links::remove_address(index, *address)).collect();
         namespace.run(|| Channel::open()?.perform(requests))
     }
+}
+
+/// Returns the other end of a container's port.
+fn inside(port: &ObservedLink) -> Option<Interface> {
+    Some(Interface { namespace: port.peer_namespace?, index: port.peer_index? })
 }
 
 /// One attaching, on a thread in the container's namespace: `/proc/sys/net` there is the container's.
@@ -204,6 +260,9 @@ impl Attaching<'_> {
                     if container.kind != "veth" || container.alias.as_deref() != Some(ALIAS) {
                         return Err(AttachError::ForeignInterface { container: self.spec.container.clone() }.into());
                     }
+                    if let Some(owner) = self.owner_of(container.index)? {
+                        return Err(AttachError::SharedNetwork { container: self.spec.container.clone(), owner }.into());
+                    }
                     self.container.perform(vec![links::delete_link(container.index, CONTAINER_INTERFACE)])?;
                 }
                 if let Some(host) = host {
@@ -212,6 +271,15 @@ impl Attaching<'_> {
                 Ok(None)
             }
         }
+    }
+
+    /// Returns the other container that an interface of this namespace was made for, if it was made for one.
+    fn owner_of(&mut self, interface: u32) -> anyhow::Result<Option<ContainerId>> {
+        let namespace = self.host.namespace_number(self.namespace.as_fd())?;
+        let ports = self.host.links()?;
+        let port = ports.iter().find(|port| port.peer_index == Some(interface) && port.peer_namespace == namespace);
+        let owner = port.and_then(marker).map(|marker| marker.container);
+        Ok(owner.filter(|owner| *owner != self.spec.container))
     }
 
     fn create(&mut self, name: &str) -> anyhow::Result<Ends> {

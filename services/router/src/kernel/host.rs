@@ -10,12 +10,12 @@ use anyhow::{Context, anyhow, bail};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use weft_router_core::hostnet::{
-    self, ChainRef, Change, DesiredHost, Family, FilterChains, ForwardingEntry, ObservedHost, ObservedLink, PortMarker,
+    self, ChainRef, Change, DesiredHost, Family, ForwardingEntry, ObservedHost, ObservedLink, PortMarker,
 };
 use weft_types::ContainerId;
 
 use super::{
-    DnsSockets, HostRoute, HostsFile, KernelConfig, ObservedAttachment, Problem,
+    AttachSpec, DnsSockets, HostRoute, KernelConfig, ObservedAttachment, Problem,
     dns::DnsPort,
     legacy,
     links::{self, LinkChange, Which},
@@ -27,17 +27,14 @@ use super::{
 /// After so many rounds of observing and changing, somebody else is undoing what we do.
 const ROUNDS: usize = 8;
 
-/// Chains of the table `filter` that rules of ours may be in.
-const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
-
 /// The one who writes kernel network state.
 pub(super) struct Owner {
     pub(super) config: KernelConfig,
     pub(super) channel: Channel,
     pub(super) own_namespace: Namespace,
-    /// Hosts files of attached containers, for keeping them right when addresses go.
-    pub(super) hosts_files: BTreeMap<ContainerId, HostsFile>,
-    /// Why some of them could not be written.
+    /// What attached containers are to have, as far as this run was told.
+    pub(super) specs: BTreeMap<ContainerId, AttachSpec>,
+    /// Why some of their hosts files could not be written.
     pub(super) hosts_problems: BTreeMap<ContainerId, Problem>,
     nftables: Option<Nftables>,
     dns: Option<DnsPort>,
@@ -55,7 +52,7 @@ impl Owner {
             config,
             channel: Channel::open()?,
             own_namespace: Namespace::current().context("failed to open the own network namespace")?,
-            hosts_files: BTreeMap::new(),
+            specs: BTreeMap::new(),
             hosts_problems: BTreeMap::new(),
             nftables: Nftables::open().ok(),
             dns: None,
@@ -164,7 +161,7 @@ impl Owner {
         };
         self.dns = None;
         self.dns_sockets.send_replace(None);
-        self.hosts_files.clear();
+        self.specs.clear();
         self.hosts_problems.clear();
         let ours = |link: &ObservedLink| {
             let names = [&self.config.bridge, &self.config.tap, &self.config.dns_port];
@@ -180,7 +177,7 @@ impl Owner {
         }
         if let Some(nftables) = &mut self.nftables {
             note(nftables.transact(&[Step::RemoveTable(Family::Inet, hostnet::ALIAS)]));
-            note(marked_rules(nftables).and_then(|(chains, _)| {
+            note(marked_rules(nftables).and_then(|chains| {
                 let steps: Vec<Step<'_>> = chains
                     .iter()
                     .flat_map(|(chain, rules)| rules.iter().map(move |(handle, _)| Step::DeleteRule(chain, *handle)))
@@ -211,7 +208,7 @@ impl Owner {
         match &mut self.nftables {
             Some(nftables) => {
                 observed.table = nftables.table(desired.table.family, &desired.table.name)?;
-                (observed.chains, observed.accepting) = marked_rules(nftables)?;
+                observed.chains = marked_rules(nftables)?;
             }
             // Nothing can be written: nothing differs. It is reported as a problem.
             None => observed.table = Some(desired.table.clone()),
@@ -251,8 +248,7 @@ impl Owner {
             Change::ReplaceTable(table) => return self.transact(&[Step::ReplaceTable(&table)]),
             Change::MarkChain { chain, delete, insert } => {
                 let deletes = delete.into_iter().map(|handle| Step::DeleteRule(&chain, handle));
-                let inserts = insert.iter().map(|rule| Step::InsertRule(&chain, rule));
-                let steps: Vec<Step<'_>> = deletes.chain(inserts).collect();
+                let steps: Vec<Step<'_>> = deletes.chain([Step::InsertRule(&chain, &insert)]).collect();
                 return self.transact(&steps).with_context(|| format!("failed to change the chain {}", chain.chain));
             }
         };
@@ -328,26 +324,19 @@ pub(super) fn marker(link: &ObservedLink) -> Option<PortMarker> {
 
 type MarkedRules = BTreeMap<ChainRef, Vec<(u64, hostnet::Rule)>>;
 
-/// Lists the chains of others that exist, with the rules in them that are ours, and which of them have to accept.
-fn marked_rules(nftables: &mut Nftables) -> anyhow::Result<(MarkedRules, Vec<ChainRef>)> {
+/// Lists the chains of others that have to accept, with the rules in them that are ours.
+fn marked_rules(nftables: &mut Nftables) -> anyhow::Result<MarkedRules> {
     let mut chains = MarkedRules::new();
-    let mut accepting = Vec::new();
     for family in [Family::Ipv4, Family::Ipv6] {
-        let mut present = FilterChains::default();
-        for name in CHAINS {
+        for name in hostnet::ACCEPTING_CHAINS {
             let chain = ChainRef { family, chain: name.into() };
             if !nftables.has_chain(&chain)? {
                 continue;
-            }
-            match name {
-                "DOCKER-USER" => present.docker_user = true,
-                _ => present.forward = true,
             }
             let mut rules = nftables.filter_rules(&chain)?;
             rules.retain(|(_, rule)| rule.comment.as_deref() == Some(hostnet::ALIAS));
             chains.insert(chain, rules);
         }
-        accepting.extend(hostnet::engine_chain(family, present));
     }
-    Ok((chains, accepting))
+    Ok(chains)
 }

@@ -24,13 +24,12 @@ const LOCK_PATIENCE: &str = "2";
 pub(super) fn keep(root: &Path, family: Family, bridge: &str) -> anyhow::Result<usize> {
     in_root(root, || {
         let tool = Tool::find(family)?;
-        match legacy_accept(&tool.run(&["-S".into()])?, bridge) {
-            None => Ok(0),
-            Some(insert) => {
-                tracing::info!(tool = tool.path, ?insert, "the host's filter lacks weft's rule");
-                tool.run(&insert).map(|_| 1)
-            }
+        let inserts = legacy_accept(&tool.run(&["-S".into()])?, bridge);
+        for insert in &inserts {
+            tracing::info!(tool = tool.path, ?insert, "the host's filter lacks weft's rule");
+            tool.run(insert)?;
         }
+        Ok(inserts.len())
     })
 }
 

@@ -17,7 +17,9 @@ use tokio::sync::{
 use weft_types::ContainerId;
 
 use super::{
-    AttachError, AttachSpec, Attached, DnsSockets, HostRoute, KernelConfig, ObservedAttachment, Problem, host::Owner,
+    AttachError, AttachSpec, Attached, DnsSockets, HostRoute, KernelConfig, ObservedAttachment, Problem,
+    elsewhere::{self, Losses},
+    host::Owner,
     nftables, rtnetlink,
 };
 
@@ -26,6 +28,9 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 /// How soon a comparison that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Pause after containers were given back what they lost: one that takes it away again and again must not keep us busy.
+const REST: Duration = Duration::from_millis(500);
 
 /// What the worker can be asked for.
 #[derive(Debug)]
@@ -72,6 +77,13 @@ pub(super) fn spawn(
         links_changed: rtnetlink::Notifications::open()?,
         // Without nftables in the kernel there is nothing to hear either; the owner reports it.
         rules_changed: nftables::Notifications::open().ok(),
+        containers_changed: elsewhere::Notifications::open()
+            .inspect_err(
+                |error| tracing::warn!(error = %format_args!("{error:#}"), "losses inside containers go unnoticed"),
+            )
+            .ok(),
+        losses: Losses::default(),
+        rested: now(),
         owner: Owner::open(config, dns_sockets)?,
         commands,
         woken,
@@ -92,6 +104,11 @@ struct Worker {
     woken: rustix::fd::OwnedFd,
     links_changed: rtnetlink::Notifications,
     rules_changed: Option<nftables::Notifications>,
+    containers_changed: Option<elsewhere::Notifications>,
+    /// What containers lost and did not get back yet.
+    losses: Losses,
+    /// When they may get something back next.
+    rested: Instant,
     problems: Arc<Mutex<Vec<Problem>>>,
     check_interval: Duration,
     /// Between preparing and removing all: only then the host is kept as it should be.
@@ -120,22 +137,23 @@ impl Worker {
 
     /// Sleeps until a command, a notification, or the time to compare.
     fn wait(&mut self) {
-        let (woken, links, rules) = {
+        {
             let mut fds: Vec<PollFd<'_>> = vec![readable(self.woken.as_fd()), readable(self.links_changed.as_fd())];
             fds.extend(self.rules_changed.as_ref().map(|socket| readable(socket.as_fd())));
+            fds.extend(self.containers_changed.as_ref().map(|socket| readable(socket.as_fd())));
             let timeout = self.due.filter(|_| self.active).map(|due| due.saturating_duration_since(now()));
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-            // An error (EINTR) is as good as a wake-up: everything is looked at below.
+            // An error (EINTR) is as good as a wake-up: everything is looked at below, and nothing of it blocks.
             let _ = poll(&mut fds, timeout.as_ref());
-            let ready = |i: usize| fds.get(i).is_some_and(|fd| !fd.revents().is_empty());
-            (ready(0), ready(1), ready(2))
-        };
-        if woken {
-            let _ = rustix::io::read(&self.woken, &mut [0u8; 8]);
         }
-        let mut changed = links && self.links_changed.drain();
-        if let Some(socket) = self.rules_changed.as_ref().filter(|_| rules) {
+        let _ = rustix::io::read(&self.woken, &mut [0u8; 8]);
+        let mut changed = self.links_changed.drain();
+        if let Some(socket) = &self.rules_changed {
             changed |= socket.drain();
+        }
+        if let Some(socket) = &mut self.containers_changed {
+            socket.drain(&mut self.losses);
+            changed |= !self.losses.is_empty();
         }
         if changed {
             let soon = now() + SETTLE;
@@ -173,7 +191,18 @@ impl Worker {
     }
 
     fn reconcile(&mut self) -> anyhow::Result<usize> {
-        let outcome = self.owner.reconcile();
+        let mut outcome = self.owner.reconcile();
+        if self.rested <= now() {
+            let kept = self.owner.keep_attachments(&mut self.losses);
+            if !matches!(kept, Ok(0)) {
+                self.rested = now() + REST;
+            }
+            outcome = match (outcome, kept) {
+                (Ok(count), Ok(kept)) => Ok(count + kept),
+                (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+                (Err(error), Err(kept)) => Err(anyhow::anyhow!("{error:#}; {kept:#}")),
+            };
+        }
         let mut problems = self.owner.problems();
         let wait = match &outcome {
             Ok(_) => self.check_interval,
@@ -184,7 +213,8 @@ impl Worker {
             }
         };
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
-        self.due = Some(now() + wait);
+        let due = now() + wait;
+        self.due = Some(if self.losses.is_empty() { due } else { due.min(self.rested) });
         outcome
     }
 }

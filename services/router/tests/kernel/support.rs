@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     net::{IpAddr, SocketAddr, UdpSocket},
     process::Command,
     sync::mpsc,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use nix::{
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     unistd::gettid,
 };
 use weft_router::{
@@ -77,6 +78,12 @@ impl Container {
     /// Starts one on the host's network.
     pub(crate) fn start_on_host(id: &str) -> Self {
         Self::start_after(id, || ())
+    }
+
+    /// Starts one in the network of another.
+    pub(crate) fn start_within(id: &str, other: &Self) -> Self {
+        let network = File::open(format!("/proc/{}/ns/net", other.pid)).expect("the other one runs");
+        Self::start_after(id, || setns(network, CloneFlags::CLONE_NEWNET).expect("root may join"))
     }
 
     fn start_after(id: &str, arrange: impl FnOnce() + Send + 'static) -> Self {

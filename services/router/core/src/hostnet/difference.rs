@@ -153,10 +153,8 @@ pub struct ObservedHost {
     pub sysctls: BTreeMap<String, String>,
     /// The table of our name, if there is one.
     pub table: Option<Table>,
-    /// Chains of others that exist, with the rules in them that carry our mark and their handles.
+    /// Those of [`super::ACCEPTING_CHAINS`] that exist, with the rules in them that carry our mark and their handles.
     pub chains: BTreeMap<ChainRef, Vec<(u64, Rule)>>,
-    /// Where bridged frames must be accepted.
-    pub accepting: Vec<ChainRef>,
 }
 
 /// One step towards what should be. Applied in the order given.
@@ -225,7 +223,7 @@ pub enum Change {
         /// Handles of rules.
         delete: Vec<u64>,
         /// New first rule.
-        insert: Option<Rule>,
+        insert: Rule,
     },
 }
 
@@ -388,17 +386,11 @@ fn firewall_changes(desired: &DesiredHost, observed: &ObservedHost, changes: &mu
     }
     let rule = accept_rule(&desired.bridge);
     for (chain, marked) in &observed.chains {
-        let wanted = observed.accepting.contains(chain);
-        let right = match marked.as_slice() {
-            [] => !wanted,
-            [(_, present)] => wanted && *present == rule,
-            _ => false,
-        };
-        if !right {
+        if !matches!(marked.as_slice(), [(_, present)] if *present == rule) {
             changes.push(Change::MarkChain {
                 chain: chain.clone(),
                 delete: marked.iter().map(|(handle, _)| *handle).collect(),
-                insert: wanted.then(|| rule.clone()),
+                insert: rule.clone(),
             });
         }
     }

@@ -139,27 +139,10 @@ pub struct ChainRef {
     pub chain: String,
 }
 
-/// Which chains the table `filter` of a family has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FilterChains {
-    /// The engine made `DOCKER-USER`, which its rules jump to first.
-    pub docker_user: bool,
-    /// There is `FORWARD`.
-    pub forward: bool,
-}
-
-/// Returns the chain that must accept the overlay's bridged frames, if the table has one that could drop them.
-#[must_use]
-pub fn engine_chain(family: Family, chains: FilterChains) -> Option<ChainRef> {
-    let chain = if chains.docker_user {
-        "DOCKER-USER"
-    } else if chains.forward {
-        "FORWARD"
-    } else {
-        return None;
-    };
-    Some(ChainRef { family, chain: chain.into() })
-}
+/// Chains of the table `filter` that must accept the overlay's bridged frames where they exist. The engine puts its rules, and
+/// the jump to its chain for users, before those that `FORWARD` has; without that jump, as when somebody flushed `FORWARD`,
+/// frames pass `FORWARD` alone.
+pub const ACCEPTING_CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
 
 /// Returns the rule that accepts frames which enter and leave by the bridge, as iptables-nft writes
 /// `-i BRIDGE -o BRIDGE -m comment --comment weft -j ACCEPT`, so that the iptables tools still understand the chain.
@@ -242,19 +225,4 @@ fn interface_name(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.push(0);
     bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_engines_own_chain_for_users_is_preferred() {
-        let chain = |docker_user, forward| {
-            engine_chain(Family::Ipv4, FilterChains { docker_user, forward }).map(|chain| chain.chain)
-        };
-        assert_eq!(chain(true, true).as_deref(), Some("DOCKER-USER"));
-        assert_eq!(chain(false, true).as_deref(), Some("FORWARD"));
-        assert_eq!(chain(false, false), None, "nothing drops, nothing needs accepting");
-    }
 }

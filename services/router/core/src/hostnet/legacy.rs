@@ -1,21 +1,21 @@
 //! The accept rule where the host filters with legacy xtables, in the terms of its `iptables`.
 
-use super::ALIAS;
+use super::{ACCEPTING_CHAINS, ALIAS};
 
-/// Returns the arguments that insert the rule which accepts frames that enter and leave by the bridge, if the chains that
-/// bridged frames pass could drop them and do not have it. `listing` is what `iptables -S` prints.
+/// Returns the arguments that insert, into each chain which lacks it, the rule that accepts frames which enter and leave by the
+/// bridge, if the chains that bridged frames pass could drop them. `listing` is what `iptables -S` prints.
 #[must_use]
-pub fn legacy_accept(listing: &str, bridge: &str) -> Option<Vec<String>> {
+pub fn legacy_accept(listing: &str, bridge: &str) -> Vec<Vec<String>> {
     let rule = format!("-i {bridge} -o {bridge} -m comment --comment {ALIAS} -j ACCEPT");
     let lines = || listing.lines().map(str::trim);
     let drops = lines().any(|line| line == "-P FORWARD DROP" || line.starts_with("-A FORWARD "));
-    let accepts =
-        lines().any(|line| ["DOCKER-USER", "FORWARD"].iter().any(|chain| line == format!("-A {chain} {rule}")));
-    if !drops || accepts {
-        return None;
+    if !drops {
+        return Vec::new();
     }
-    let chain = if lines().any(|line| line == "-N DOCKER-USER") { "DOCKER-USER" } else { "FORWARD" };
-    Some(words(&format!("-I {chain} {rule}")))
+    let exists = |chain: &&str| lines().any(|line| *chain == "FORWARD" || line == format!("-N {chain}"));
+    let accepts = |chain: &&str| lines().any(|line| line == format!("-A {chain} {rule}"));
+    let lacking = ACCEPTING_CHAINS.into_iter().filter(exists).filter(|chain| !accepts(chain));
+    lacking.map(|chain| words(&format!("-I {chain} {rule}"))).collect()
 }
 
 /// Returns the arguments that delete each rule of ours.
@@ -41,17 +41,20 @@ mod tests {
 
     #[test]
     fn frames_are_accepted_where_they_could_be_dropped() {
-        let accept = |listing: &str| legacy_accept(listing, "weft").map(|words| words.join(" "));
-        assert_eq!(accept(""), None);
-        assert_eq!(accept("-P INPUT DROP\n-P FORWARD ACCEPT\n-P OUTPUT ACCEPT\n"), None);
-        assert_eq!(accept("-P FORWARD DROP\n"), Some(format!("-I FORWARD {RULE}")));
+        let accept = |listing: &str| -> Vec<String> {
+            legacy_accept(listing, "weft").iter().map(|words| words.join(" ")).collect()
+        };
+        let into = |chain: &str| format!("-I {chain} {RULE}");
+        assert_eq!(accept(""), [""; 0]);
+        assert_eq!(accept("-P INPUT DROP\n-P FORWARD ACCEPT\n-P OUTPUT ACCEPT\n"), [""; 0]);
+        assert_eq!(accept("-P FORWARD DROP\n"), [into("FORWARD")]);
         let engine = "-P FORWARD ACCEPT\n-N DOCKER-USER\n-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j RETURN\n";
-        assert_eq!(accept(engine), Some(format!("-I DOCKER-USER {RULE}")));
-        for chain in ["DOCKER-USER", "FORWARD"] {
-            assert_eq!(accept(&format!("{engine}-A {chain} {RULE}\n")), None);
-        }
+        assert_eq!(accept(engine), [into("DOCKER-USER"), into("FORWARD")]);
+        let in_user = format!("{engine}-A DOCKER-USER {RULE}\n");
+        assert_eq!(accept(&in_user), [into("FORWARD")], "the jump to the other chain may go");
+        assert_eq!(accept(&format!("{in_user}-A FORWARD {RULE}\n")), [""; 0]);
         let other = RULE.replace("weft -o", "br0 -o");
-        assert_eq!(accept(&format!("{engine}-A DOCKER-USER {other}\n")), Some(format!("-I DOCKER-USER {RULE}")));
+        assert_eq!(accept(&format!("-P FORWARD DROP\n-A FORWARD {other}\n")), [into("FORWARD")]);
     }
 
     #[test]

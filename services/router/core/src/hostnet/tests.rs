@@ -76,8 +76,7 @@ fn right() -> ObservedHost {
             .into(),
         sysctls: desired.sysctls().into_iter().map(|sysctl| (sysctl.path, sysctl.value)).collect(),
         table: Some(desired.table),
-        chains: [(forward.clone(), vec![(7, accept_rule("weft"))])].into(),
-        accepting: vec![forward],
+        chains: [(forward, vec![(7, accept_rule("weft"))])].into(),
     }
 }
 
@@ -135,15 +134,17 @@ fn the_forwarding_table_is_exact() {
 }
 
 #[test]
-fn one_marked_rule_is_where_it_should_be_and_nowhere_else() {
+fn each_chain_that_frames_may_pass_has_one_marked_rule() {
     let mut observed = right();
     let user = ChainRef { family: Family::Ipv4, chain: "DOCKER-USER".into() };
-    observed.chains.insert(user.clone(), Vec::new());
-    observed.accepting = vec![user.clone()];
     let forward = ChainRef { family: Family::Ipv4, chain: "FORWARD".into() };
+    observed.chains.insert(user.clone(), Vec::new());
+    let twice = vec![(7, accept_rule("weft")), (8, accept_rule("weft"))];
+    observed.chains.insert(forward.clone(), twice);
+    let insert = accept_rule("weft");
     let expected = [
-        Change::MarkChain { chain: user, delete: vec![], insert: Some(accept_rule("weft")) },
-        Change::MarkChain { chain: forward, delete: vec![7], insert: None },
+        Change::MarkChain { chain: user, delete: vec![], insert: insert.clone() },
+        Change::MarkChain { chain: forward, delete: vec![7, 8], insert },
     ];
     assert_eq!(difference(&desired(), &observed), expected);
 }
