@@ -53,6 +53,15 @@ pub const GRPC_DURATION: Family = Family::histogram(
 .by(&[SERVICE, Label::new("method", "as in `AddressService/Allocate`; `other` for those there are not")])
 .when("once there was a call");
 
+/// What became of spans.
+pub const TRACE_SPANS: Family = Family::counter(
+    "weft_trace_spans_total",
+    Unit::Count,
+    "Spans that the service handed on, the router those of all services, and spans that it lost.",
+)
+.by(&[SERVICE, Label::new("result", "`sent`; `lost`: nobody took them for too long, or they were refused")])
+.when("while traces are on");
+
 /// Processor time.
 pub const CPU: Family =
     Family::counter("process_cpu_seconds_total", Unit::Seconds, "Processor time that the process has used.")
@@ -93,6 +102,7 @@ pub const FAMILIES: &[Family] = &[
     PROBLEM_AGE,
     GRPC_REQUESTS,
     GRPC_DURATION,
+    TRACE_SPANS,
     CPU,
     RESIDENT_MEMORY,
     VIRTUAL_MEMORY,

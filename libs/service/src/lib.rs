@@ -1,4 +1,5 @@
-//! What every weft service needs to start, serve and stop: common options, logs, a gRPC server on a Unix socket, health.
+//! What every weft service needs to start, serve and stop: common options, logs, a gRPC server on a Unix socket,
+//! health, traces.
 //!
 //! A service's `main` is one call of [`main`]; what the service does is its own.
 
@@ -12,6 +13,7 @@ mod options;
 mod own_user;
 mod server;
 mod shutdown;
+pub mod trace;
 
 use std::{future::Future, process::ExitCode};
 
@@ -54,7 +56,12 @@ where
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals()?;
         tracing::info!(service = service.name(), version = VERSION, "starting");
-        run(shutdown).await
+        let traces = trace::start(service, options);
+        let outcome = run(shutdown).await;
+        if let Some(traces) = traces {
+            traces.stop().await;
+        }
+        outcome
     });
     // Tasks that still wait for a client or a disk must not keep a stopped service.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

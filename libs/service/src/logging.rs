@@ -1,14 +1,24 @@
 //! Structured logs on stderr, and what is logged.
 
 use std::{
+    fmt,
     io::IsTerminal,
     sync::{Mutex, OnceLock, PoisonError},
 };
 
+use opentelemetry::{SpanId, TraceId};
 use tonic::{Request, Response, Status};
-use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, Registry,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields, format,
+        format::{JsonFields, Writer},
+    },
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    reload,
+    util::SubscriberInitExt as _,
 };
 use weft_proto::common::v1::{
     SetLogLevelRequest, SetLogLevelResponse,
@@ -82,17 +92,65 @@ pub(crate) fn start(options: &CommonOptions) {
         Err(error) => ("info", Some(error)),
     };
     let (filter, handle) = reload::Layer::new(EnvFilter::new(level));
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match options.log_format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.event_format(text(colours)).boxed(),
+        LogFormat::Json => lines.fmt_fields(JsonFields::new()).event_format(json()).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     // Logging starts once: the line above would not let it start again.
     let _ = LEVEL.set(LogLevel { filter: handle, level: Mutex::new(level.to_owned()) });
     if let Some(error) = ignored {
         tracing::warn!(%error, "the log level is ignored, using info");
+    }
+}
+
+fn text(colours: bool) -> WithTrace<format::Format> {
+    WithTrace { format: format().with_ansi(colours), append: |line, ids| format!("{line} {ids}") }
+}
+
+fn json() -> WithTrace<format::Format<format::Json>> {
+    WithTrace {
+        format: format().json().flatten_event(true),
+        append: |line, Ids { trace, span }| {
+            let object = line.strip_suffix('}').unwrap_or(line);
+            format!("{object},\"trace_id\":\"{trace}\",\"span_id\":\"{span}\"}}")
+        },
+    }
+}
+
+/// Adds to lines which trace they were written in, if in one.
+struct WithTrace<F> {
+    format: F,
+    append: fn(&str, &Ids) -> String,
+}
+
+/// A span, in the words that OpenTelemetry has for logs.
+struct Ids {
+    trace: TraceId,
+    span: SpanId,
+}
+
+impl fmt::Display for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "trace_id={} span_id={}", self.trace, self.span)
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for WithTrace<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some((trace, span)) = crate::trace::ids() else {
+            return self.format.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.format.format_event(context, Writer::new(&mut line), event)?;
+        writeln!(writer, "{}", (self.append)(line.trim_end(), &Ids { trace, span }))
     }
 }
 
@@ -132,6 +190,16 @@ mod tests {
         {
             assert!(parse(level).is_ok(), "{level}");
         }
+    }
+
+    #[test]
+    fn ids_are_added_as_their_format_wants() {
+        let ids = Ids { trace: TraceId::from(0x1a), span: SpanId::from(0x2b) };
+        let (trace, span) = ("0000000000000000000000000000001a", "000000000000002b");
+        let line = (text(false).append)("INFO attached", &ids);
+        assert_eq!(line, format!("INFO attached trace_id={trace} span_id={span}"));
+        let line = (json().append)(r#"{"message":"attached"}"#, &ids);
+        assert_eq!(line, format!(r#"{{"message":"attached","trace_id":"{trace}","span_id":"{span}"}}"#));
     }
 
     #[test]

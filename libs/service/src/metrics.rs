@@ -107,8 +107,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let registry = self.metrics.registry();
         let method = if self.code == tonic::Code::Unimplemented { "other" } else { &self.method };
-        let code = CODES.get(self.code as usize).copied().unwrap_or("unknown");
-        registry.counter(&shared::GRPC_REQUESTS, &[registry.service(), method, code]).increment(1);
+        registry.counter(&shared::GRPC_REQUESTS, &[registry.service(), method, code_name(self.code)]).increment(1);
         registry.histogram(&shared::GRPC_DURATION, &[registry.service(), method]).record(self.started.elapsed());
     }
 }
@@ -133,6 +132,11 @@ const CODES: [&str; 17] = [
     "data_loss",
     "unauthenticated",
 ];
+
+/// Returns the name of a status code.
+pub(crate) fn code_name(code: tonic::Code) -> &'static str {
+    CODES.get(code as usize).copied().unwrap_or("unknown")
+}
 
 /// Returns service and method without the package: of `/weft.ipam.v1.AddressService/Allocate`, `AddressService/Allocate`.
 fn method(path: &str) -> &str {

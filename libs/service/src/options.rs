@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Command, CommandFactory, FromArgMatches};
 use weft_proto::client::SOCKET_FOLDER;
 
-use crate::LogFormat;
+use crate::{LogFormat, trace::OtlpEndpoint};
 
 /// Options that all services have; flatten into a service's own.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,9 +22,24 @@ pub struct CommonOptions {
     #[arg(long, env = "WEFT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
+    /// Record traces, and send them to this receiver of OTLP by gRPC: `http://host:port`, port 4317 if none is given. All
+    /// services must be given it; the router sends for all, without TLS. Without it nothing is recorded.
+    #[arg(long, env = "WEFT_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<OtlpEndpoint>,
+
+    /// Which share of the traces that begin here is recorded, from 0 to 1. Those that a client began are recorded if the
+    /// client says so.
+    #[arg(long, env = "WEFT_OTLP_RATIO", value_name = "SHARE", default_value_t = 1.0, value_parser = parse_share)]
+    pub otlp_ratio: f64,
+
     /// Ask the running service whether it is ready, say so by the exit code, and do nothing else.
     #[arg(long)]
     pub health: bool,
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "not a number from 0 to 1".to_owned())
 }
 
 /// Reads a service's options from the command line and the environment; ends the process with 2 if they make no sense.

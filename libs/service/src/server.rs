@@ -51,10 +51,11 @@ impl BoundServer {
     /// Offers metrics too.
     #[must_use]
     pub fn with_metrics(self, metrics: Arc<Exposition>) -> Self {
+        crate::trace::counted(metrics.registry());
         Self { metrics: Some(metrics), ..self }
     }
 
-    /// Serves `routes`, health and the log level until `shutdown`, then lets running calls end for at most two seconds.
+    /// Serves `routes`, health, the log level and, for the router, other services' spans until `shutdown`, then lets running calls end for at most two seconds.
     ///
     /// # Errors
     /// If the listener fails.
@@ -66,8 +67,12 @@ impl BoundServer {
         if let Some(exposition) = &metrics {
             routes = routes.add_service(crate::metrics::served(Arc::clone(exposition)));
         }
+        if let Some(relay) = crate::trace::served() {
+            routes = routes.add_service(relay);
+        }
         let server = Server::builder()
             .layer(crate::metrics::measured(metrics.clone()))
+            .layer(crate::trace::continued())
             .add_routes(routes)
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move { stop.requested().await });
         tokio::select! {
