@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use weft_docker_proxy_core::{
     AddressArgument, Container,
     address::parse_words,
-    eligibility::Network,
+    eligibility,
     workflow::{self, Goal},
 };
 use weft_proto::{
@@ -94,9 +94,8 @@ impl ContainerService for Api {
         let request = request.into_inner();
         let addresses = arguments(&request.addresses)?;
         let (container, pid) = self.running(&request.container).await?;
-        if container.network == Network::Host {
-            let message = format!("container {} uses the host's network and cannot be attached", request.container);
-            return Err(Status::failed_precondition(message));
+        if let Some(refusal) = eligibility::refuses_attaching(&container) {
+            return Err(Status::failed_precondition(refusal));
         }
         let names = self.attacher.names(&container);
         let goal = Goal { pid, addresses, names, unhealthy: container.unhealthy };

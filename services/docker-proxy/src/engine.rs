@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -20,10 +21,14 @@ use crate::relay::{Request as ClientRequest, ResponseHead, exchange};
 /// Longest answer that is read, in bytes.
 const LONGEST_ANSWER: usize = 64 << 20;
 
+/// How long the engine may take for an answer. One that is busy with hundreds of containers takes seconds.
+const DEADLINE: Duration = Duration::from_secs(30);
+
 /// The engine, by its socket.
 #[derive(Debug, Clone)]
 pub struct Engine {
     socket: PathBuf,
+    deadline: Duration,
 }
 
 /// An answer of the engine.
@@ -49,7 +54,7 @@ impl Engine {
     /// Makes the client; nothing is opened yet.
     #[must_use]
     pub const fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, deadline: DEADLINE }
     }
 
     /// Returns the engine's socket.
@@ -142,7 +147,8 @@ impl Engine {
         Ok(response.into_body())
     }
 
-    /// Sends a client's request with this body, and returns the engine's response whole.
+    /// Sends a client's request with this body, and returns the engine's response whole. That takes as long as the client
+    /// asked for: stopping a container may mean to wait for it.
     ///
     /// # Errors
     /// If the engine does not answer.
@@ -152,8 +158,8 @@ impl Engine {
     }
 
     async fn connect(&self) -> anyhow::Result<UnixStream> {
-        UnixStream::connect(&self.socket)
-            .await
+        let connected = self.in_time("took no connection", UnixStream::connect(&self.socket)).await?;
+        connected
             .with_context(|| format!("the Docker Engine does not answer on {}: is it running?", self.socket.display()))
     }
 
@@ -169,17 +175,25 @@ impl Engine {
             .header(header::HOST, "docker")
             .body(Full::<Bytes>::default())
             .with_context(|| format!("{target} is no request"))?;
-        sender.send_request(request).await.context("the Docker Engine closed the connection before it answered")
+        let answer = self.in_time(&format!("did not answer to {target}"), sender.send_request(request)).await?;
+        answer.context("the Docker Engine closed the connection before it answered")
     }
 
     async fn call(&self, method: Method, target: &str) -> anyhow::Result<EngineAnswer> {
         let response = self.send(method, target).await?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), LONGEST_ANSWER)
-            .collect()
-            .await
+        let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect();
+        let body = self
+            .in_time(&format!("did not finish its answer to {target}"), body)
+            .await?
             .map_err(|error| anyhow::anyhow!("the Docker Engine's answer was cut: {error}"))?;
         Ok(EngineAnswer { status, body: body.to_bytes() })
+    }
+
+    /// Waits for the engine until the deadline; `failed` says what it did not do by then.
+    async fn in_time<T>(&self, failed: &str, future: impl Future<Output = T>) -> anyhow::Result<T> {
+        let late = || format!("the Docker Engine {failed} within {} s", self.deadline.as_secs());
+        tokio::time::timeout(self.deadline, future).await.with_context(late)
     }
 }
 
@@ -202,6 +216,19 @@ pub fn encode(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_hangs_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let socket = folder.path().join("engine.sock");
+        // Connections are taken by the kernel; nobody ever reads.
+        let _listener = tokio::net::UnixListener::bind(&socket).expect("the socket can be bound");
+        let engine = Engine { deadline: Duration::from_millis(20), ..Engine::new(socket) };
+        let error = format!("{:#}", engine.container("x").await.expect_err("no answer"));
+        assert!(error.contains("did not answer to /containers/x/json within"), "{error}");
+        assert!(engine.kill("x").await.is_err());
+        assert!(engine.events().await.is_err());
+    }
 
     #[test]
     fn names_cannot_leave_their_place_in_a_request() {

@@ -1,5 +1,7 @@
 //! Watches the engine and the other services, so that what is attached follows what runs.
 
+mod inspections;
+
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use http_body_util::BodyExt;
@@ -14,6 +16,7 @@ use weft_docker_proxy_core::{
 use weft_proto::client;
 use weft_types::ContainerId;
 
+use self::inspections::{Found, Inspections, News};
 use crate::{
     attach::Attacher,
     engine::{Engine, EngineVersion},
@@ -91,7 +94,8 @@ impl Watcher {
         let version = self.engine.version().await?;
         tracing::info!(version = version.version, api = version.api_version, "the Docker Engine answers");
         self.state.send_replace(EngineState { version, problem: None });
-        let mut complete = self.compare().await?;
+        let mut inspections = Inspections::new(self.engine.clone());
+        let mut complete = self.compare(&mut inspections).await?;
         let mut retry = tokio::time::interval(RETRY);
         retry.reset();
         let mut line = Vec::new();
@@ -99,59 +103,73 @@ impl Watcher {
             tokio::select! {
                 read = next_events(&mut stream, &mut line) => match read? {
                     Some(events) => {
-                        for event in events {
-                            self.handle(event).await?;
-                        }
+                        events.into_iter().for_each(|event| Self::note(&mut inspections, event));
                     }
                     None => return Ok(()),
                 },
+                found = inspections.next() => self.handle(found?).await,
                 Some(()) = self.again.recv() => {
-                    complete = self.compare().await?;
+                    complete = self.compare(&mut inspections).await?;
                     retry.reset();
                 }
                 _ = retry.tick(), if !complete => {
-                    complete = self.compare().await?;
+                    complete = self.compare(&mut inspections).await?;
                     retry.reset();
                 }
             }
         }
     }
 
-    async fn handle(&mut self, event: events::Event) -> anyhow::Result<()> {
-        let driver = &self.attacher.driver;
-        match event {
-            events::Event::Started(id) => {
-                if let Some(container) = self.engine.container(id.as_str()).await? {
-                    if self.attacher.goal(&container).is_some() {
-                        self.attacher.keep(container).await;
-                    } else if let Ok(addresses) = self.services.held(&id).await {
-                        // While ipam is away nothing is known; all is compared when it is back.
-                        self.attacher.adopt(container, addresses).await;
-                    }
-                }
-            }
-            events::Event::Died(id) => {
-                // It may run again already, and have its network: events lag behind the calls that cause them.
-                match self.engine.container(id.as_str()).await? {
-                    Some(container) if self.attacher.goal(&container).is_some() => self.attacher.keep(container).await,
-                    found => driver.died(id, found.and_then(|container| container.pid)).await,
-                }
-            }
-            events::Event::Destroyed(id) => driver.removed(id).await,
+    /// Takes note of an event. What is to be done about it is decided by what the container is like by then: events lag
+    /// behind the calls that cause them.
+    fn note(inspections: &mut Inspections, event: events::Event) {
+        let (id, news) = match event {
+            events::Event::Started(id) => (id, News { started: true, ..News::default() }),
+            events::Event::Died(id) => (id, News { died: true, ..News::default() }),
+            events::Event::Destroyed(id) => (id, News { destroyed: true, ..News::default() }),
             events::Event::Renamed(id, _) | events::Event::HealthChanged(id, _) | events::Event::NetworkChanged(id) => {
-                if let Some(container) = self.engine.container(id.as_str()).await? {
-                    let names = self.attacher.names(&container);
-                    driver.changed(container, names).await;
+                (id, News { changed: true, ..News::default() })
+            }
+            events::Event::Other => return,
+        };
+        inspections.begin(id, news);
+    }
+
+    async fn handle(&mut self, Found { id, news, container }: Found) {
+        let driver = &self.attacher.driver;
+        if news.destroyed {
+            driver.removed(id).await;
+            return;
+        }
+        match &container {
+            // Its process may have ended and run again, and have its network, already.
+            Some(container) if self.attacher.goal(container).is_some() => {
+                if news.started || news.died {
+                    self.attacher.keep(container.clone()).await;
                 }
             }
-            events::Event::Other => {}
+            found => {
+                if news.died {
+                    driver.died(id.clone(), found.as_ref().and_then(|container| container.pid)).await;
+                }
+                // While ipam is away nothing is known; all is compared when it is back.
+                if let Some(container) = found
+                    && news.started
+                    && let Ok(addresses) = self.services.held(&id).await
+                {
+                    self.attacher.adopt(container.clone(), addresses).await;
+                }
+            }
         }
-        Ok(())
+        if let Some(container) = container.filter(|_| news.changed) {
+            let names = self.attacher.names(&container);
+            driver.changed(container, names).await;
+        }
     }
 
     /// Compares what the engine runs with what the services hold, and sets right what differs. Tells whether all services
     /// said what they hold.
-    async fn compare(&mut self) -> anyhow::Result<bool> {
+    async fn compare(&mut self, inspections: &mut Inspections) -> anyhow::Result<bool> {
         // First what is held, then what exists: a container made in between holds nothing yet, and keeps what it gets.
         let (attached, allocated, registered) =
             (self.services.attached().await, self.services.allocated().await, self.services.registered().await);
@@ -165,7 +183,16 @@ impl Watcher {
         let mut listed = BTreeMap::new();
         for (id, running) in self.engine.containers().await? {
             let Ok(id) = id.parse::<ContainerId>() else { continue };
-            let container = if running { self.engine.container(id.as_str()).await? } else { None };
+            let inspected = if running { self.engine.container(id.as_str()).await } else { Ok(None) };
+            let container = match inspected {
+                Ok(container) => container,
+                Err(error) => {
+                    tracing::warn!(container = id.short(), "failed to inspect a container, trying again: {error:#}");
+                    inspections.begin(id.clone(), News { started: true, ..News::default() });
+                    listed.insert(id, Listed { running: true, attach: false });
+                    continue;
+                }
+            };
             let attach = container.as_ref().is_some_and(|container| self.attacher.goal(container).is_some());
             listed.insert(id.clone(), Listed { running: running && container.is_some(), attach });
             containers.extend(container.map(|container| (id, container)));
@@ -177,7 +204,7 @@ impl Watcher {
                         self.attacher.keep(container).await;
                     }
                 }
-                Action::Died(id) => self.handle(events::Event::Died(id)).await?,
+                Action::Died(id) => inspections.begin(id, News { died: true, ..News::default() }),
                 Action::Removed(id) => self.attacher.driver.removed(id).await,
             }
         }

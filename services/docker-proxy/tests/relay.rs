@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use weft_docker_proxy::relay::{Answer, Interceptor, Request, serve};
+use weft_docker_proxy::relay::{Answer, Interceptor, Request, exchange, serve};
 
 /// Longest time that anything may take on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
@@ -29,16 +29,25 @@ const BUFFERED: u64 = 4 << 20;
 /// What is passed in the tests of large bodies, in bytes.
 const LARGE: u64 = 256 << 20;
 
-/// Looks into requests whose path says so.
-struct Looking;
+/// Looks into requests whose path says so, and has the engine answer some of them.
+struct Looking {
+    engine: PathBuf,
+}
 
 impl Interceptor for Looking {
     fn wants(&self, _: &str, target: &str) -> bool {
-        target == "/looked/into"
+        target.starts_with("/looked/into")
     }
 
     async fn answer(&self, request: &Request) -> Answer {
-        Answer::error(403, &format!("{} bytes", request.body.len()))
+        if request.head.target != "/looked/into/and/passed" {
+            return Answer::error(403, &format!("{} bytes", request.body.len()));
+        }
+        let engine = UnixStream::connect(&self.engine).await.expect("the engine listens");
+        match exchange(engine, request, &request.body).await {
+            Ok((response, body)) => Answer::of_engine(&response, body),
+            Err(error) => Answer::error(502, &error.to_string()),
+        }
     }
 
     fn answered(&self, _: &str, _: &str, _: u16, _: Duration) {}
@@ -87,7 +96,8 @@ impl Setting {
 fn connect(engine: &Path) -> (UnixStream, JoinHandle<()>) {
     let (client, served) = UnixStream::pair().expect("a pair of sockets");
     let engine: PathBuf = engine.to_owned();
-    (client, tokio::spawn(async move { serve(served, &engine, &Looking).await }))
+    let looking = Looking { engine: engine.clone() };
+    (client, tokio::spawn(async move { serve(served, &engine, &looking).await }))
 }
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -420,6 +430,23 @@ async fn requests_that_are_looked_into_have_their_whole_body() {
     let (status, message) = expect_error(&mut setting.client).await;
     assert!(status == 413 && message.contains("longer than"), "{status} {message}");
     setting.expect_over().await;
+}
+
+#[tokio::test]
+async fn an_engine_may_answer_before_it_has_read_what_was_looked_into() {
+    let head = "HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\n";
+    for closes in [true, false] {
+        let mut setting = Setting::new();
+        let request = "POST /looked/into/and/passed HTTP/1.1\r\nHost: d\r\nContent-Length: 4000000\r\n\r\n";
+        send(&mut setting.client, request).await;
+        let body = vec![b'x'; 4_000_000];
+        soon("the body is taken", setting.client.write_all(&body)).await.expect("taken");
+        let mut engine = setting.accept().await;
+        send(&mut engine, &format!("{head}much")).await;
+        let engine = Some(engine).filter(|_| !closes);
+        expect(&mut setting.client, &format!("{head}much")).await;
+        drop(engine);
+    }
 }
 
 /// Writes so many bytes, and counts those that were taken.

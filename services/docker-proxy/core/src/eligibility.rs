@@ -127,6 +127,20 @@ pub fn refuses_control(container: &Container, engine_socket: &str) -> Option<Str
     refusal_of_service(&container.config, engine_socket)
 }
 
+/// Returns why a running container cannot be attached by hand: its network is not its own, so that the interface would be
+/// another's.
+#[must_use]
+pub fn refuses_attaching(container: &Container) -> Option<String> {
+    let name = &container.name;
+    match &container.network {
+        Network::Bridge | Network::None | Network::Named(_) => None,
+        Network::Host => Some(format!("container {name} uses the host's network and cannot be attached")),
+        Network::Container => Some(format!(
+            "container {name} uses the network of another container and has what that one has: attach that one"
+        )),
+    }
+}
+
 fn refusal_of_service(config: &Object, engine_socket: &str) -> Option<String> {
     let service = label(config, SERVICE_LABEL)?;
     let scheme = if engine_socket.starts_with('/') { "unix://" } else { "" };
@@ -249,6 +263,21 @@ mod tests {
         ];
         for (request, image, decision) in cases {
             assert_eq!(decide(&request, &image, None), decision, "{request} {image}");
+        }
+    }
+
+    #[test]
+    fn only_a_network_of_its_own_is_attached_by_hand() {
+        let refusal = |mode: &str| {
+            let reply = json!({ "Id": "4f66", "Name": "/one", "HostConfig": { "NetworkMode": mode } });
+            refuses_attaching(&Container::parse(reply.to_string().as_bytes()).expect("a container"))
+        };
+        for mode in ["", "default", "bridge", "none", "app"] {
+            assert_eq!(refusal(mode), None, "{mode}");
+        }
+        for (mode, says) in [("host", "the host's network"), ("container:4f67", "attach that one")] {
+            let refusal = refusal(mode).expect(mode);
+            assert!(refusal.contains("container one ") && refusal.contains(says), "{refusal}");
         }
     }
 

@@ -184,10 +184,25 @@ async fn exchange_untimed(engine: UnixStream, request: &Request, body: &[u8]) ->
     let mut engine_reader = BufReader::with_capacity(BUFFER, engine_reader);
     let untouched = request.head.framing == Framing::Empty && body.is_empty();
     let head = &request.head.head;
-    engine_writer.write_all(&if untouched { head.bytes.clone() } else { head.with_length(body.len()) }).await?;
-    engine_writer.write_all(body).await?;
+    let head = if untouched { head.bytes.clone() } else { head.with_length(body.len()) };
+    let upload = async {
+        // An engine that stops reading has usually answered already, and its answer is what counts; if there is none, that
+        // is noticed there.
+        if engine_writer.write_all(&head).await.is_ok() {
+            let _ = engine_writer.write_all(body).await;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        response = read_whole(&mut engine_reader, &request.head.method) => response,
+        never = upload => never,
+    }
+}
+
+/// Reads the response to a request with `method`, after those that only announce it.
+async fn read_whole(engine: &mut (impl AsyncBufRead + Unpin), method: &str) -> io::Result<(ResponseHead, Vec<u8>)> {
     loop {
-        let response = match head::read_response(&mut engine_reader, &request.head.method).await {
+        let response = match head::read_response(engine, method).await {
             Ok(response) => response,
             Err(HeadError::Transport(error)) => return Err(error),
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
@@ -195,7 +210,7 @@ async fn exchange_untimed(engine: UnixStream, request: &Request, body: &[u8]) ->
         if (100..200).contains(&response.status) {
             continue;
         }
-        return match body::collect(response.framing, &mut engine_reader, LONGEST_RESPONSE).await? {
+        return match body::collect(response.framing, engine, LONGEST_RESPONSE).await? {
             Some(body) => Ok((response, body)),
             None => {
                 let message = format!("the engine's answer is longer than {LONGEST_RESPONSE} bytes");
@@ -264,7 +279,7 @@ where
     match response {
         Response::Hijacked if !body_passed => Ok(Next::Close),
         Response::Hijacked => {
-            tunnel(reader, writer, &mut engine_reader, &mut engine_writer).await?;
+            pass_both_ways(reader, writer, &mut engine_reader, &mut engine_writer).await?;
             Ok(Next::Close)
         }
         Response::Whole { keep_alive } => Ok(Next::request_if(keep_alive && request.keep_alive && body_passed)),
@@ -342,7 +357,7 @@ fn is_raw_stream(response: &ResponseHead) -> bool {
 }
 
 /// Copies both ways until both sides have ended; an end is passed on while the other direction goes on.
-async fn tunnel<R, W, E, F>(
+async fn pass_both_ways<R, W, E, F>(
     client_reader: &mut R,
     client_writer: &mut W,
     engine_reader: &mut E,

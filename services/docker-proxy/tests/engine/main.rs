@@ -92,6 +92,14 @@ async fn containers_that_have_another_network_are_left_alone() -> anyhow::Result
         ensure!(process == "ls []", "{options:?}: the engine was asked for {process}");
     }
     host.via_proxy(&["restart", "--time", "0", "direct"]).await?;
+    for (network, says) in [("host", "uses the host's network"), ("container:direct", "attach that one")] {
+        host.engine(&["run", "--detach", "--name", "guest", "--network", network, image::BUSYBOX, "sleep", "600"])
+            .await?;
+        let request = AttachRequest { container: "guest".to_owned(), addresses: Vec::new() };
+        let refused = host.api().attach(request).await.err().with_context(|| format!("{network}: it is attached"))?;
+        ensure!(refused.message().contains(says), "{network}: {refused}");
+        host.engine(&["rm", "--force", "guest"]).await?;
+    }
     ensure!(host.services().held().addresses.is_empty(), "addresses were asked for");
     ensure!(host.services().held().attached.is_empty(), "something was attached");
 
