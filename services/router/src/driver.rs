@@ -7,6 +7,7 @@ mod attachments;
 mod forwarding;
 mod paths;
 mod problems;
+mod saves;
 mod subscriptions;
 mod view;
 
@@ -35,7 +36,13 @@ pub use self::{
     subscriptions::{Reachable, Update},
     view::{DataView, Located, ProblemView, Status},
 };
-use self::{attachments::Attachments, paths::Paths, problems::Problems, subscriptions::Subscriptions};
+use self::{
+    attachments::Attachments,
+    paths::Paths,
+    problems::Problems,
+    saves::{Content, Reply, Saves, State},
+    subscriptions::Subscriptions,
+};
 use crate::{
     control::{Connected, Control, ControlEvent, Outgoing},
     dataplane::{self, DataPlaneHandle},
@@ -208,7 +215,7 @@ pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::Jo
         agreement: parts.agreement,
         identity: parts.identity,
         configured_targets: parts.configured_targets,
-        store: parts.store,
+        saves: Saves::new(parts.store),
         control: parts.control,
         kernel: parts.kernel,
         connections: BTreeMap::new(),
@@ -217,8 +224,6 @@ pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::Jo
         attachments: Attachments::new(parts.attachments),
         subscriptions: Subscriptions::default(),
         problems: Problems::default(),
-        unkept: BTreeMap::new(),
-        channels: BTreeSet::new(),
         metrics_problem: parts.metrics_problem,
         peers: peer_sender,
         subnets,
@@ -238,7 +243,7 @@ struct Driver {
     agreement: Agreement,
     identity: Identity,
     configured_targets: Vec<String>,
-    store: Store,
+    saves: Saves,
     control: Control,
     kernel: Kernel,
     connections: BTreeMap<ConnectionId, Outgoing>,
@@ -248,22 +253,10 @@ struct Driver {
     attachments: Attachments,
     subscriptions: Subscriptions,
     problems: Problems,
-    /// State that could not be written, and why: it is tried again.
-    unkept: BTreeMap<State, String>,
-    /// Channels that this host publishes on.
-    channels: BTreeSet<String>,
     metrics_problem: watch::Receiver<Option<Problem>>,
     peers: watch::Sender<Vec<PeerView>>,
     /// Subnets that containers of this host are in.
     subnets: watch::Sender<BTreeSet<IpNet>>,
-}
-
-/// State that is written when it changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
-    Generation,
-    Targets,
-    Channels,
 }
 
 /// What follows from what has just happened, done once however often it was asked for.
@@ -296,8 +289,9 @@ impl Driver {
                     break Err(lost);
                 },
                 Some(command) = commands.recv() => self.handle_command(command, clock()),
+                () = self.saves.written() => {}
                 _ = tick.tick() => {
-                    self.keep_unkept();
+                    self.saves.retry();
                     self.look_for_problems(clock());
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
@@ -311,7 +305,7 @@ impl Driver {
         outcome
     }
 
-    /// Tells all neighbours that we stop, and waits until they were told.
+    /// Tells all neighbours that we stop, and waits until they were told and all is on disk.
     async fn say_goodbye(mut self, mut control_events: mpsc::Receiver<ControlEvent>) {
         let now = clock();
         let mut open = self.connections.len();
@@ -328,6 +322,7 @@ impl Driver {
         };
         // Whoever was not told by then notices by itself.
         let _ = tokio::time::timeout(GOODBYE_DEADLINE, told).await;
+        self.saves.finish().await;
     }
 
     fn handle_control(&mut self, event: ControlEvent, now: Instant) {
@@ -380,11 +375,11 @@ impl Driver {
             }
             Command::AddTargets { targets, replace, reply } => {
                 self.mesh.add_targets(targets, replace, now);
-                let _ = reply.send(self.keep(State::Targets));
+                self.saves.save(self.added_targets(), Some(Reply::Done(reply)));
             }
             Command::RemoveTargets { texts, reply } => {
                 let unknown = self.mesh.remove_targets(&texts, now);
-                let _ = reply.send(self.keep(State::Targets).map(|()| unknown));
+                self.saves.save(self.added_targets(), Some(Reply::Unknown(reply, unknown)));
             }
             Command::Publish { channel, snapshot, entries, reply } => {
                 // A snapshot without a ring means that there is none; a change without it says nothing.
@@ -406,14 +401,12 @@ impl Driver {
                 let _ = reply.send(self.mesh.send(&channel, destination, payload, now));
             }
             Command::Attach { attachment, reply } => {
-                let outcome = self.attachments.insert(attachment, &self.store);
-                self.publish_attachments(now);
-                let _ = reply.send(outcome);
+                let changed = self.attachments.insert(attachment);
+                self.keep_attachments(changed, Reply::Done(reply), now);
             }
             Command::Detach { container, addresses, reply } => {
-                let outcome = self.attachments.remove(&container, &addresses, &self.store);
-                self.publish_attachments(now);
-                let _ = reply.send(outcome);
+                let removed = self.attachments.remove(&container, &addresses);
+                self.keep_attachments(!removed.is_empty(), Reply::Removed(reply, removed), now);
             }
             Command::Attachments(reply) => {
                 let _ = reply.send(self.attachments.list());
@@ -535,39 +528,30 @@ impl Driver {
                 }
             }
             Event::KnownChannelsChanged { channels } => {
-                self.channels = channels;
                 // What fails is shown, and tried again.
-                let _ = self.keep(State::Channels);
+                self.saves.save(Content::Channels(channels), None);
             }
             Event::GenerationRaised { generation } => {
                 self.identity.generation = self.identity.generation.max(generation);
-                let _ = self.keep(State::Generation);
+                self.saves.save(Content::Identity(self.identity.clone()), None);
             }
         }
     }
 
-    /// Writes state as it is now.
-    fn keep(&mut self, state: State) -> anyhow::Result<()> {
-        let outcome = match state {
-            State::Generation => self.identity.save(&self.store),
-            State::Targets => {
-                let mut texts = self.mesh.target_texts();
-                texts.retain(|text| !self.configured_targets.contains(text));
-                self.store.save(TARGETS_FILE, &texts)
-            }
-            State::Channels => self.store.save(CHANNELS_FILE, &self.channels),
-        };
-        match &outcome {
-            Ok(()) => self.unkept.remove(&state),
-            Err(error) => self.unkept.insert(state, format!("{error:#}")),
-        };
-        outcome
+    /// Returns the targets that the configuration does not name.
+    fn added_targets(&self) -> Content {
+        let mut texts = self.mesh.target_texts();
+        texts.retain(|text| !self.configured_targets.contains(text));
+        Content::Targets(texts)
     }
 
-    /// Tries again to write what could not be.
-    fn keep_unkept(&mut self) {
-        for state in self.unkept.keys().copied().collect::<Vec<_>>() {
-            let _ = self.keep(state);
+    /// Publishes the attachments, and answers when they are on disk.
+    fn keep_attachments(&mut self, changed: bool, reply: Reply, now: Instant) {
+        self.publish_attachments(now);
+        if changed || !self.saves.is_kept(State::Attachments) {
+            self.saves.save(Content::Attachments(self.attachments.kept()), Some(reply));
+        } else {
+            reply.send(Ok(()));
         }
     }
 

@@ -26,8 +26,8 @@ pub struct Attachment {
 }
 
 /// An attachment as the file has it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
     container: String,
     addresses: Vec<IpNet>,
     host_interface: String,
@@ -62,50 +62,37 @@ impl Attachment {
 #[derive(Debug, Default)]
 pub(super) struct Attachments {
     by_container: BTreeMap<ContainerId, Attachment>,
-    /// The file lacks something, since it could not be written.
-    unsaved: bool,
 }
 
 impl Attachments {
     pub(super) fn new(attachments: Vec<Attachment>) -> Self {
         let by_container = attachments.into_iter().map(|attachment| (attachment.container.clone(), attachment));
-        Self { by_container: by_container.collect(), unsaved: false }
+        Self { by_container: by_container.collect() }
     }
 
     pub(super) fn list(&self) -> Vec<Attachment> {
         self.by_container.values().cloned().collect()
     }
 
-    /// Remembers an attachment, in memory in any case.
-    pub(super) fn insert(&mut self, attachment: Attachment, store: &Store) -> anyhow::Result<()> {
-        if self.by_container.get(&attachment.container) == Some(&attachment) && !self.unsaved {
-            return Ok(());
+    /// Remembers an attachment, and tells whether that is news.
+    pub(super) fn insert(&mut self, attachment: Attachment) -> bool {
+        if self.by_container.get(&attachment.container) == Some(&attachment) {
+            return false;
         }
         self.by_container.insert(attachment.container.clone(), attachment);
-        self.save(store)
+        true
     }
 
     /// Forgets addresses, all if none are given, and returns those there were.
-    pub(super) fn remove(
-        &mut self,
-        container: &ContainerId,
-        addresses: &[IpNet],
-        store: &Store,
-    ) -> anyhow::Result<Vec<IpNet>> {
-        let Some(attachment) = self.by_container.get_mut(container) else {
-            if self.unsaved {
-                self.save(store)?;
-            }
-            return Ok(Vec::new());
-        };
-        let (removed, left): (Vec<IpNet>, Vec<IpNet>) =
-            attachment.addresses.iter().partition(|address| addresses.is_empty() || addresses.contains(address));
+    pub(super) fn remove(&mut self, container: &ContainerId, addresses: &[IpNet]) -> Vec<IpNet> {
+        let Some(attachment) = self.by_container.get_mut(container) else { return Vec::new() };
+        let named = |address: &IpNet| addresses.is_empty() || addresses.iter().any(|a| a.addr() == address.addr());
+        let (removed, left): (Vec<IpNet>, Vec<IpNet>) = attachment.addresses.iter().copied().partition(named);
         attachment.addresses = left;
         if attachment.addresses.is_empty() {
             self.by_container.remove(container);
         }
-        self.save(store)?;
-        Ok(removed)
+        removed
     }
 
     /// Returns the subnets that containers of this host are in.
@@ -126,20 +113,14 @@ impl Attachments {
         self.by_container.values().map(entry).collect()
     }
 
-    fn save(&mut self, store: &Store) -> anyhow::Result<()> {
-        self.unsaved = true;
-        let kept: Vec<Kept> = self
-            .by_container
-            .values()
-            .map(|attachment| Kept {
-                container: attachment.container.to_string(),
-                addresses: attachment.addresses.clone(),
-                host_interface: attachment.host_interface.clone(),
-            })
-            .collect();
-        store.save(ATTACHMENTS_FILE, &kept)?;
-        self.unsaved = false;
-        Ok(())
+    /// Returns what the file is to hold.
+    pub(super) fn kept(&self) -> Vec<Kept> {
+        let kept = |attachment: &Attachment| Kept {
+            container: attachment.container.to_string(),
+            addresses: attachment.addresses.clone(),
+            host_interface: attachment.host_interface.clone(),
+        };
+        self.by_container.values().map(kept).collect()
     }
 }
 
@@ -163,8 +144,9 @@ mod tests {
         let store = Store::open(folder.path()).expect("opened");
         let mut attachments = Attachments::default();
         for attachment in [attachment("a", &["10.32.0.1/12"]), attachment("b", &["10.32.0.2/12"])] {
-            attachments.insert(attachment, &store).expect("kept");
+            assert!(attachments.insert(attachment.clone()) && !attachments.insert(attachment), "news once");
         }
+        store.save(ATTACHMENTS_FILE, &attachments.kept()).expect("kept");
         let observed = |attachment: Attachment| ObservedAttachment {
             container: attachment.container,
             mac: attachment.mac,
@@ -178,43 +160,17 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_written_is_written_when_it_is_asked_for_again() {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let store = Store::open(folder.path()).expect("opened");
-        let mut attachments = Attachments::default();
-        // A folder in the place of the file that is written to.
-        let obstacle = store.path(&format!(".{ATTACHMENTS_FILE}.new"));
-        std::fs::create_dir(&obstacle).expect("made");
-        let one = attachment("a", &["10.32.0.1/12"]);
-        for _ in 0..2 {
-            let error = format!("{:#}", attachments.insert(one.clone(), &store).expect_err("not kept"));
-            assert!(error.contains(ATTACHMENTS_FILE), "{error}");
-        }
-        std::fs::remove_dir(&obstacle).expect("removed");
-        attachments.insert(one.clone(), &store).expect("kept");
-        let kept: Vec<Kept> = store.load(ATTACHMENTS_FILE).expect("readable");
-        assert_eq!(kept.len(), 1);
-        std::fs::remove_file(store.path(ATTACHMENTS_FILE)).expect("removed");
-        std::fs::create_dir(&obstacle).expect("made");
-        attachments.remove(&one.container, &[], &store).expect_err("not kept");
-        std::fs::remove_dir(&obstacle).expect("removed");
-        attachments.remove(&one.container, &[], &store).expect("kept");
-        assert!(store.path(ATTACHMENTS_FILE).exists());
-    }
-
-    #[test]
     fn the_last_address_takes_the_attachment_along() {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let store = Store::open(folder.path()).expect("opened");
         let mut attachments = Attachments::default();
-        attachments.insert(attachment("a", &["10.32.0.1/12", "10.40.0.1/24"]), &store).expect("kept");
+        attachments.insert(attachment("a", &["10.32.0.1/12", "10.40.0.1/24"]));
         assert_eq!(attachments.subnets().len(), 2);
         let container: ContainerId = "a".parse().expect("valid");
         let first: IpNet = "10.32.0.1/12".parse().expect("valid");
-        assert_eq!(attachments.remove(&container, &[first], &store).expect("kept"), [first]);
+        let alone: IpNet = first.addr().into();
+        assert_eq!(attachments.remove(&container, &[alone]), [first], "the prefix length does not matter");
         assert_eq!(attachments.entries().len(), 1);
-        assert_eq!(attachments.remove(&container, &[], &store).expect("kept").len(), 1);
-        assert_eq!(attachments.remove(&container, &[], &store).expect("idempotent"), []);
-        assert!(attachments.list().is_empty());
+        assert_eq!(attachments.remove(&container, &[]).len(), 1);
+        assert_eq!(attachments.remove(&container, &[]), []);
+        assert!(attachments.list().is_empty() && attachments.kept().is_empty());
     }
 }

@@ -133,7 +133,7 @@ impl Driver {
             message: problem.message,
             since: None,
         });
-        let unkept = self.unkept.values().map(|error| Found {
+        let unkept = self.saves.problems().map(|error| Found {
             reason: "state_not_kept".to_owned(),
             message: format!("{error}; until then a restart of the router forgets what changed"),
             since: None,
@@ -148,9 +148,15 @@ impl Driver {
         let targets = self.mesh.targets(now).into_iter().filter_map(|target| target.problem).map(Into::into);
         let mesh = self.mesh.problems().into_iter().map(Into::into);
         let metrics = self.metrics_problem.borrow().clone().map(Into::into);
+        let traces = weft_service::trace::problem().map(|message| Found {
+            reason: "no_traces".to_owned(),
+            message,
+            since: None,
+        });
         kernel
             .chain(unkept)
             .chain(metrics)
+            .chain(traces)
             .chain(refused)
             .chain(mesh)
             .chain(refusals)

@@ -44,8 +44,8 @@ impl Mesh {
         Ok(self.publish_on(ATTACHMENTS_CHANNEL, true, entries, now)?)
     }
 
-    /// Adds targets, to be persisted as [`Mesh::target_texts`], and dials them now, also those that were there already and wait. With `replace`, others are removed;
-    /// their connections stay.
+    /// Adds targets, to be persisted as [`Mesh::target_texts`], and dials them now, also those that were there already and
+    /// wait. With `replace`, others are removed; their connections stay.
     pub fn add_targets(&mut self, targets: Vec<Target>, replace: bool, now: Instant) {
         if replace {
             let others: Vec<String> = self.target_texts();
