@@ -36,7 +36,7 @@ pub struct Introduction {
     #[prost(uint32, tag = "11")]
     pub listen_port: u32,
 }
-/// One message of a control session.
+/// One message of a control connection.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControlMessage {
     #[prost(oneof = "control_message::Kind", tags = "1, 2, 3, 4, 5, 6")]

@@ -21,7 +21,7 @@ pub struct Connections {
 pub struct Connection {
     /// The peer at the other end.
     pub peer: Identity,
-    /// Where the control session goes.
+    /// Where the control connection goes.
     pub address: String,
     /// Whether this host dialled.
     pub outbound: bool,

@@ -50,7 +50,7 @@ pub enum ProtocolError {
     Gossip(#[from] gossip::GossipError),
 }
 
-/// One message of a control session.
+/// One message of a control connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlMessage {
     /// Shows that the sender is alive.
