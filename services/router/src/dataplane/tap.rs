@@ -94,7 +94,8 @@ pub fn open_tap(name: &str, masked: &BTreeSet<Facility>) -> anyhow::Result<Tap> 
         };
         facilities.insert(facility, state);
     }
-    if with_header && !offload(if granted == 0 { TUN_F_CSUM } else { granted }) {
+    // A persistent device has still what the router before asked for, and without the header nothing may stay undone.
+    if !offload(if granted == 0 { TUN_F_CSUM } else { granted }) {
         control(&device, TUNSETOFFLOAD, 0).with_context(|| format!("failed to set the offloads of {name}"))?;
     }
     Ok(Tap { device, facilities })

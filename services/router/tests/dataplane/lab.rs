@@ -157,6 +157,8 @@ impl Host {
         container.ip(&format!("addr add {v6}/64 dev ethwe nodad"));
         namespace.ip("link set vethwe master weft up");
         let (handle, events) = namespace.enter(|| {
+            // As after an earlier router, which had all facilities: the device is persistent.
+            drop(open_tap("weft-tap", &BTreeSet::new()).expect("open the TAP"));
             let tap = open_tap("weft-tap", &masked).expect("open the TAP");
             spawn(DataPlaneConfig { tap, bind_address: None, port: 6783, mtu: MTU, masked }).expect("start")
         });
