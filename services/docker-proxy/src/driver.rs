@@ -14,7 +14,7 @@ use weft_docker_proxy_core::{
     address::AddressArgument,
     workflow::{DualAddress, Goal, Service, Status},
 };
-use weft_service::Shutdown;
+use weft_service::{Shutdown, trace::Parent};
 use weft_types::ContainerId;
 
 use crate::{
@@ -89,10 +89,29 @@ enum Request {
     },
 }
 
+impl Request {
+    /// Returns the container for which something is to be done now.
+    fn asks_for(&self) -> Option<&ContainerId> {
+        match self {
+            Self::Prepare { container, .. } | Self::NotStarted { container } | Self::Remove { container, .. } => {
+                Some(container)
+            }
+            Self::Started { container, .. } | Self::Add { container, .. } => Some(&container.id),
+            Self::Adopt { .. }
+            | Self::Changed { .. }
+            | Self::Died { .. }
+            | Self::Removed { .. }
+            | Self::ServiceLost { .. }
+            | Self::List { .. } => None,
+        }
+    }
+}
+
 /// A handle to the driver; clones share it.
 #[derive(Debug, Clone)]
 pub struct Driver {
-    requests: mpsc::Sender<Request>,
+    /// Each with the trace that it is part of.
+    requests: mpsc::Sender<(Request, Parent)>,
 }
 
 impl Driver {
@@ -107,6 +126,7 @@ impl Driver {
             steps: JoinSet::new(),
             waiting: BTreeMap::new(),
             removing: BTreeMap::new(),
+            traces: BTreeMap::new(),
             detached,
         };
         tokio::spawn(state.run(received, shutdown));
@@ -194,7 +214,7 @@ impl Driver {
 
     async fn send(&self, request: Request) {
         // The task ends only when the service stops; then nobody needs an answer.
-        let _ = self.requests.send(request).await;
+        let _ = self.requests.send((request, Parent::current())).await;
     }
 }
 
@@ -208,17 +228,24 @@ struct State {
     steps: JoinSet<(ContainerId, Outcome)>,
     waiting: BTreeMap<ContainerId, Vec<oneshot::Sender<Attached>>>,
     removing: BTreeMap<ContainerId, Vec<oneshot::Sender<()>>>,
+    /// What the steps of containers are part of, until it is told what came of them.
+    traces: BTreeMap<ContainerId, Parent>,
     detached: Detached,
 }
 
 impl State {
-    async fn run(mut self, mut requests: mpsc::Receiver<Request>, shutdown: Shutdown) {
+    async fn run(mut self, mut requests: mpsc::Receiver<(Request, Parent)>, shutdown: Shutdown) {
         loop {
             self.drain();
             let timeout = self.workflow.poll_timeout().map(|(at, _)| at);
             tokio::select! {
                 () = shutdown.requested() => break,
-                Some(request) = requests.recv() => self.handle(request, now()),
+                Some((request, parent)) = requests.recv() => {
+                    if let Some(container) = request.asks_for().filter(|_| parent.is_some()) {
+                        self.traces.insert(container.clone(), parent);
+                    }
+                    self.handle(request, now());
+                }
                 Some(step) = self.steps.join_next(), if !self.steps.is_empty() => {
                     // A step that panicked is a bug of this service; its container is tried again by the time-out.
                     if let Ok((container, outcome)) = step {
@@ -324,7 +351,8 @@ impl State {
         while let Some((container, step)) = self.workflow.poll_step() {
             let facts = self.facts.get(&container).cloned().unwrap_or_else(|| unknown(&container));
             tracing::debug!(container = container.short(), ?step, "performing");
-            let performed = self.services.clone().perform(facts, step);
+            let parent = self.traces.get(&container).cloned().unwrap_or_default();
+            let performed = parent.run(self.services.clone().perform(facts, step));
             self.steps.spawn(async move { (container, performed.await) });
         }
         while let Some(event) = self.workflow.poll_event() {
@@ -333,6 +361,8 @@ impl State {
     }
 
     fn tell(&mut self, event: Event) {
+        let (Event::Ready { container, .. } | Event::Failed { container, .. } | Event::Gone { container }) = &event;
+        let _entered = self.traces.remove(container).map(|parent| parent.enter());
         match event {
             Event::Ready { container, pid, addresses } => {
                 tracing::info!(container = container.short(), "attached");

@@ -11,7 +11,8 @@ use crate::{
     attach::Attacher,
     engine::{Engine, encode},
     metrics::Metrics,
-    relay::{Answer, Interceptor, Request},
+    relay::{Answer, Interceptor, Request, ResponseHead},
+    traces::{self, Traces},
 };
 
 /// The status with which calls for weft's own services are refused.
@@ -25,19 +26,20 @@ pub struct Intercept {
     options: create::Options,
     engine_socket: String,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl Intercept {
     /// Makes one.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         engine: Engine,
         attacher: Attacher,
         options: create::Options,
         engine_socket: String,
         metrics: Metrics,
     ) -> Self {
-        Self { engine, attacher, options, engine_socket, metrics }
+        Self { engine, attacher, options, engine_socket, metrics, traces: Traces::default() }
     }
 
     /// Counts a client until what is returned is dropped.
@@ -117,7 +119,7 @@ impl Intercept {
             // While the engine makes namespaces, ipam writes to its disk.
             driver.prepare(container.id.clone(), addresses).await;
         }
-        let forwarded = self.engine.forward(request, &request.body).await;
+        let forwarded = self.forward(request, &request.body).await;
         if !forwarded.as_ref().is_ok_and(|(response, _)| response.status == 204) {
             driver.not_started(container.id.clone()).await;
         }
@@ -153,7 +155,7 @@ impl Intercept {
         request: &Request,
         restore: impl FnOnce(&[u8]) -> Option<Vec<u8>> + Send,
     ) -> anyhow::Result<Answer> {
-        let (response, body) = self.engine.forward(request, &request.body).await?;
+        let (response, body) = self.forward(request, &request.body).await?;
         let restored = if response.status == 200 { restore(&body) } else { None };
         Ok(Answer::of_engine(&response, restored.unwrap_or(body)))
     }
@@ -167,8 +169,27 @@ impl Intercept {
         self.pass(request, rewritten.as_deref().unwrap_or(&request.body)).await
     }
 
+    async fn perform(&self, call: &Call, request: &Request) -> anyhow::Result<Answer> {
+        match call {
+            Call::Create { .. } => self.create(request).await,
+            Call::Start { container } | Call::Restart { container } => self.start(request, container).await,
+            Call::Control { container } => self.control(request, container).await,
+            Call::Inspect { .. } => self.restore(request, |body| inspect::restore(body).ok().flatten()).await,
+            Call::List => self.restore(request, |body| list::restore(body).ok().flatten()).await,
+            Call::Commit { container } => self.commit(request, container).await,
+            Call::Other => self.pass(request, &request.body).await,
+        }
+    }
+
+    async fn forward(&self, request: &Request, body: &[u8]) -> anyhow::Result<(ResponseHead, Vec<u8>)> {
+        let span = traces::passed_on(request, self.engine.socket());
+        let forwarded = self.engine.forward(request, body).await?;
+        traces::answered(&span, forwarded.0.status);
+        Ok(forwarded)
+    }
+
     async fn pass(&self, request: &Request, body: &[u8]) -> anyhow::Result<Answer> {
-        let (response, body) = self.engine.forward(request, body).await?;
+        let (response, body) = self.forward(request, body).await?;
         Ok(Answer::of_engine(&response, body))
     }
 }
@@ -179,16 +200,12 @@ impl Interceptor for Intercept {
     }
 
     async fn answer(&self, request: &Request) -> Answer {
-        let answer = match call(&request.head.method, &request.head.target) {
-            Call::Create { .. } => self.create(request).await,
-            Call::Start { container } | Call::Restart { container } => self.start(request, &container).await,
-            Call::Control { container } => self.control(request, &container).await,
-            Call::Inspect { .. } => self.restore(request, |body| inspect::restore(body).ok().flatten()).await,
-            Call::List => self.restore(request, |body| list::restore(body).ok().flatten()).await,
-            Call::Commit { container } => self.commit(request, &container).await,
-            Call::Other => self.pass(request, &request.body).await,
-        };
-        answer.unwrap_or_else(|error| Answer::error(503, &format!("{error:#}")))
+        let call = call(&request.head.method, &request.head.target);
+        let span = self.traces.begin(&call, request);
+        let answer = span.run(self.perform(&call, request)).await;
+        let answer = answer.unwrap_or_else(|error| Answer::error(503, &format!("{error:#}")));
+        self.traces.end(&span, &call, &answer);
+        answer
     }
 
     fn answered(&self, method: &str, target: &str, status: u16, added: Duration) {

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod relay;
 pub mod services;
 pub mod shim;
+mod traces;
 pub mod watcher;
 
 use std::sync::Arc;

@@ -24,6 +24,7 @@ use weft_proto::{
         attachment_service_client::AttachmentServiceClient, peer_service_client::PeerServiceClient,
     },
 };
+use weft_service::trace::Traced;
 use weft_types::ContainerId;
 
 /// Longest time that a call may take for which nobody waits.
@@ -35,10 +36,10 @@ const LARGEST_ANSWER: usize = 64 << 20;
 /// Clients of the other services; clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Services {
-    addresses: AddressServiceClient<Channel>,
-    attachments: AttachmentServiceClient<Channel>,
-    names: NameServiceClient<Channel>,
-    peers: PeerServiceClient<Channel>,
+    addresses: AddressServiceClient<Traced<Channel>>,
+    attachments: AttachmentServiceClient<Traced<Channel>>,
+    names: NameServiceClient<Traced<Channel>>,
+    peers: PeerServiceClient<Traced<Channel>>,
     options: Options,
 }
 
@@ -59,7 +60,7 @@ impl Services {
     /// Makes clients of the services whose sockets are in `folder`; nothing is opened yet.
     #[must_use]
     pub fn new(folder: &Path, options: Options) -> Self {
-        let channel = |service: Service| client::channel(&service.socket(folder));
+        let channel = |service: Service| Traced::new(client::channel(&service.socket(folder)));
         let router = channel(Service::Router);
         Self {
             addresses: AddressServiceClient::new(channel(Service::Ipam)).max_decoding_message_size(LARGEST_ANSWER),
