@@ -1,6 +1,8 @@
 //! Scenarios on several lab hosts: what they share. Each file in `tests` is one behaviour.
 
 mod conversation;
+mod resolver;
+mod transfer;
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -10,6 +12,8 @@ use std::{
 use anyhow::{Context, ensure};
 pub use conversation::Conversation;
 use futures::future::try_join_all;
+pub use resolver::Resolver;
+pub use transfer::transfers;
 use weft_lab::{Host, HostCommand, Lab, Launch, Weft, eventually, image};
 
 /// Password of all hosts, unless a scenario is about another.
@@ -210,6 +214,20 @@ pub async fn reports(weft: &Weft, words: &[&str]) -> anyhow::Result<()> {
             status.problems.iter().chain(targets).chain(connections).map(|problem| problem.message.clone()).collect();
         let found = messages.iter().any(|message| words.iter().all(|word| message.contains(word)));
         ensure!(found, "it says {messages:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until a line of `weft status` contains all of `words`, whichever services run.
+///
+/// # Errors
+/// If it does not soon.
+pub async fn shows(weft: &Weft, words: &[&str]) -> anyhow::Result<()> {
+    eventually(&format!("`weft status` on {} shows {words:?}", weft.host().name()), SOON, async || {
+        let status = weft.command(["status"])?.output().await?.all();
+        let found = status.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        ensure!(found, "it shows:\n{status}");
         Ok(())
     })
     .await

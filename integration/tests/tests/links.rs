@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use weft_integration_tests::{Container, Conversation, Mesh, PASSWORD, SOON, hosts_with_images, reports};
+use weft_integration_tests::{Container, Conversation, Mesh, PASSWORD, SOON, hosts_with_images, reports, transfers};
 use weft_lab::{Launch, Weft, eventually};
 use weft_proto::router::v1::PeerState;
 
@@ -13,28 +13,6 @@ const NOTICED: Duration = Duration::from_secs(4);
 
 /// How long after a cut has ended all may take to be as before.
 const HEALED: Duration = Duration::from_secs(5);
-
-/// How many bytes a transfer has.
-const BYTES: &str = "4000000";
-
-/// Copies random bytes from one container to another by TCP, and compares what arrived.
-async fn transfers(from: &Container, to: &Container, limit: Duration) -> anyhow::Result<()> {
-    // nc ends the connection when its stdin ends.
-    let receive = "sleep 600 | nc -l -p 9 > /tmp/got";
-    to.host.docker(&["exec", "--detach", &to.name, "sh", "-c", receive]).await?;
-    let make = format!("head -c {BYTES} /dev/urandom > /tmp/sent; md5sum < /tmp/sent");
-    let sent = from.exec(&["sh", "-c", &make]).await?;
-    let listens = "netstat -ltn | grep -q ':9 '";
-    eventually("the other side listens", SOON, async || to.exec(&["sh", "-c", listens]).await.map(drop)).await?;
-    let send = format!("nc {} 9 < /tmp/sent", to.ipv4);
-    from.host.docker_command(["exec", &from.name, "sh", "-c", &send]).limit(limit).text().await?;
-    eventually("all has arrived", SOON, async || {
-        let got = to.exec(&["sh", "-c", "md5sum < /tmp/got"]).await?;
-        ensure!(got == sent, "what arrived is not what was sent: {got}, not {sent}");
-        Ok(())
-    })
-    .await
-}
 
 /// Returns when weft says of a host that it cannot be reached, within the time that this may take.
 async fn misses(weft: &Weft, host: &str) -> anyhow::Result<()> {
