@@ -32,6 +32,17 @@ pub struct Config {
     #[arg(long, env = "WEFT_DOCKER_PROXY_TCP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12375")]
     pub tcp_listen: String,
 
+    /// Host names, beside `localhost`, by which clients reach that address, separated by commas. Requests that name another
+    /// host are refused, as are those of web pages: a browser on this host would send them for whoever asks.
+    #[arg(
+        long,
+        env = "WEFT_DOCKER_PROXY_TCP_NAMES",
+        value_name = "NAMES",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub tcp_names: String,
+
     /// How long a start may wait for the container's network, in seconds, at most 12; then the container is stopped, and
     /// the client is told why. The program that waits inside the container gives up after 15.
     #[arg(long, env = "WEFT_DOCKER_PROXY_ATTACH_TIMEOUT", value_name = "SECONDS", default_value_t = 10,

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod engine;
 pub mod intercept;
 pub mod listener;
+pub mod local_clients;
 pub mod metrics;
 pub mod relay;
 pub mod services;
@@ -40,6 +41,7 @@ use crate::{
     engine::Engine,
     intercept::Intercept,
     listener::Listeners,
+    local_clients::Names,
     metrics::Metrics,
     services::Services,
     watcher::{EngineState, Watcher},
@@ -87,7 +89,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     for service in [Service::Ipam, Service::Router, Service::Dns] {
         tokio::spawn(watcher::watch_service(service, folder.clone(), driver.clone(), again.clone()));
     }
-    tokio::spawn(listeners.serve(engine, intercept, shutdown.clone()));
+    tokio::spawn(listeners.serve(engine, intercept, Names::parse(&config.tcp_names), shutdown.clone()));
 
     let mut addresses = vec![format!("unix://{}", docker_socket.display())];
     addresses.extend(tcp.map(|address| format!("tcp://{address}")));

@@ -20,7 +20,12 @@ use tokio::{
 };
 use weft_service::Shutdown;
 
-use crate::{engine::Engine, intercept::Intercept, relay};
+use crate::{
+    engine::Engine,
+    intercept::Intercept,
+    local_clients::{LocalClients, Names},
+    relay,
+};
 
 /// Clients that are served at a time; others wait to be accepted.
 const MOST_CLIENTS: usize = 4096;
@@ -64,9 +69,10 @@ impl Listeners {
         Ok(Self { unix, tcp })
     }
 
-    /// Serves clients until `shutdown`.
-    pub async fn serve(self, engine: Engine, intercept: Intercept, shutdown: Shutdown) {
-        let context = Arc::new(Serving { engine, intercept });
+    /// Serves clients until `shutdown`. Those that come by TCP know this host as `localhost` or by `names`.
+    pub async fn serve(self, engine: Engine, intercept: Intercept, names: Names, shutdown: Shutdown) {
+        let local = LocalClients::new(intercept.clone(), names);
+        let context = Arc::new(Serving { engine, intercept, local });
         let clients = Arc::new(Semaphore::new(MOST_CLIENTS));
         loop {
             // The semaphore is never closed.
@@ -82,8 +88,8 @@ impl Listeners {
                     tokio::spawn(async move {
                         let _counted = context.intercept.client();
                         match client {
-                            Client::Unix(stream) => context.serve(stream).await,
-                            Client::Tcp(stream) => context.serve(stream).await,
+                            Client::Unix(stream) => context.serve(stream, &context.intercept).await,
+                            Client::Tcp(stream) => context.serve(stream, &context.local).await,
                         }
                         drop(permit);
                     });
@@ -106,11 +112,12 @@ enum Client {
 struct Serving {
     engine: Engine,
     intercept: Intercept,
+    local: LocalClients<Intercept>,
 }
 
 impl Serving {
-    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin) {
-        relay::serve(stream, self.engine.socket(), &self.intercept).await;
+    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin, interceptor: &impl relay::Interceptor) {
+        relay::serve(stream, self.engine.socket(), interceptor).await;
     }
 }
 

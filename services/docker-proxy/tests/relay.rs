@@ -15,7 +15,10 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use weft_docker_proxy::relay::{Answer, Interceptor, Request, exchange, serve};
+use weft_docker_proxy::{
+    local_clients::{LocalClients, Names},
+    relay::{Answer, Interceptor, Request, exchange, serve},
+};
 
 /// Longest time that anything may take on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
@@ -58,7 +61,7 @@ struct Setting {
     client: UnixStream,
     relay: JoinHandle<()>,
     engine: UnixListener,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Setting {
@@ -67,7 +70,20 @@ impl Setting {
         let socket = folder.path().join("engine.sock");
         let engine = UnixListener::bind(&socket).expect("the socket can be bound");
         let (client, relay) = connect(&socket);
-        Self { client, relay, engine, _folder: folder }
+        Self { client, relay, engine, folder }
+    }
+
+    /// The same for a client by TCP, who may know this host as `proxy.example`.
+    fn by_tcp() -> Self {
+        let (client, served) = UnixStream::pair().expect("a pair of sockets");
+        let setting = Self::new();
+        let engine = setting.engine_socket();
+        let local = LocalClients::new(Looking { engine: engine.clone() }, Names::parse("proxy.example"));
+        Self { client, relay: tokio::spawn(async move { serve(served, &engine, &local).await }), ..setting }
+    }
+
+    fn engine_socket(&self) -> PathBuf {
+        self.folder.path().join("engine.sock")
     }
 
     async fn accept(&self) -> UnixStream {
@@ -409,6 +425,32 @@ async fn a_malformed_upload_ends_where_it_is_malformed() {
     send(&mut engine, answer).await;
     expect(&mut setting.client, answer).await;
     setting.expect_over().await;
+}
+
+#[tokio::test]
+async fn what_a_web_page_sends_never_reaches_the_engine() {
+    for (target, field, says) in [
+        ("/containers/json", "Host: page.example:12375", "DOCKER_HOST=tcp://127.0.0.1:12375"),
+        ("/looked/into", "HOST: page.example", "WEFT_DOCKER_PROXY_TCP_NAMES"),
+        (
+            "/containers/json",
+            "Host: 127.0.0.1:12375\r\nORIGIN: http://page.example",
+            "a web page (http://page.example)",
+        ),
+        ("/looked/into", "Host: localhost:12375\r\nOrigin: null", "a web page (null)"),
+    ] {
+        let mut setting = Setting::by_tcp();
+        let request = format!("POST {target} HTTP/1.1\r\n{field}\r\nContent-Length: 4\r\n\r\nbody");
+        send(&mut setting.client, &request).await;
+        let (status, message) = expect_error(&mut setting.client).await;
+        assert!(status == 403 && message.contains(says), "{field}: {status} {message}");
+        setting.expect_over().await;
+    }
+    let mut setting = Setting::by_tcp();
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
+    for host in ["127.0.0.1:12375", "localhost:12375", "proxy.example"] {
+        setting.exchange(&format!("GET /containers/json HTTP/1.1\r\nHost: {host}\r\n\r\n"), answer).await;
+    }
 }
 
 #[tokio::test]

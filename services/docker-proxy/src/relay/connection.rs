@@ -27,11 +27,19 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The status with which requests are refused that are not let in.
+const FORBIDDEN: u16 = 403;
+
 /// Bytes that are read at a time.
 const BUFFER: usize = 64 * 1024;
 
 /// Decides about requests, and answers those that it wants to look into.
 pub trait Interceptor: Send + Sync {
+    /// Returns why the request is not let in at all, in one sentence; it is refused with 403.
+    fn refuses(&self, _request: &RequestHead) -> Option<String> {
+        None
+    }
+
     /// Tells whether the request is to be answered by [`answer`](Self::answer); all others pass untouched.
     fn wants(&self, method: &str, target: &str) -> bool;
 
@@ -103,6 +111,10 @@ where
         Err(_) => return refuse(writer, 400, "the request head did not come within 30 s").await,
     };
     let began = Instant::now();
+    if let Some(message) = interceptor.refuses(&request) {
+        interceptor.answered(&request.method, &request.target, FORBIDDEN, began.elapsed());
+        return refuse(writer, FORBIDDEN, &message).await;
+    }
     if interceptor.wants(&request.method, &request.target) {
         return intercept(request, reader, writer, interceptor).await;
     }

@@ -1,0 +1,140 @@
+//! Keeps web pages from the Docker API on the TCP address: a browser of this host reaches it for whichever page it shows.
+//!
+//! A page is known by what its browser says of it: the `Origin` that the request comes from, or, where a page had its own
+//! host name lead to this host (DNS rebinding), that name as the `Host`. Docker clients send no `Origin`, and name the address
+//! that they connect to.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use crate::relay::{Answer, Interceptor, Request, RequestHead};
+
+/// Longest part of what a client sent that is repeated to it, in characters.
+const LONGEST_QUOTE: usize = 100;
+
+/// Looks into requests that came by TCP as into all others, but lets only those in that are of clients of this host.
+#[derive(Debug, Clone)]
+pub struct LocalClients<I> {
+    inner: I,
+    names: Names,
+}
+
+impl<I> LocalClients<I> {
+    /// Makes one that knows this host by `names` too.
+    #[must_use]
+    pub const fn new(inner: I, names: Names) -> Self {
+        Self { inner, names }
+    }
+}
+
+impl<I: Interceptor> Interceptor for LocalClients<I> {
+    fn refuses(&self, request: &RequestHead) -> Option<String> {
+        self.names.refusal(request).or_else(|| self.inner.refuses(request))
+    }
+
+    fn wants(&self, method: &str, target: &str) -> bool {
+        self.inner.wants(method, target)
+    }
+
+    async fn answer(&self, request: &Request) -> Answer {
+        self.inner.answer(request).await
+    }
+
+    fn answered(&self, method: &str, target: &str, status: u16, added: Duration) {
+        self.inner.answered(method, target, status, added);
+    }
+}
+
+/// Host names, beside `localhost`, by which clients reach the TCP address.
+#[derive(Debug, Clone, Default)]
+pub struct Names(Arc<[String]>);
+
+impl Names {
+    /// Reads names that commas separate.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let names = text.split(',').map(|name| name.trim().trim_end_matches('.').to_ascii_lowercase());
+        Self(names.filter(|name| !name.is_empty()).collect())
+    }
+
+    /// Returns why a request is not let in, if it is not: one sentence.
+    fn refusal(&self, request: &RequestHead) -> Option<String> {
+        if let Some(origin) = request.head.values("origin").next() {
+            return Some(format!(
+                "this request is of a web page ({}), which may not use the Docker API: it gives root on the host",
+                quote(origin)
+            ));
+        }
+        let foreign = request.head.values("host").find(|host| !self.has(host))?;
+        Some(format!(
+            "this request is for the host {}, as those of web pages may be that had their name lead here: name the address, \
+             as in DOCKER_HOST=tcp://127.0.0.1:12375, or add the name to WEFT_DOCKER_PROXY_TCP_NAMES",
+            quote(foreign)
+        ))
+    }
+
+    /// Tells whether the value of a field `Host` is an address, or a name that nobody outside can make lead here.
+    fn has(&self, host: &[u8]) -> bool {
+        let Ok(host) = std::str::from_utf8(host) else { return false };
+        let host = without_port(host.trim()).trim_end_matches('.').to_ascii_lowercase();
+        host.is_empty()
+            || host.parse::<IpAddr>().is_ok()
+            || host == "localhost"
+            || host.ends_with(".localhost")
+            || self.0.contains(&host)
+    }
+}
+
+/// Returns the host of `host:port` or `[host]:port`.
+fn without_port(host: &str) -> &str {
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    }
+}
+
+fn quote(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).trim().chars().take(LONGEST_QUOTE).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_names_of_this_host_are_let_in() {
+        let names = Names::parse("docker.example., Other");
+        for host in [
+            "127.0.0.1:12375",
+            "127.0.0.1",
+            "[::1]:12375",
+            "[::1]",
+            "localhost:12375",
+            "LOCALHOST",
+            "localhost.",
+            "api.moby.localhost",
+            "docker.example:1",
+            "other",
+            "",
+        ] {
+            assert!(names.has(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "attacker.example:12375",
+            "127.0.0.1.attacker.example",
+            "localhost.attacker.example",
+            "localhost@attacker.example",
+            "notlocalhost",
+            "docker",
+            "[attacker.example]:1",
+            "127.0.0.1:12375:attacker",
+            "\u{e9}",
+        ] {
+            assert!(!names.has(host.as_bytes()), "{host}");
+        }
+        assert!(!names.has(b"\xff"));
+        assert!(!Names::default().has(b"docker.example"));
+    }
+}
