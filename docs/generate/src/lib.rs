@@ -23,7 +23,7 @@ environment; `compose.yaml` passes the variables on that a user may set.
     fn options_are_documented_as_defined() {
         let mut text = INTRODUCTION.to_owned();
         for program in [
-            weft_router::config::Options::command(),
+            weft_router::config::Config::command(),
             weft_ipam::Config::command(),
             weft_dns::Config::command(),
             weft_docker_proxy::config::Config::command(),

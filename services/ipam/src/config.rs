@@ -23,7 +23,7 @@ pub struct Config {
 
     /// Range that all containers' addresses come from: a network of at least 4 addresses, the same on all hosts for as
     /// long as the mesh lives.
-    #[arg(long, env = "WEFT_IPALLOC_RANGE", value_name = "CIDR", default_value = DEFAULT_RANGE, value_parser = range)]
+    #[arg(long = "ipalloc-range", env = "WEFT_IPALLOC_RANGE", value_name = "CIDR", default_value = DEFAULT_RANGE, value_parser = range)]
     pub address_range: Ipv4Net,
 
     /// Subnet of containers for which none is named; without it, the whole range.
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn defaults_and_empty_values_are_the_same() {
-        let plan = plan(&["--address-range", "", "--default-subnet", "", "--init", ""]).expect("valid");
+        let plan = plan(&["--ipalloc-range", "", "--default-subnet", "", "--init", ""]).expect("valid");
         assert_eq!(plan.range.to_string(), "10.32.0.0/12");
         assert_eq!(plan.default_subnet, plan.range);
         assert_eq!(plan.creation, Creation::Elect { voters: None });
@@ -106,8 +106,8 @@ mod tests {
     #[test]
     fn a_bad_value_is_named() {
         let table: [(&[&str], &str); 3] = [
-            (&["--address-range", "10.33.0.0/12"], "did you mean 10.32.0.0/12"),
-            (&["--address-range", "10.32.0.0/31"], "too small"),
+            (&["--ipalloc-range", "10.33.0.0/12"], "did you mean 10.32.0.0/12"),
+            (&["--ipalloc-range", "10.32.0.0/31"], "too small"),
             (&["--init", "magic"], "consensus=<voters>"),
         ];
         for (arguments, expected) in table {

@@ -22,7 +22,7 @@ const LOOPBACK_PORT: u16 = 6784;
 /// Options of the router.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "weft-router", version, about = "Joins hosts into a mesh and carries the containers' frames, sealed")]
-pub struct Options {
+pub struct Config {
     /// What all services have.
     #[command(flatten)]
     pub common: CommonOptions,
@@ -62,7 +62,7 @@ pub struct Options {
     pub insecure_no_password: bool,
 
     /// Range of all overlay addresses; the same on all hosts.
-    #[arg(long, env = "WEFT_IPALLOC_RANGE", value_name = "CIDR", default_value = "10.32.0.0/12")]
+    #[arg(long = "ipalloc-range", env = "WEFT_IPALLOC_RANGE", value_name = "CIDR", default_value = "10.32.0.0/12")]
     pub address_range: Ipv4Net,
 
     /// Connect with the given peers only, not with those that gossip names.
@@ -128,11 +128,11 @@ fn listener(text: &str) -> Result<Listener, String> {
     }
 }
 
-/// Options, read and checked.
+/// What the options mean, checked.
 #[derive(Debug)]
-pub struct Config {
+pub struct Plan {
     /// As given.
-    pub options: Options,
+    pub config: Config,
     /// The password, if the mesh has one.
     pub password: Option<Password>,
     /// Peers to connect with.
@@ -141,7 +141,7 @@ pub struct Config {
     pub nickname: String,
 }
 
-impl Options {
+impl Config {
     /// Returns where metrics are served.
     ///
     /// # Errors
@@ -159,7 +159,7 @@ impl Options {
     ///
     /// # Errors
     /// One sentence that names the option and the remedy.
-    pub fn check(mut self) -> anyhow::Result<Config> {
+    pub fn check(mut self) -> anyhow::Result<Plan> {
         let password = self.read_password()?;
         if password.is_none() && !self.insecure_no_password {
             bail!(
@@ -198,7 +198,7 @@ impl Options {
         if !name_is_plain(&self.name) {
             bail!("the name {:?} is not valid: use up to 255 of a-z A-Z 0-9 _ . : - (WEFT_NAME)", self.name);
         }
-        Ok(Config { options: self, password, peers, nickname })
+        Ok(Plan { config: self, password, peers, nickname })
     }
 
     /// Returns the TCP ports on the host's loopback that nobody may reach from outside.
@@ -237,8 +237,8 @@ mod tests {
 
     use super::*;
 
-    fn check(arguments: &[&str]) -> anyhow::Result<Config> {
-        Options::try_parse_from([&["weft-router"], arguments].concat())?.check()
+    fn check(arguments: &[&str]) -> anyhow::Result<Plan> {
+        Config::try_parse_from([&["weft-router"], arguments].concat())?.check()
     }
 
     #[test]
@@ -257,16 +257,16 @@ mod tests {
         fs::write(file.path(), "\n").expect("written");
         assert!(check(&["--password-file", path]).is_err(), "an empty password is none");
         fs::write(file.path(), "secret\n").expect("written");
-        let config = check(&["--password-file", path]).expect("given");
-        assert!(!format!("{config:?}").contains("secret"));
+        let plan = check(&["--password-file", path]).expect("given");
+        assert!(!format!("{plan:?}").contains("secret"));
         let error = format!("{:#}", check(&["--password-file", "/nowhere/at/all"]).expect_err("missing"));
         assert!(error.contains("/nowhere/at/all"), "{error}");
     }
 
     #[test]
     fn peers_are_separated_by_commas_or_spaces() {
-        let config = check(&["--password", "x", "--peers", "a, b:1  [::1]:2,,c"]).expect("valid");
-        assert_eq!(config.peers.iter().map(Target::text).collect::<Vec<_>>(), ["a", "b:1", "[::1]:2", "c"]);
+        let plan = check(&["--password", "x", "--peers", "a, b:1  [::1]:2,,c"]).expect("valid");
+        assert_eq!(plan.peers.iter().map(Target::text).collect::<Vec<_>>(), ["a", "b:1", "[::1]:2", "c"]);
         let error = format!("{:#}", check(&["--password", "x", "--peers", "a:99999"]).expect_err("no port"));
         assert!(error.contains("WEFT_PEERS") && error.contains("a:99999"), "{error}");
     }
@@ -274,8 +274,8 @@ mod tests {
     #[test]
     fn ports_of_the_loopback_are_kept_from_outside_wherever_they_are() {
         let ports = |arguments: &[&str]| {
-            let config = check(&[&["--password", "x"], arguments].concat()).expect("valid");
-            config.options.loopback_ports().expect("addresses")
+            let plan = check(&[&["--password", "x"], arguments].concat()).expect("valid");
+            plan.config.loopback_ports().expect("addresses")
         };
         assert_eq!(ports(&[]), [6782, 6784, 12375]);
         assert_eq!(ports(&["--docker-proxy-listen", "127.0.0.1:2375"]), [2375, 6782, 6784]);
@@ -288,8 +288,8 @@ mod tests {
     #[test]
     fn metrics_are_served_on_an_address_or_nowhere() {
         let address = |text: &str| {
-            let config = check(&["--password", "x", "--metrics-listen", text]).expect("valid so far");
-            config.options.metrics_address()
+            let plan = check(&["--password", "x", "--metrics-listen", text]).expect("valid so far");
+            plan.config.metrics_address()
         };
         assert_eq!(address("off").expect("valid"), None);
         assert_eq!(address("[::1]:1").expect("valid").expect("somewhere").port(), 1);
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn bad_ranges_name_the_remedy() {
-        let error = |range| check(&["--password", "x", "--address-range", range]).expect_err("refused").to_string();
+        let error = |range| check(&["--password", "x", "--ipalloc-range", range]).expect_err("refused").to_string();
         assert!(error("10.32.0.1/12").contains("did you mean 10.32.0.0/12"));
         assert!(error("10.32.0.0/31").contains("at least eight addresses"));
         assert!(error("10.32.0.0/33").contains("10.32.0.0/33"));

@@ -12,6 +12,7 @@ mod entropy;
 pub mod identity;
 pub mod kernel;
 pub mod metrics;
+mod presence;
 pub mod scrape;
 pub mod store;
 
@@ -33,12 +34,13 @@ use weft_router_core::{
 use weft_service::{Health, Shutdown};
 
 use self::{
-    config::{Config, Options},
+    config::{Config, Plan},
     control::Control,
     dataplane::{DataPlaneConfig, Facility},
     driver::{Attachment, CHANNELS_FILE, Parts, TARGETS_FILE, TapLost},
     identity::Identity,
     kernel::{HostRoute, Kernel, KernelConfig},
+    presence::Presence,
     scrape::Scrape,
     store::Store,
 };
@@ -47,57 +49,60 @@ use self::{
 ///
 /// # Errors
 /// One sentence for whatever is final: a bad option, a port in use, a missing privilege, a damaged identity.
-pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
-    let Config { options, password, peers, nickname } = options.check()?;
-    let masked = masked(&options.mask)?;
-    let metrics_address = options.metrics_address()?;
-    let store = Store::open(&options.state_folder)?;
-    let server = weft_service::bind(&Service::Router.socket(&options.common.socket_folder))?;
-    let listener = control::bind(options.host, options.port)?;
+pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    let Plan { config, password, peers, nickname } = config.check()?;
+    let masked = masked(&config.mask)?;
+    let metrics_address = config.metrics_address()?;
+    let store = Store::open(&config.state_folder)?;
+    let server = weft_service::bind(&Service::Router.socket(&config.common.socket_folder))?;
+    let Some(_presence) = Presence::take()? else {
+        bail!("another router runs in this network, whose links are its own: stop it first");
+    };
+    let listener = control::bind(config.host, config.port)?;
 
     let identity = Identity::load(&store)?;
     let local = identity.key.name();
-    let name = if options.name.is_empty() { local.to_string() } else { options.name.clone() };
+    let name = if config.name.is_empty() { local.to_string() } else { config.name.clone() };
     tracing::info!(
         peer = local.to_hex(),
         name,
         nickname,
-        port = options.port,
-        address_range = %options.address_range,
+        port = config.port,
+        address_range = %config.address_range,
         password = if password.is_some() { "set" } else { "none" },
-        mtu = options.mtu,
+        mtu = config.mtu,
         "configured"
     );
     if password.is_none() {
-        tracing::warn!("without a password anyone may join who reaches port {}", options.port);
+        tracing::warn!("without a password anyone may join who reaches port {}", config.port);
     }
 
-    let kernel_config = kernel_config(&options, &local.to_hex())?;
+    let kernel_config = kernel_config(&config, &local.to_hex())?;
     let own_links = [kernel_config.bridge.clone(), kernel_config.tap.clone(), kernel_config.dns_port.clone()];
     let kernel = Kernel::start(kernel_config.clone())?;
-    refuse_collision(options.address_range, &kernel.host_routes().await?, &own_links)?;
+    refuse_collision(config.address_range, &kernel.host_routes().await?, &own_links)?;
     let tap = dataplane::open_tap(&kernel_config.tap, &masked)?;
     let (data_plane, data_events) = dataplane::spawn(DataPlaneConfig {
         tap,
-        bind_address: options.host,
-        port: options.port,
-        mtu: options.mtu,
+        bind_address: config.host,
+        port: config.port,
+        mtu: config.mtu,
         masked,
     })?;
     let changes = kernel.prepare().await.context("failed to prepare the host's network")?;
     tracing::info!(changes, "the host's network is prepared");
     let attachments = Attachment::load(&store, &kernel.observe().await?)?;
 
-    let (control, control_events) = Control::new(identity.key.clone(), password.clone(), options.host_root.clone());
+    let (control, control_events) = Control::new(identity.key.clone(), password.clone(), config.host_root.clone());
     let (targets, configured_targets) = targets(peers, &store)?;
     let known_channels: BTreeSet<String> = store.load(CHANNELS_FILE)?;
     let facts = api::Facts {
         password_set: password.is_some(),
-        discovery: !options.no_discovery,
-        port: options.port,
-        address_range: options.address_range,
-        bridge: options.bridge.clone(),
-        mtu: options.mtu,
+        discovery: !config.no_discovery,
+        port: config.port,
+        address_range: config.address_range,
+        bridge: config.bridge.clone(),
+        mtu: config.mtu,
     };
     let mesh_config = MeshConfig {
         local,
@@ -106,10 +111,10 @@ pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
         version: weft_service::VERSION.into(),
         instance: entropy::number(),
         generation: identity.generation,
-        listen_port: options.port,
-        address_range: options.address_range,
-        discovery: !options.no_discovery,
-        connection_limit: if options.connection_limit == 0 { usize::MAX } else { options.connection_limit },
+        listen_port: config.port,
+        address_range: config.address_range,
+        discovery: !config.no_discovery,
+        connection_limit: if config.connection_limit == 0 { usize::MAX } else { config.connection_limit },
         known_channels,
         seed: entropy::number(),
         timing: Timing::default(),
@@ -135,12 +140,12 @@ pub async fn run(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
     let collector = metrics::Collector { driver: driver.clone(), control, facts: facts.clone() };
     let exposition = Arc::new(Exposition::new(metrics::registry(), collector));
     if let Some(address) = metrics_address {
-        let scrape = Scrape::new(Arc::clone(&exposition), options.common.socket_folder.clone());
+        let scrape = Scrape::new(Arc::clone(&exposition), config.common.socket_folder.clone());
         tokio::spawn(scrape::serve(address, Arc::new(scrape), metrics_sender, shutdown.clone()));
     }
 
     let health = Health::starting().await;
-    let dns_socket = options.common.socket_folder.join(dns_port::SOCKET_NAME);
+    let dns_socket = config.common.socket_folder.join(dns_port::SOCKET_NAME);
     let dns = dns_port::serve(&dns_socket, kernel.dns_sockets(), shutdown.clone());
     let serve = server.with_metrics(exposition).serve(api::routes(driver, kernel, facts), &health, shutdown.clone());
     let ready = async {
@@ -176,25 +181,24 @@ fn masked(list: &str) -> anyhow::Result<BTreeSet<Facility>> {
 ///
 /// # Errors
 /// If a router runs here, which would make it anew, or for what could not be removed; the rest was removed.
-pub async fn remove(options: Options) -> anyhow::Result<()> {
-    let socket = Service::Router.socket(&options.common.socket_folder);
-    if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+pub async fn remove(config: Config) -> anyhow::Result<()> {
+    let Some(_presence) = Presence::take()? else {
         bail!("the router runs here and would make all anew: stop it first, as with `docker compose down`");
-    }
-    Kernel::start(kernel_config(&options, "")?)?.remove_all().await.context("not all could be removed")?;
+    };
+    Kernel::start(kernel_config(&config, "")?)?.remove_all().await.context("not all could be removed")?;
     tracing::info!("nothing of weft is left in the host's network");
     Ok(())
 }
 
 /// Returns what the owner of kernel state has to know. `peer` is the peer's key.
-fn kernel_config(options: &Options, peer: &str) -> anyhow::Result<KernelConfig> {
+fn kernel_config(config: &Config, peer: &str) -> anyhow::Result<KernelConfig> {
     Ok(KernelConfig {
-        bridge: options.bridge.clone(),
+        bridge: config.bridge.clone(),
         tap_queue_length: dataplane::TAP_QUEUE_LENGTH,
-        proc_sys: options.proc_sys.clone(),
-        host_root: options.host_root.clone(),
-        loopback_ports: options.loopback_ports()?,
-        ..KernelConfig::new(peer, options.mtu.into())
+        proc_sys: config.proc_sys.clone(),
+        host_root: config.host_root.clone(),
+        loopback_ports: config.loopback_ports()?,
+        ..KernelConfig::new(peer, config.mtu.into())
     })
 }
 

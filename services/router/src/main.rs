@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use weft_proto::client::Service;
-use weft_router::config::Options;
+use weft_router::config::Config;
 
 fn main() -> ExitCode {
-    let options: Options = weft_service::parse();
-    let common = options.common.clone();
-    if options.remove {
-        return weft_service::once(Service::Router, &common, weft_router::remove(options));
+    let config: Config = weft_service::parse();
+    let common = config.common.clone();
+    if config.remove {
+        return weft_service::once(Service::Router, &common, weft_router::remove(config));
     }
-    weft_service::main(Service::Router, &common, |shutdown| weft_router::run(options, shutdown))
+    weft_service::main(Service::Router, &common, |shutdown| weft_router::run(config, shutdown))
 }

@@ -111,6 +111,24 @@ fn containers_reach_each_other_over_either_underlay() {
 }
 
 #[test]
+fn what_is_dropped_does_not_count_as_sent() {
+    let lab = Lab::new(&[], false);
+    lab.ping(false, "-c 1 -W 5");
+    let host = lab.host(1);
+    host.container.ip("link set ethwe mtu 3000");
+    for link in ["vethwe", "weft", "weft-tap"] {
+        host.namespace.ip(&format!("link set {link} mtu 3000"));
+    }
+    let before = lab.statistics(1).peers[&peer(2)].sent.frames;
+    let ping = format!("-n -M do -c 50 -i 0.01 -W 1 -s 2500 {}", addresses(2)[0]);
+    assert!(!host.container.program("ping", &ping).output().expect("run ping").status.success());
+    wait_for("the drops are counted", || drops(&lab.statistics(1), DropReason::Oversized) >= 50);
+    // The container's own multicast, as every interface sends it, is all that leaves.
+    let sent = lab.statistics(1).peers[&peer(2)].sent.frames - before;
+    assert!(sent < 25, "{sent} frames are said to have left");
+}
+
+#[test]
 fn every_facility_is_dispensable() {
     for facility in Facility::ALL {
         let lab = Lab::new(&[facility], false);

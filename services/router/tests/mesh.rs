@@ -14,9 +14,12 @@ use weft_metrics::{
     shared,
     testing::{self, Scrape},
 };
-use weft_proto::router::v1::{
-    AddTargetsRequest, ConnectionState, Entry, GetStatusResponse, PeerState, PublishRequest, SubscribeRequest,
-    SubscribeResponse, TargetState, subscribe_response::Kind,
+use weft_proto::{
+    client::Service,
+    router::v1::{
+        AddTargetsRequest, ConnectionState, Entry, GetStatusResponse, PeerState, PublishRequest, SubscribeRequest,
+        SubscribeResponse, TargetState, subscribe_response::Kind,
+    },
 };
 
 const SECRET: &[&str] = &["--password", "open sesame"];
@@ -120,7 +123,7 @@ async fn another_password_is_named_on_both_sides_and_in_the_target() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_range_or_the_same_name_is_named_on_both_sides() {
-    let ranges = two_hosts(SECRET, &with(SECRET, &["--address-range", "10.48.0.0/12"]));
+    let ranges = two_hosts(SECRET, &with(SECRET, &["--ipalloc-range", "10.48.0.0/12"]));
     let same = with(SECRET, &["--name", "twin"]);
     let names = two_hosts(&same, &same);
     for ((_lab, a, b), reason, word) in [(ranges, "address_range", "10.48.0.0/12"), (names, "same_name", "twin")] {
@@ -152,9 +155,9 @@ async fn what_cannot_work_ends_with_one_sentence() {
     let mut lab = Lab::new();
     let mut host = lab.host();
     assert!(host.fails(&[]).contains("--insecure-no-password"));
-    assert!(host.fails(&with(SECRET, &["--address-range", "10.32.0.1/12"])).contains("did you mean 10.32.0.0/12"));
+    assert!(host.fails(&with(SECRET, &["--ipalloc-range", "10.32.0.1/12"])).contains("did you mean 10.32.0.0/12"));
     assert!(host.fails(&["--password-file", "/nowhere/at/all"]).contains("/nowhere/at/all"));
-    let collision = host.fails(&with(SECRET, &["--address-range", "192.168.0.0/16"]));
+    let collision = host.fails(&with(SECRET, &["--ipalloc-range", "192.168.0.0/16"]));
     assert!(collision.contains("192.168.77.0/24 by eth0"), "{collision}");
     let holder = host.namespace.run(|| std::net::TcpListener::bind("0.0.0.0:6783").expect("free"));
     let port = host.fails(SECRET);
@@ -164,6 +167,13 @@ async fn what_cannot_work_ends_with_one_sentence() {
     host.until("it answers", |_| true).await;
     let sockets = host.sockets();
     assert!(host.fails(SECRET).contains(&sockets.display().to_string()));
+    // Without its socket the router runs all the same.
+    std::fs::remove_file(Service::Router.socket(&sockets)).expect("removed");
+    let removal = host.fails(&["--remove"]);
+    assert!(removal.contains("the router runs here and would make all anew: stop it first"), "{removal}");
+    let second = host.fails(SECRET);
+    assert!(second.contains("another router runs in this network"), "{second}");
+    host.namespace.ip("link show weft-tap");
     host.stop();
     tokio::time::timeout(Duration::from_secs(5), async {
         while host.status().await.is_some() {

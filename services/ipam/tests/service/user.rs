@@ -62,7 +62,7 @@ async fn its_last_words_are_left_where_only_root_may_write() {
     drop(router);
     let words = Service::Ipam.last_words(host.sockets());
     let output =
-        host.command(&[USER, &["--address-range", "10.64.0.0/12"]].concat()).output().expect("it can be started");
+        host.command(&[USER, &["--ipalloc-range", "10.64.0.0/12"]].concat()).output().expect("it can be started");
     assert_eq!(output.status.code(), Some(1));
     let left = fs::read_to_string(&words).expect("left");
     assert!(left.contains("is for the range 10.32.0.0/12"), "{left}");

@@ -304,7 +304,7 @@ impl Packets {
         };
         let Some(destination) = peer.destination.clone() else { return self.drop_one(DropReason::NoPath) };
         peer.last_frame = Some(now);
-        peer.sent.frames += 1;
+        let mut sealed = true;
         if let Some((batch, size)) = offload.batch {
             let number = peer.next_batch();
             let Ok(cut) = Cut::new(batch, offload.checksum.start, size, frame) else {
@@ -315,7 +315,7 @@ impl Packets {
             }
             for index in 0..cut.count() {
                 let length = SEGMENT_HEADER + cut.slice_length(index);
-                self.seal(id, &destination, length, now, |content| {
+                sealed &= self.seal(id, &destination, length, now, |content| {
                     let (header, slice) = content.split_at_mut(SEGMENT_HEADER);
                     header.copy_from_slice(&cut.header(number, index).encode());
                     cut.write(index, slice);
@@ -324,16 +324,17 @@ impl Packets {
         } else if frame.len() > self.largest_frame {
             return self.drop_one(DropReason::Oversized);
         } else {
-            self.seal(id, &destination, FRAME_HEADER + frame.len(), now, |content| {
+            sealed = self.seal(id, &destination, FRAME_HEADER + frame.len(), now, |content| {
                 let (header, rest) = content.split_at_mut(FRAME_HEADER);
                 header.copy_from_slice(&offload.checksum.encode());
                 rest.copy_from_slice(frame);
             });
         }
-        if let Some(peer) = self.peers.get_mut(id)
-            && peer.wants_rekey()
-        {
-            self.events.push_back(Event::RekeyWanted { peer: *name });
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.sent.frames += u64::from(sealed);
+            if peer.wants_rekey() {
+                self.events.push_back(Event::RekeyWanted { peer: *name });
+            }
         }
         if self.transmit.is_worth_sending() {
             self.flush(now);
@@ -347,7 +348,8 @@ impl Packets {
         self.seal(id, &destination, PROBE, now, |content| content.copy_from_slice(&probe.encode()));
     }
 
-    /// Seals a datagram whose content has `length` bytes, written by `fill`, and lets it wait to be sent.
+    /// Seals a datagram whose content has `length` bytes, written by `fill`, and lets it wait to be sent. Tells whether it
+    /// does.
     fn seal(
         &mut self,
         id: usize,
@@ -355,12 +357,12 @@ impl Packets {
         length: usize,
         now: Instant,
         fill: impl FnOnce(&mut [u8]),
-    ) {
+    ) -> bool {
         let length = HEADER + length + TAG;
         if !self.transmit.has_room(length) {
             self.flush(now);
         }
-        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return false };
         let slot = self.transmit.slot(destination, length);
         fill(&mut slot[HEADER..length - TAG]);
         match peer.seal(slot) {
@@ -368,10 +370,12 @@ impl Packets {
                 peer.sent.datagrams += 1;
                 peer.sent.bytes += length as u64;
                 touch(&mut self.touched, id, peer);
+                true
             }
             Err(reason) => {
                 self.transmit.take_back(length);
                 self.drop_one(reason);
+                false
             }
         }
     }
