@@ -222,3 +222,21 @@ impl Injector for Sent<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_nothing_is_recorded_nothing_begins_and_nothing_is_continued() {
+        let caller = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".as_slice();
+        let parent = Parent::received([caller], []);
+        assert!(!parent.is_some());
+        let span = Span::begin(Kind::Server, "call", &parent);
+        assert!(span.0.is_none());
+        let mut headers = HeaderMap::new();
+        span.parent().write(&mut headers);
+        assert!(headers.is_empty());
+        assert_eq!(ids(), None);
+    }
+}

@@ -12,6 +12,7 @@ use weft_proto::{
         ListLocationsResponse, Location, attachment_service_server::AttachmentService,
     },
 };
+use weft_service::trace::{Kind, Span};
 use weft_types::{ContainerId, MacAddress};
 
 use super::failed;
@@ -57,7 +58,8 @@ impl AttachmentService for Attachments {
         }
         let mac = spec.mac;
         let _changing = self.changing.lock().await;
-        let attached = self.kernel.attach(spec).await.map_err(|error| match error {
+        let span = Span::part(Kind::Internal, "set up ethwe");
+        let attached = span.run(self.kernel.attach(spec)).await.map_err(|error| match error {
             AttachError::NoProcess { .. } | AttachError::ForeignProcess { .. } => Status::not_found(error.to_string()),
             AttachError::HostNetwork { .. }
             | AttachError::ForeignInterface { .. }
@@ -65,6 +67,7 @@ impl AttachmentService for Attachments {
             AttachError::NoAddress { .. } => Status::invalid_argument(error.to_string()),
             AttachError::Failed { .. } => Status::internal(error.to_string()),
         })?;
+        drop(span);
         let host_interface = attached.host_interface;
         let attachment = Attachment { container, mac, addresses: attached.addresses, host_interface };
         let remembered = attachment.clone();
@@ -80,11 +83,10 @@ impl AttachmentService for Attachments {
         let container = container(&request.container_id)?;
         let addresses = prefixes(&request.addresses)?;
         let _changing = self.changing.lock().await;
-        let mut removed = self
-            .kernel
-            .detach(container.clone(), addresses.clone())
-            .await
-            .map_err(|error| failed(Code::Internal, &error))?;
+        let span = Span::part(Kind::Internal, "take down ethwe");
+        let detaching = span.run(self.kernel.detach(container.clone(), addresses.clone()));
+        let mut removed = detaching.await.map_err(|error| failed(Code::Internal, &error))?;
+        drop(span);
         let forgotten = self
             .driver
             .ask(|reply| Command::Detach { container, addresses, reply })
