@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -25,6 +25,9 @@ const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records
 /// Version of the records' format. Raised when an older version could not read them.
 const FORMAT: u32 = 1;
 
+/// Larger stores are not opened, in bytes: some hundred for each of the addresses of the largest range that is of use.
+const LARGEST: u64 = 512 << 20;
+
 /// The open store. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
@@ -41,18 +44,23 @@ impl Store {
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("failed to make the state folder {}", folder.display()))?;
         let path = folder.join("ipam.redb");
-        let is_new = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len() == 0,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        let size = match fs::metadata(&path) {
+            Ok(metadata) => Some(metadata.len()).filter(|size| *size > 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 return Err(error).with_context(|| format!("failed to look at the address store {}", path.display()));
             }
         };
-        if !is_new {
-            let database = open_checked(&path).map_err(|error| refusal(&path, error))?;
-            let store = Self::over(database, path);
-            store.check_format()?;
-            return Ok(store);
+        if let Some(size) = size.filter(|size| *size >= LARGEST) {
+            bail!(
+                "the address store {} has {} MB, more than weft ever writes: bring back a copy of it, or move it away, which \
+                 gives up the addresses that this host owned",
+                path.display(),
+                size >> 20
+            );
+        }
+        if size.is_some() {
+            return Self::open_present(path);
         }
         // It appears under its name when it is whole, so that a break on the way leaves nothing that looks like a store.
         let unborn = path.with_extension("new");
@@ -64,6 +72,16 @@ impl Store {
         let store = Self::fresh(Database::create(&unborn).with_context(making)?, path.clone())?;
         fs::rename(&unborn, &path).and_then(|()| File::open(folder)?.sync_all()).with_context(making)?;
         Ok(store)
+    }
+
+    /// Opens a store, after a copy of it in memory could be opened and is of our format: opening repairs, and what cannot be
+    /// used must be left as it is.
+    fn open_present(path: PathBuf) -> Result<Self> {
+        let refused = |error| refusal(&path, error);
+        let copied = copy(&path).map_err(refused)?;
+        Self::over(copied, path.clone()).check_format()?;
+        let database = Database::open(&path).map_err(refused)?;
+        Ok(Self::over(database, path))
     }
 
     /// Makes an empty store of an empty database.
@@ -215,15 +233,14 @@ fn is_full(error: &redb::Error) -> bool {
     matches!(error, redb::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull)
 }
 
-/// Opens a database, after a copy of it in memory could be opened: opening repairs, and what is beyond repair must be left
-/// as it is.
-fn open_checked(path: &Path) -> Result<Database, redb::DatabaseError> {
+/// Opens a copy of a database in memory.
+fn copy(path: &Path) -> Result<Database, redb::DatabaseError> {
     let copy = InMemoryBackend::new();
-    let bytes = fs::read(path)?;
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
     copy.set_len(bytes.len() as u64)?;
     copy.write(0, &bytes)?;
-    Database::builder().create_with_backend(copy)?;
-    Database::open(path)
+    Database::builder().create_with_backend(copy)
 }
 
 #[cfg(test)]

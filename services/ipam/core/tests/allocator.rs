@@ -221,6 +221,33 @@ fn a_claim_of_anothers_address_asks_its_owner_and_ends_with_its_word() {
 }
 
 #[test]
+fn what_nobody_has_is_refused_at_once() {
+    let mut host = Host::founder();
+    let small = "10.32.0.4/30";
+    for holder in ["a", "b"] {
+        host.allocate(holder, Some(small)).expect("at once").expect("two fit");
+    }
+    let full = |answer: Option<Result<String, Refusal>>| answer.expect("at once").expect_err("full").reason();
+    assert_eq!(full(host.allocate("c", Some(small))), "exhausted");
+
+    // What another host owns is asked for until it says that it has none.
+    let other = "10.32.0.128/30";
+    host.hear_run(2, other, 2, 0, 5);
+    let request = host.ipam.allocate(container("d"), Some(net(other)), TIMEOUT, host.now);
+    assert_eq!(host.answer(request), None);
+    let start = u32::from(net(other).network());
+    let spans = vec![pb::FreeSpan { start, end: u64::from(start) + 4, free: 0 }];
+    let report = pb::FreeReport { version: 1, store: 2, spans }.encode_to_vec();
+    host.ipam.handle_update(peer(2), false, &[Entry { key: b"free".to_vec(), value: Some(report) }]);
+    assert_eq!(full(host.answer(request)), "exhausted");
+    assert_eq!(full(host.allocate("e", Some(other))), "exhausted");
+
+    host.ipam.handle_disconnected();
+    let request = host.ipam.allocate(container("f"), Some(net(small)), TIMEOUT, host.now);
+    assert_eq!(host.answer(request), None, "the news of another host may be on their way");
+}
+
+#[test]
 fn an_unreachable_owner_is_named_when_the_time_is_over() {
     let mut host = Host::founder();
     host.hear_run(2, "10.32.0.0/24", 2, 0, 5);

@@ -139,6 +139,16 @@ fn a_break_while_it_is_made_leaves_no_store() {
 }
 
 #[test]
+fn what_is_larger_than_a_store_can_be_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("ipam.redb");
+    File::create(&path).and_then(|file| file.set_len(LARGEST)).expect("a file with a hole");
+    let error = Store::open(folder.path()).expect_err("refused").to_string();
+    assert!(error.contains("ipam.redb has 512 MB"), "{error}");
+    assert_eq!(fs::metadata(&path).expect("there").len(), LARGEST);
+}
+
+#[test]
 fn what_is_saved_is_read_again() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let peer = PeerName::from_public_key([5; 32]);
@@ -168,8 +178,11 @@ fn what_is_no_store_is_left_alone() {
 fn a_newer_store_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     Store::open(folder.path()).expect("opens").write_meta("format", &2_u32.to_be_bytes()).expect("writable");
+    let before = fs::read(folder.path().join("ipam.redb")).expect("readable");
     let error = Store::open(folder.path()).expect_err("newer").to_string();
     assert!(error.contains("newer weft (format 2, this one knows 1)"), "{error}");
+    let after = fs::read(folder.path().join("ipam.redb")).expect("readable");
+    assert!(before == after, "not a byte is changed");
 }
 
 #[test]

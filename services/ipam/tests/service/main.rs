@@ -114,11 +114,11 @@ async fn what_cannot_be_given_is_explained_in_time() {
     let routers = Routers::default();
     let host = Host::new(1);
     let _router = routers.start(host.sockets(), host.peer, &[]);
-    let _process = host.start(&["--address-range", "10.9.0.0/30"]).await;
+    let _process = host.start(&["--ipalloc-range", "10.9.0.0/30"]).await;
     for container in ["a", "b"] {
         host.allocate(container, None).await.expect("two fit");
     }
-    let mut request = pb::AllocateRequest { container_id: "c".into(), subnet: None, timeout_millis: 300 };
+    let mut request = pb::AllocateRequest { container_id: "c".into(), subnet: None, timeout_millis: 60_000 };
     let status = host.client().allocate(request.clone()).await.expect_err("full");
     assert_eq!(status.code(), tonic::Code::ResourceExhausted);
     assert!(status.message().starts_with("all addresses of 10.9.0.0/30 are in use (2)"), "{}", status.message());
@@ -140,7 +140,7 @@ async fn a_store_that_does_not_fit_ends_ipam_with_one_sentence() {
     drop(router);
     let stored = fs::read(host.state().join("ipam.redb")).expect("readable");
 
-    let other_range = ends(&host, &["--address-range", "10.64.0.0/12"]).await;
+    let other_range = ends(&host, &["--ipalloc-range", "10.64.0.0/12"]).await;
     assert!(
         other_range.contains("is for the range 10.32.0.0/12") && other_range.contains("10.64.0.0/12"),
         "{other_range}"

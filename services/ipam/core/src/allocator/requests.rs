@@ -196,8 +196,18 @@ impl Allocator {
             self.add_holding(container, Holding { address, origin: Origin::Allocated });
             return Some(Ok(address));
         }
+        if self.is_exhausted(usable) {
+            return Some(Err(Refusal::Exhausted { subnet, size: usable.size() }));
+        }
         self.ask(AddressRange::from(subnet).intersection(self.settings.range.into())?, now);
         None
+    }
+
+    /// Tells whether it is known that nobody has a free address there: every owner is, and says so. While the router is away
+    /// that may have changed.
+    fn is_exhausted(&self, usable: AddressRange) -> bool {
+        let owned: u64 = self.ring.iter().flat_map(|(_, ring)| ring.runs_in(usable)).map(|(run, _)| run.size()).sum();
+        self.mesh.is_some() && owned == usable.size() && self.donors(usable).is_empty()
     }
 
     fn try_this(
