@@ -1,6 +1,10 @@
 //! Connections to services on their Unix sockets.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -9,6 +13,9 @@ use tower::service_fn;
 
 /// Folder of all services' sockets.
 pub const SOCKET_FOLDER: &str = "/run/weft";
+
+/// Longest sentence of a service that ended that is read, in bytes.
+const LAST_WORDS_LENGTH: u64 = 4096;
 
 /// One of the four services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +56,15 @@ impl Service {
     #[must_use]
     pub fn last_words(self, folder: &Path) -> PathBuf {
         folder.join(self.name()).with_extension("failed")
+    }
+
+    /// Returns the sentence that the service ended with, if it ended by itself and has not started again.
+    #[must_use]
+    pub fn read_last_words(self, folder: &Path) -> Option<String> {
+        let mut words = String::new();
+        File::open(self.last_words(folder)).ok()?.take(LAST_WORDS_LENGTH).read_to_string(&mut words).ok()?;
+        let words = words.trim();
+        (!words.is_empty()).then(|| words.to_owned())
     }
 }
 

@@ -1,9 +1,8 @@
 //! The services on their sockets, and why one cannot be asked.
 
 use std::{
-    fs::File,
     future::Future,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -87,10 +86,8 @@ impl Services {
         let asked = async {
             // Only here the kernel's own reason is to be had.
             let connected = UnixStream::connect(&socket).await;
-            drop(
-                connected
-                    .map_err(|error| away(service, &socket, &error, last_words(service, &self.folder).as_deref()))?,
-            );
+            let last_words = || service.read_last_words(&self.folder);
+            drop(connected.map_err(|error| away(service, &socket, &error, last_words().as_deref()))?);
             let answer = call(channel(&socket)).await;
             answer.map(Response::into_inner).map_err(|status| refused(service, &status))
         };
@@ -103,17 +100,6 @@ impl Services {
             Err(ServiceError::Away { reason: "no_answer", message })
         })
     }
-}
-
-/// Longest sentence of a service that ended that is shown, in bytes.
-const LAST_WORDS_LENGTH: u64 = 4096;
-
-/// Returns what a service said when it ended by itself, if it did.
-fn last_words(service: Service, folder: &Path) -> Option<String> {
-    let mut words = String::new();
-    File::open(service.last_words(folder)).ok()?.take(LAST_WORDS_LENGTH).read_to_string(&mut words).ok()?;
-    let words = words.trim();
-    (!words.is_empty()).then(|| words.to_owned())
 }
 
 fn away(service: Service, socket: &Path, error: &io::Error, last_words: Option<&str>) -> ServiceError {

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Request, Status, transport::Channel};
 use weft_docker_proxy_core::{Container, Outcome, Step, workflow::DualAddress};
 use weft_proto::{
@@ -30,6 +31,12 @@ use weft_types::ContainerId;
 /// Longest time that a call may take for which nobody waits.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a service that broke a connection may take to say why it ended.
+const LAST_WORDS_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How often its reason is looked for.
+const LAST_WORDS_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Largest answer that is read, in bytes: the names of a whole mesh.
 const LARGEST_ANSWER: usize = 64 << 20;
 
@@ -41,6 +48,7 @@ pub struct Services {
     names: NameServiceClient<Traced<Channel>>,
     peers: PeerServiceClient<Traced<Channel>>,
     options: Options,
+    folder: PathBuf,
 }
 
 /// How containers are attached.
@@ -68,6 +76,7 @@ impl Services {
             names: NameServiceClient::new(channel(Service::Dns)).max_decoding_message_size(LARGEST_ANSWER),
             peers: PeerServiceClient::new(router).max_decoding_message_size(LARGEST_ANSWER),
             options,
+            folder: folder.to_owned(),
         }
     }
 
@@ -76,7 +85,10 @@ impl Services {
         let service = performer(&step);
         match self.call(&container, step).await {
             Ok(outcome) => outcome,
-            Err(status) => failed(service, &status),
+            Err(status) => {
+                let last_words = self.last_words(service, &status).await;
+                failed(service, &status, last_words.as_deref())
+            }
         }
     }
 
@@ -127,6 +139,20 @@ impl Services {
         let answer = self.names.list_records(within(CALL_DEADLINE, ListRecordsRequest {})).await?;
         let ours = answer.into_inner().records.into_iter().filter(|record| record.origin == local);
         Ok(ours.filter_map(|record| record.container_id.parse().ok()).collect())
+    }
+
+    /// Returns why a service ended that broke the connection, or that is not there.
+    async fn last_words(&self, service: Service, status: &Status) -> Option<String> {
+        std::error::Error::source(status)?;
+        let said = async {
+            loop {
+                if let Some(words) = service.read_last_words(&self.folder) {
+                    return words;
+                }
+                sleep(LAST_WORDS_INTERVAL).await;
+            }
+        };
+        timeout(LAST_WORDS_DEADLINE, said).await.ok()
     }
 
     async fn call(&mut self, container: &Container, step: Step) -> Result<Outcome, Status> {
@@ -251,7 +277,7 @@ const fn performer(step: &Step) -> Service {
 }
 
 /// Says whether a failure is worth another try, and why it happened.
-fn failed(service: Service, status: &Status) -> Outcome {
+fn failed(service: Service, status: &Status, last_words: Option<&str>) -> Outcome {
     let permanent = match status.code() {
         Code::InvalidArgument
         | Code::NotFound
@@ -274,10 +300,44 @@ fn failed(service: Service, status: &Status) -> Outcome {
     // A status that did not come from the service has its cause attached, unless the service's own library made it when
     // the time was over.
     let late = matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded);
-    let reason = if late || std::error::Error::source(status).is_some() {
-        format!("weft's service {} does not answer: `docker compose ps` says why", service.name())
+    let name = service.name();
+    let reason = if let Some(words) = last_words {
+        format!("weft's service {name} ended: {words}")
+    } else if late || std::error::Error::source(status).is_some() {
+        format!("weft's service {name} does not answer: `docker compose ps` says why")
     } else {
         status.message().to_owned()
     };
     Outcome::Failed { reason, permanent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_ended_is_quoted() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let second = Duration::from_secs(1);
+        let options =
+            Options { address_timeout: second, step_timeout: second, multicast_route: false, rewrite_hosts: false };
+        let mut services = Services::new(folder.path(), options);
+        let container = "c0ffee".repeat(10).parse().expect("an id");
+        let status = services.held(&container).await.expect_err("nobody listens");
+        let mut said = Vec::new();
+        for words in [None, Some("there is no room\n")] {
+            if let Some(words) = words {
+                std::fs::write(Service::Ipam.last_words(folder.path()), words).expect("writable");
+            }
+            let last_words = services.last_words(Service::Ipam, &status).await;
+            let Outcome::Failed { reason, permanent } = failed(Service::Ipam, &status, last_words.as_deref()) else {
+                panic!("it failed")
+            };
+            assert!(!permanent, "it may start again");
+            said.push(reason);
+        }
+        let silent = "weft's service ipam does not answer: `docker compose ps` says why";
+        assert_eq!(said, [silent, "weft's service ipam ended: there is no room"]);
+        assert_eq!(services.last_words(Service::Ipam, &Status::internal("it said this")).await, None);
+    }
 }
