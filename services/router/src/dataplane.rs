@@ -24,7 +24,7 @@ use weft_router_core::{
     forward::ForwardingTable,
     session::{EstablishedSession, SessionIndex},
 };
-use weft_types::PeerName;
+use weft_types::{MacAddress, PeerName};
 
 pub use self::{
     engine::{DataPlaneHandle, Stopped},
@@ -77,6 +77,8 @@ pub enum Command {
     },
     /// Replaces the forwarding table.
     SetForwarding(Arc<ForwardingTable>),
+    /// Tells containers of this host at which MACs addresses are now.
+    Announce(Vec<(IpAddr, MacAddress)>),
 }
 
 /// What the data plane tells the control side.

@@ -2,6 +2,7 @@
 
 mod drop_reason;
 mod fair_queue;
+mod moves;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -14,6 +15,7 @@ use weft_types::{MacAddress, PeerName};
 pub use self::{
     drop_reason::DropReason,
     fair_queue::{FairQueue, flow_of},
+    moves::Moves,
 };
 use crate::neighbour::{Arp, Question};
 

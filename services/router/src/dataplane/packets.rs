@@ -15,6 +15,7 @@ use weft_router_core::{
         Batch, Checksum, Content, FRAME_HEADER, HEADER, Header, PROBE, Probe, SEGMENT_HEADER, SegmentHeader, TAG,
     },
     forward::{DropReason, FairQueue, Switch, Verdict, flow_of},
+    hostnet::announcement,
     path::{PathEvent, ProbeRequest},
     segment::{Cut, Join, complete_checksum},
     virtio::{self, Offload},
@@ -142,6 +143,11 @@ impl Packets {
             Command::SetForwarding(table) => {
                 self.members = table.members.iter().copied().collect();
                 self.switch = Switch::new(table);
+            }
+            Command::Announce(moved) => {
+                for (address, mac) in moved {
+                    self.write_frame(Checksum::default(), &mut announcement(mac, address));
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use weft_router_core::{
-    forward::ForwardingTable,
+    forward::{ForwardingTable, Moves},
     mesh::{Mesh, PeerState, PeerView},
     session::{Cipher, agreement::Agreed},
 };
@@ -26,6 +26,7 @@ pub(super) struct Paths {
     peers: BTreeMap<PeerName, Path>,
     agreeing: BTreeSet<PeerName>,
     table: Option<Arc<ForwardingTable>>,
+    moves: Moves,
 }
 
 /// The way to one peer.
@@ -51,7 +52,7 @@ pub(super) struct Path {
 
 impl Paths {
     pub(super) fn new(data_plane: DataPlaneHandle) -> Self {
-        Self { data_plane, peers: BTreeMap::new(), agreeing: BTreeSet::new(), table: None }
+        Self { data_plane, peers: BTreeMap::new(), agreeing: BTreeSet::new(), table: None, moves: Moves::default() }
     }
 
     pub(super) fn statistics(&self) -> Statistics {
@@ -139,7 +140,11 @@ impl Paths {
     pub(super) async fn set_forwarding(&mut self, table: Arc<ForwardingTable>) {
         if self.table.as_ref() != Some(&table) {
             self.table = Some(Arc::clone(&table));
+            let moved = self.moves.follow(&table);
             self.send(Command::SetForwarding(table)).await;
+            if !moved.is_empty() {
+                self.send(Command::Announce(moved)).await;
+            }
         }
     }
 
