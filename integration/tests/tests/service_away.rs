@@ -27,7 +27,7 @@ async fn one_host() -> anyhow::Result<Mesh> {
 async fn holds(weft: &Weft, addresses: u64) -> anyhow::Result<()> {
     eventually(&format!("{addresses} addresses are held"), SOON, async || {
         let allocated = weft.ipam_status().await?.allocated;
-        ensure!(u64::from(allocated) == addresses, "it is {allocated}");
+        ensure!(allocated == addresses, "it is {allocated}");
         let ports = weft.host().exec(&["sh", "-c", "ip -o link | grep -c vethw || true"]).await?;
         ensure!(ports.trim() == addresses.to_string(), "there are {ports} ports for {addresses} addresses");
         Ok(())
