@@ -53,6 +53,11 @@ lab: build ## Test on lab hosts with real engines
 	@$(SET_UP) test lab monitoring
 	cargo nextest run --workspace --profile lab
 
+.PHONY: lab-long
+lab-long: build ## Test on lab hosts what takes too long for every day: 500 containers on one
+	@$(SET_UP) lab
+	cargo test --workspace --test many_containers -- --ignored --nocapture
+
 .PHONY: sim
 sim: ## Test many seeds of the simulation
 	@$(SET_UP) test
