@@ -253,6 +253,8 @@ impl Lab {
     /// If the lab has fewer hosts.
     pub async fn upgrade_engine(&mut self, number: usize, kit: EngineKit) -> anyhow::Result<()> {
         self.hosts[number - 1].set_engine(kit);
+        // Later engines refuse to start with a setting that they no longer know.
+        self.host(number).exec(&["sed", "-i", "/\"oom-score-adjust\"/d", "/etc/docker/daemon.json"]).await?;
         self.state()?.write()?;
         self.start_engine(number).await
     }
