@@ -268,7 +268,9 @@ impl Exporter {
                 if !self.wait().await {
                     return;
                 }
-                sleep(DELAY).await;
+                if self.spans.len() < BATCH {
+                    sleep(DELAY).await;
+                }
                 self.take();
             }
             match self.send().await {
@@ -386,5 +388,50 @@ fn may_be_tried_again(status: &Status) -> bool {
         | Code::FailedPrecondition
         | Code::Unimplemented
         | Code::Unauthenticated => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{service::Routes, transport::Server};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_does_not_fit_and_what_is_refused_is_lost_and_holds_up_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a port");
+        let address = listener.local_addr().expect("bound");
+        // Speaks gRPC, and knows nothing of spans.
+        let server = Server::builder().add_routes(Routes::default());
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+
+        let endpoint = format!("http://{address}").parse().expect("valid");
+        let tally = Arc::new(Tally::default());
+        let (_relay, relayed) = mpsc::channel(1);
+        let resource = Resource::builder_empty().build();
+        let (queue, exporting) = spawn(Receiver::collector(&endpoint), &resource, Arc::clone(&tally), relayed);
+        let tracer = SdkTracerProvider::builder().with_span_processor(queue).build().tracer("test");
+        // The task that takes them runs on this thread.
+        for _ in 0..QUEUE + 5 {
+            drop(tracer.start("span"));
+        }
+        assert_eq!(tally.lost.load(Ordering::Relaxed), 5);
+
+        let all = (QUEUE + 5) as u64;
+        timeout(Duration::from_secs(20), async {
+            while tally.lost.load(Ordering::Relaxed) < all {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .expect("they are given up");
+        assert_eq!((tally.lost.load(Ordering::Relaxed), tally.sent.load(Ordering::Relaxed)), (all, 0));
+        let problem = tally.problem.lock().expect("sound").clone().unwrap_or_default();
+        assert!(problem.starts_with(&format!("traces do not arrive at http://{address} (")), "{problem}");
+        exporting.stop().await;
     }
 }
