@@ -8,10 +8,10 @@ use weft_integration_tests::{Container, Conversation, Mesh, SOON};
 use weft_lab::{EngineKit, Host, eventually};
 
 /// Containers on the host whose engine is restarted.
-const CONTAINERS: u32 = 20;
+const CONTAINERS: u32 = 50;
 
 /// How long the engine and all containers may take to come back, weft's own among them.
-const BACK: Duration = Duration::from_secs(40);
+const BACK: Duration = Duration::from_secs(100);
 
 /// Prints each running container of the test with its overlay address.
 const LIST: &str = r#"docker inspect --format '{{.Name}} {{.State.Pid}}' $(docker ps --quiet --filter name=many-) |
