@@ -11,7 +11,7 @@ use weft_lab::{EngineKit, Host, eventually};
 const CONTAINERS: u32 = 50;
 
 /// How long the engine and all containers may take to come back, weft's own among them.
-const BACK: Duration = Duration::from_secs(100);
+const BACK: Duration = Duration::from_secs(40);
 
 /// Prints each running container of the test with its overlay address.
 const LIST: &str = r#"docker inspect --format '{{.Name}} {{.State.Pid}}' $(docker ps --quiet --filter name=many-) |
