@@ -30,8 +30,10 @@ use weft_router_core::{
 };
 use weft_types::PeerName;
 
+use crate::direction::Direction;
+
 pub use listen::bind;
-pub use traffic::{Direction, Kind, Traffic};
+pub use traffic::{Kind, Traffic};
 
 /// Events that may wait for the driver; connections that produce more are read more slowly.
 const EVENTS: usize = 256;

@@ -6,6 +6,7 @@ pub mod api;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod direction;
 pub mod dns_port;
 pub mod driver;
 mod entropy;

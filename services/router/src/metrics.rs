@@ -7,8 +7,9 @@ use weft_proto::router::v1::{ConnectionState, GetStatusResponse, PathKind, PeerS
 
 use crate::{
     api::{self, Facts},
-    control::{Control, Direction, Kind},
+    control::{Control, Kind},
     dataplane::{FacilityState, Statistics},
+    direction::Direction,
     driver::{Command, DriverHandle},
 };
 
@@ -79,7 +80,7 @@ const SEALED: Family = Family::counter(
 
 const DROPS: Family =
     Family::counter("weft_router_drops_total", Unit::Count, "Frames and datagrams that went no further.")
-        .by(&[Label::new("reason", "why, in the words of `weft status`")]);
+        .by(&[DIRECTION, Label::new("reason", "why, in the words of `weft status`")]);
 
 const NEIGHBOUR_ANSWERS: Family = Family::counter(
     "weft_router_neighbour_answers_total",
@@ -201,8 +202,8 @@ fn packets(sheet: &mut Sheet, statistics: &Statistics) {
         sheet.count(&DATAGRAMS, &[direction], traffic.datagrams);
         sheet.count(&SEALED, &[direction], traffic.bytes);
     }
-    for (reason, count) in &statistics.drops {
-        sheet.count(&DROPS, &[reason.name()], *count);
+    for ((direction, reason), count) in &statistics.drops {
+        sheet.count(&DROPS, &[direction.name(), reason.name()], *count);
     }
     for (facility, state) in &statistics.facilities {
         sheet.set(&FACILITY, &[facility.name()], if *state == FacilityState::InUse { 1.0 } else { 0.0 });

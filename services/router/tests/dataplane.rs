@@ -11,7 +11,10 @@ use std::{
 };
 
 use lab::{DEADLINE, Lab, addresses, endpoint, peer, session};
-use weft_router::dataplane::{Command, Event, Facility, FacilityState, Statistics};
+use weft_router::{
+    dataplane::{Command, Event, Facility, FacilityState},
+    direction::Direction,
+};
 use weft_router_core::forward::DropReason;
 
 /// Bytes of a bulk transfer: some hundred full batches.
@@ -69,10 +72,6 @@ fn transfer(lab: &Lab, ipv6: bool, length: usize) {
     });
 }
 
-fn drops(statistics: &Statistics, reason: DropReason) -> u64 {
-    statistics.drops[&reason]
-}
-
 /// Nothing that a healthy path drops.
 fn assert_clean(lab: &Lab) {
     for number in [1, 2] {
@@ -87,7 +86,7 @@ fn assert_clean(lab: &Lab) {
             DropReason::SpoofedAddress,
             DropReason::TapFull,
         ] {
-            assert_eq!(drops(&statistics, reason), 0, "{reason} on host {number}");
+            assert_eq!(statistics.dropped(reason), 0, "{reason} on host {number}");
         }
     }
 }
@@ -122,7 +121,7 @@ fn what_is_dropped_does_not_count_as_sent() {
     let before = lab.statistics(1).peers[&peer(2)].sent.frames;
     let ping = format!("-n -M do -c 50 -i 0.01 -W 1 -s 2500 {}", addresses(2)[0]);
     assert!(!host.container.program("ping", &ping).output().expect("run ping").status.success());
-    wait_for("the drops are counted", || drops(&lab.statistics(1), DropReason::Oversized) >= 50);
+    wait_for("the drops are counted", || lab.statistics(1).drops[&(Direction::Sent, DropReason::Oversized)] >= 50);
     // The container's own multicast, as every interface sends it, is all that leaves.
     let sent = lab.statistics(1).peers[&peer(2)].sent.frames - before;
     assert!(sent < 25, "{sent} frames are said to have left");
@@ -246,8 +245,8 @@ fn keys_change_under_traffic() {
         change();
     });
     let statistics = lab.statistics(2);
-    assert_eq!(drops(&statistics, DropReason::NotAuthentic), 0);
-    assert_eq!(drops(&statistics, DropReason::UnknownSession), 0);
+    assert_eq!(statistics.dropped(DropReason::NotAuthentic), 0);
+    assert_eq!(statistics.dropped(DropReason::UnknownSession), 0);
 }
 
 #[test]
@@ -289,7 +288,7 @@ fn frames_of_unknown_stations_are_dropped_at_the_far_end() {
     lab.host(1).container.ip("link set ethwe address 02:00:00:00:00:99");
     let ping = lab.host(1).container.program("ping", &format!("-n -c 1 -W 1 {}", addresses(2)[0])).output();
     assert!(!ping.expect("run ping").status.success());
-    wait_for("the drop is counted", || drops(&lab.statistics(2), DropReason::SpoofedSource) > 0);
+    wait_for("the drop is counted", || lab.statistics(2).drops[&(Direction::Received, DropReason::SpoofedSource)] > 0);
 }
 
 #[test]
@@ -299,7 +298,7 @@ fn frames_with_addresses_of_nobody_are_dropped_at_the_far_end() {
     let ping =
         lab.host(1).container.program("ping", &format!("-n -c 1 -W 1 -I 10.32.0.99 {}", addresses(2)[0])).output();
     assert!(!ping.expect("run ping").status.success());
-    wait_for("the drop is counted", || drops(&lab.statistics(2), DropReason::SpoofedAddress) > 0);
+    wait_for("the drop is counted", || lab.statistics(2).dropped(DropReason::SpoofedAddress) > 0);
     lab.ping(false, "-c 1 -W 5");
 }
 
@@ -321,9 +320,9 @@ fn garbage_at_the_port_is_counted_and_harmless() {
     });
     wait_for("all drops are counted", || {
         let statistics = lab.statistics(2);
-        drops(&statistics, DropReason::MalformedDatagram) >= 8
-            && drops(&statistics, DropReason::UnknownSession) >= 3
-            && drops(&statistics, DropReason::NotAuthentic) >= 3
+        statistics.dropped(DropReason::MalformedDatagram) >= 8
+            && statistics.dropped(DropReason::UnknownSession) >= 3
+            && statistics.dropped(DropReason::NotAuthentic) >= 3
     });
     lab.ping(false, "-c 2 -i 0.01 -W 5");
 }

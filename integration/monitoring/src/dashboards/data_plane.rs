@@ -38,14 +38,14 @@ fn frames() -> Vec<Panel> {
             "{{host}} {{direction}}",
         ),
         Panel::lines(
-            "Drops, by reason",
+            "Drops, by direction and reason",
             PerSecond,
             "Frames and datagrams that went no further. `unknown_destination` and `link_local` are normal; others should be rare.",
         )
         .width(12)
         .query(
-            r#"sum by (host, reason) (rate(weft_router_drops_total{host=~"$host"}[$__rate_interval])) > 0"#,
-            "{{host}} {{reason}}",
+            r#"sum by (host, direction, reason) (rate(weft_router_drops_total{host=~"$host"}[$__rate_interval])) > 0"#,
+            "{{host}} {{direction}}: {{reason}}",
         )
         .only("while something is dropped"),
         Panel::lines(

@@ -9,6 +9,7 @@ use weft_proto::{
     },
 };
 use weft_router_core::{
+    forward::DropReason,
     mesh::{ConnectionView, PeerState, PeerView, TargetState, TargetView},
     session::Cipher,
 };
@@ -139,11 +140,10 @@ fn data_plane(statistics: &Statistics, facts: &Facts) -> DataPlaneStatus {
         sent_bytes: peers().map(|peer| peer.sent.bytes).sum(),
         received_frames: peers().map(|peer| peer.received.frames).sum(),
         received_bytes: peers().map(|peer| peer.received.bytes).sum(),
-        drops: statistics
-            .drops
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .map(|(reason, count)| (reason.name().to_owned(), *count))
+        drops: DropReason::ALL
+            .into_iter()
+            .map(|reason| (reason.name().to_owned(), statistics.dropped(reason)))
+            .filter(|(_, count)| *count > 0)
             .collect(),
     }
 }

@@ -4,28 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use weft_router_core::mesh::ControlMessage;
 
-/// Which way a message went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// To a peer.
-    Sent,
-    /// From a peer.
-    Received,
-}
-
-impl Direction {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Sent, Self::Received];
-
-    /// Returns the label of metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sent => "sent",
-            Self::Received => "received",
-        }
-    }
-}
+use crate::direction::Direction;
 
 /// What a message is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

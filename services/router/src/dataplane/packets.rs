@@ -32,6 +32,7 @@ use super::{
     tap::Tap,
     transmit::{Destination, Report, Transmit},
 };
+use crate::direction::Direction;
 
 /// Frames that are sealed before the socket gets its turn.
 const FRAMES_PER_TURN: usize = 64;
@@ -80,7 +81,7 @@ pub(super) struct Packets {
     answer: Vec<u8>,
     probes: Vec<(usize, ProbeRequest)>,
     report: Report,
-    drops: [u64; DropReason::ALL.len()],
+    drops: [[u64; DropReason::ALL.len()]; Direction::ALL.len()],
     touched: Vec<usize>,
     events: VecDeque<Event>,
     /// Whether something changed that timers depend on.
@@ -110,7 +111,7 @@ impl Packets {
             answer: Vec::with_capacity(128),
             probes: Vec::new(),
             report: Report::default(),
-            drops: [0; DropReason::ALL.len()],
+            drops: [[0; DropReason::ALL.len()]; Direction::ALL.len()],
             touched: Vec::new(),
             events: VecDeque::new(),
             timers_changed: false,
@@ -204,15 +205,17 @@ impl Packets {
                 peer.dirty = false;
             }
         }
-        for (reason, count) in DropReason::ALL.into_iter().zip(&mut self.drops) {
-            if *count > 0 {
-                self.counters.add_drops(reason, std::mem::take(count));
+        for (direction, drops) in Direction::ALL.into_iter().zip(&mut self.drops) {
+            for (reason, count) in DropReason::ALL.into_iter().zip(drops) {
+                if *count > 0 {
+                    self.counters.add_drops(direction, reason, std::mem::take(count));
+                }
             }
         }
     }
 
-    fn drop_one(&mut self, reason: DropReason) {
-        self.drops[reason as usize] += 1;
+    fn drop_one(&mut self, direction: Direction, reason: DropReason) {
+        self.drops[direction as usize][reason as usize] += 1;
     }
 
     /// Brings what depends on a peer's path up to date, and passes on what became of it.
@@ -268,7 +271,7 @@ impl Packets {
             while self.waiting.len() > WAITING_FRAMES || self.waiting.bytes() > WAITING_BYTES {
                 let Some(dropped) = self.waiting.pop_longest() else { break };
                 self.spare.push(dropped.buffer);
-                self.drop_one(DropReason::QueueFull);
+                self.drop_one(Direction::Sent, DropReason::QueueFull);
             }
         }
         Ok(())
@@ -278,7 +281,7 @@ impl Packets {
         let (offload, frame) = if self.virtio {
             let split = bytes.split_first_chunk::<{ virtio::HEADER }>();
             let decoded = split.and_then(|(header, frame)| Some((Offload::decode(header)?, frame)));
-            let Some(decoded) = decoded else { return self.drop_one(DropReason::MalformedFrame) };
+            let Some(decoded) = decoded else { return self.drop_one(Direction::Sent, DropReason::MalformedFrame) };
             decoded
         } else {
             (Offload { checksum: Checksum::default(), batch: None }, bytes)
@@ -299,25 +302,27 @@ impl Packets {
                 self.answer = answer;
             }
             Verdict::Ignore => {}
-            Verdict::Drop(reason) => self.drop_one(reason),
+            Verdict::Drop(reason) => self.drop_one(Direction::Sent, reason),
         }
     }
 
     fn send(&mut self, name: &PeerName, offload: Offload, frame: &[u8], now: Instant) {
         let known = self.peers.find(name).and_then(|id| Some((id, self.peers.get_mut(id)?)));
         let Some((id, peer)) = known.filter(|(_, peer)| peer.has_session()) else {
-            return self.drop_one(DropReason::NoSession);
+            return self.drop_one(Direction::Sent, DropReason::NoSession);
         };
-        let Some(destination) = peer.destination.clone() else { return self.drop_one(DropReason::NoPath) };
+        let Some(destination) = peer.destination.clone() else {
+            return self.drop_one(Direction::Sent, DropReason::NoPath);
+        };
         peer.last_frame = Some(now);
         let mut sealed = true;
         if let Some((batch, size)) = offload.batch {
             let number = peer.next_batch();
             let Ok(cut) = Cut::new(batch, offload.checksum.start, size, frame) else {
-                return self.drop_one(DropReason::MalformedFrame);
+                return self.drop_one(Direction::Sent, DropReason::MalformedFrame);
             };
             if cut.slice_length(0) > self.largest_frame {
-                return self.drop_one(DropReason::Oversized);
+                return self.drop_one(Direction::Sent, DropReason::Oversized);
             }
             for index in 0..cut.count() {
                 let length = SEGMENT_HEADER + cut.slice_length(index);
@@ -328,7 +333,7 @@ impl Packets {
                 });
             }
         } else if frame.len() > self.largest_frame {
-            return self.drop_one(DropReason::Oversized);
+            return self.drop_one(Direction::Sent, DropReason::Oversized);
         } else {
             sealed = self.seal(id, &destination, FRAME_HEADER + frame.len(), now, |content| {
                 let (header, rest) = content.split_at_mut(FRAME_HEADER);
@@ -380,7 +385,7 @@ impl Packets {
             }
             Err(reason) => {
                 self.transmit.take_back(length);
-                self.drop_one(reason);
+                self.drop_one(Direction::Sent, reason);
                 false
             }
         }
@@ -392,7 +397,7 @@ impl Packets {
         }
         self.transmit.flush(&self.socket, now, &mut self.report);
         for (reason, count) in self.report.dropped.drain(..) {
-            self.drops[reason as usize] += count;
+            self.drops[Direction::Sent as usize][reason as usize] += count;
         }
         for (id, until) in self.report.refused.drain(..) {
             self.counters.refused_batches.fetch_add(1, Relaxed);
@@ -419,7 +424,7 @@ impl Packets {
                 while start < message.end {
                     let end = message.end.min(start + message.segment);
                     if let Err(reason) = self.inbound(&mut buffer, start..end, message.source, now) {
-                        self.drop_one(reason);
+                        self.drop_one(Direction::Received, reason);
                     }
                     start = end;
                 }
@@ -540,7 +545,7 @@ impl Packets {
             *part = IoSlice::new(&buffer[payload]);
         }
         if let Err(reason) = self.tap.write(&parts[..count]) {
-            self.drop_one(reason);
+            self.drop_one(Direction::Received, reason);
         }
     }
 
@@ -554,7 +559,7 @@ impl Packets {
             self.tap.write(&[IoSlice::new(frame)])
         };
         if let Err(reason) = result {
-            self.drop_one(reason);
+            self.drop_one(Direction::Received, reason);
         }
     }
 }

@@ -14,6 +14,7 @@ use weft_router_core::forward::DropReason;
 use weft_types::PeerName;
 
 use super::facility::{Facility, FacilityState};
+use crate::direction::Direction;
 
 /// What the data plane has done since it started.
 #[derive(Debug, Clone, Default)]
@@ -24,14 +25,22 @@ pub struct Statistics {
     pub sent: Traffic,
     /// Traffic from all peers, those included that are gone.
     pub received: Traffic,
-    /// Frames and datagrams dropped, for every reason there is.
-    pub drops: BTreeMap<DropReason, u64>,
+    /// Frames and datagrams dropped, for every reason there is, on the way to peers or from them.
+    pub drops: BTreeMap<(Direction, DropReason), u64>,
     /// Facilities of the kernel.
     pub facilities: BTreeMap<Facility, FacilityState>,
     /// ARP requests and neighbour solicitations that were answered from the table.
     pub neighbour_answers: u64,
     /// Times that a batch had to be sent datagram by datagram, because the path refused it.
     pub refused_batches: u64,
+}
+
+impl Statistics {
+    /// Returns how many frames and datagrams were dropped for a reason, both ways.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        Direction::ALL.iter().filter_map(|direction| self.drops.get(&(*direction, reason))).sum()
+    }
 }
 
 /// What was exchanged with one peer.
@@ -125,7 +134,7 @@ struct Peers {
 #[derive(Debug)]
 pub(super) struct Counters {
     peers: Mutex<Peers>,
-    drops: [AtomicU64; DropReason::ALL.len()],
+    drops: [[AtomicU64; DropReason::ALL.len()]; Direction::ALL.len()],
     facilities: BTreeMap<Facility, FacilityState>,
     pub(super) neighbour_answers: AtomicU64,
     pub(super) refused_batches: AtomicU64,
@@ -135,7 +144,7 @@ impl Counters {
     pub(super) fn new(facilities: BTreeMap<Facility, FacilityState>) -> Self {
         Self {
             peers: Mutex::default(),
-            drops: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
+            drops: [const { [const { AtomicU64::new(0) }; DropReason::ALL.len()] }; Direction::ALL.len()],
             facilities,
             neighbour_answers: AtomicU64::new(0),
             refused_batches: AtomicU64::new(0),
@@ -154,8 +163,8 @@ impl Counters {
         }
     }
 
-    pub(super) fn add_drops(&self, reason: DropReason, count: u64) {
-        self.drops[reason as usize].fetch_add(count, Relaxed);
+    pub(super) fn add_drops(&self, direction: Direction, reason: DropReason, count: u64) {
+        self.drops[direction as usize][reason as usize].fetch_add(count, Relaxed);
     }
 
     pub(super) fn read(&self) -> Statistics {
@@ -167,9 +176,10 @@ impl Counters {
             sent: peers.values().fold(sent, |sum, peer| sum.plus(peer.sent)),
             received: peers.values().fold(received, |sum, peer| sum.plus(peer.received)),
             peers,
-            drops: DropReason::ALL
+            drops: Direction::ALL
                 .into_iter()
-                .map(|reason| (reason, self.drops[reason as usize].load(Relaxed)))
+                .flat_map(|direction| DropReason::ALL.map(|reason| (direction, reason)))
+                .map(|key| (key, self.drops[key.0 as usize][key.1 as usize].load(Relaxed)))
                 .collect(),
             facilities: self.facilities.clone(),
             neighbour_answers: self.neighbour_answers.load(Relaxed),
