@@ -54,9 +54,9 @@ lab: build ## Test on lab hosts with real engines
 	cargo nextest run --workspace --profile lab
 
 .PHONY: lab-long
-lab-long: build ## Test on lab hosts what takes too long for every day: 500 containers on one
-	@$(SET_UP) lab
-	cargo test --workspace --test many_containers -- --ignored --nocapture
+lab-long: build ## Test on lab hosts what takes too long for every day: 500 containers on one, every alert
+	@$(SET_UP) test lab monitoring
+	cargo nextest run --workspace --profile lab --run-ignored only --no-capture
 
 .PHONY: sim
 sim: ## Test many seeds of the simulation

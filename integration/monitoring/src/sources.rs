@@ -36,7 +36,9 @@ impl Sources {
     /// If a file cannot be read.
     pub fn read() -> anyhow::Result<Self> {
         let mut files = Vec::new();
-        list(&crate::project("services"), &mut files)?;
+        for folder in ["services", "libs"] {
+            list(&crate::project(folder), &mut files)?;
+        }
         let mut sources = Self::default();
         for file in files {
             let text = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;

@@ -1,6 +1,7 @@
 //! Scenarios on several lab hosts: what they share. Each file in `tests` is one behaviour.
 
 mod conversation;
+mod otlp;
 mod resolver;
 mod transfer;
 
@@ -12,6 +13,7 @@ use std::{
 use anyhow::{Context, ensure};
 pub use conversation::Conversation;
 use futures::future::try_join_all;
+pub use otlp::OtlpReceiver;
 pub use resolver::Resolver;
 pub use transfer::transfers;
 use weft_lab::{Host, HostCommand, Lab, Launch, Weft, eventually, image};

@@ -1,7 +1,7 @@
 //! What can't work says so in one sentence, in the log and in the status, and leaves the rest alone.
 
 use anyhow::ensure;
-use weft_integration_tests::{Mesh, PASSWORD, hosts_with_images, reports, says};
+use weft_integration_tests::{Mesh, PASSWORD, hosts_with_images, reports, says, shows};
 use weft_lab::{Launch, Weft};
 
 /// Starts a mesh of two hosts and a third host that differs in one thing.
@@ -70,6 +70,7 @@ async fn port_in_use() -> anyhow::Result<()> {
     let busy = lab.host(1).command("busybox", ["nc", "-l", "-p", "6783"]).into_tokio().spawn()?;
     let weft = Weft::up(lab.host(1), Launch::new(PASSWORD)).await?;
     says(&weft, "router", &["6783", "another process uses the port"]).await?;
+    shows(&weft, &["router ended", "6783", "another process uses the port"]).await?;
     drop(busy);
     // Docker starts it again, and then it works.
     weft.ready().await?;
@@ -82,6 +83,7 @@ async fn range_that_collides_with_a_route() -> anyhow::Result<()> {
     lab.host(1).exec(&["ip", "route", "add", "10.40.0.0/16", "via", "192.168.50.254"]).await?;
     let weft = Weft::up(lab.host(1), Launch::new(PASSWORD)).await?;
     says(&weft, "router", &["10.40.0.0/16", "10.32.0.0/12"]).await?;
+    shows(&weft, &["router ended", "10.40.0.0/16", "10.32.0.0/12"]).await?;
     lab.stop().await
 }
 

@@ -1,32 +1,21 @@
 //! A receiver of OTLP sees one trace of what a client asks for, over all services of the host; a receiver that is away holds up
 //! nothing.
 
-use std::{collections::BTreeMap, net::TcpListener as StdTcpListener, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
-    },
     common::v1::{KeyValue, any_value::Value},
     trace::v1::{ResourceSpans, span::SpanKind},
 };
 use serde_json::Value as Json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, UnixStream},
-    sync::mpsc,
-    task::JoinHandle,
+    net::UnixStream,
     time::timeout,
 };
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
-use weft_integration_tests::{PASSWORD, SOON, hosts_with_images};
+use weft_integration_tests::{OtlpReceiver, PASSWORD, SOON, hosts_with_images};
 use weft_lab::{Host, Launch, Weft, eventually, image};
-
-/// Where the receiver is on the host.
-const RECEIVER: &str = "127.0.0.1:4317";
 
 /// The trace of a client, and the spans that it calls in.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -54,35 +43,15 @@ struct Span {
     time: (u64, u64),
 }
 
-/// A receiver on a host; it receives until it is dropped.
-struct Receiver {
-    requests: mpsc::UnboundedReceiver<ExportTraceServiceRequest>,
+/// What a receiver on a host has been sent.
+struct Traces {
+    receiver: OtlpReceiver,
     spans: Vec<Span>,
-    serving: JoinHandle<()>,
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-impl Receiver {
+impl Traces {
     async fn start(weft: &Weft) -> anyhow::Result<Self> {
-        // The router is on the host's own network.
-        let router = weft.container("router").await?;
-        let open = || {
-            let listener = StdTcpListener::bind(RECEIVER).context("failed to open the receiver's socket")?;
-            listener.set_nonblocking(true).context("failed to set a socket up")?;
-            Ok(listener)
-        };
-        let listener = TcpListener::from_std(weft.host().open_in_network_of(&router, open).await?)?;
-        let (sender, requests) = mpsc::unbounded_channel();
-        let server = Server::builder().add_service(TraceServiceServer::new(Taking(sender)));
-        let serving = tokio::spawn(async move {
-            drop(server.serve_with_incoming(TcpListenerStream::new(listener)).await);
-        });
-        Ok(Self { requests, spans: Vec::new(), serving })
+        Ok(Self { receiver: OtlpReceiver::start(weft).await?, spans: Vec::new() })
     }
 
     /// Returns all spans of a trace once `is_whole` says so.
@@ -96,26 +65,13 @@ impl Receiver {
                 if let Some(spans) = traces.into_values().find(|spans| is_whole(spans)) {
                     return Ok(spans);
                 }
-                match self.requests.recv().await {
+                match self.receiver.next().await {
                     Some(request) => self.spans.extend(request.resource_spans.iter().flat_map(spans)),
                     None => bail!("the receiver has ended"),
                 }
             }
         });
         whole.await.unwrap_or_else(|_| bail!("there is no {what} in {:#?}", self.spans))
-    }
-}
-
-struct Taking(mpsc::UnboundedSender<ExportTraceServiceRequest>);
-
-#[tonic::async_trait]
-impl TraceService for Taking {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.send(request.into_inner()).map_err(|_| Status::cancelled("the test is over"))?;
-        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
@@ -202,7 +158,7 @@ async fn a_run_is_one_trace_over_all_services() -> anyhow::Result<()> {
     let lab = hosts_with_images(1).await?;
     let host = lab.host(1);
     let launch = Launch::new(PASSWORD)
-        .with("WEFT_OTLP_ENDPOINT", &format!("http://{RECEIVER}"))
+        .with("WEFT_OTLP_ENDPOINT", &format!("http://{}", OtlpReceiver::ADDRESS))
         .with("WEFT_LOG_LEVEL", "info,weft_dns=debug")
         .with("WEFT_LOG_FORMAT", "json");
     let weft = Weft::launch(host, launch).await?;
@@ -214,12 +170,12 @@ async fn a_run_is_one_trace_over_all_services() -> anyhow::Result<()> {
         let problems = weft.router_status().await?.problems;
         let problem = problems.iter().find(|problem| problem.reason == "no_traces");
         let message = &problem.with_context(|| format!("{problems:?}"))?.message;
-        ensure!(message.contains(RECEIVER) && message.contains("Connection refused"), "{message}");
+        ensure!(message.contains(OtlpReceiver::ADDRESS) && message.contains("Connection refused"), "{message}");
         Ok(())
     })
     .await?;
 
-    let mut receiver = Receiver::start(&weft).await?;
+    let mut receiver = Traces::start(&weft).await?;
     let early = receiver.trace("run of docker", is_run).await?;
     let created = find(&early, "weft-docker-proxy", "POST /containers/create", SpanKind::Server);
     let created = created.context("it is there")?.id.clone();

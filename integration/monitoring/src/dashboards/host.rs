@@ -89,6 +89,13 @@ fn calls() -> Vec<Panel> {
                 r#"histogram_quantile(0.9, sum by (service, method, le) (rate(weft_grpc_request_duration_seconds_bucket{host=~"$host"}[$__rate_interval])))"#,
                 "{{service}} {{method}}",
             ),
+        Panel::lines("Spans of traces", PerSecond, "Sent on, by the router those of all services; and lost, which should be none.")
+            .width(24)
+            .query(
+                r#"sum by (service, result) (rate(weft_trace_spans_total{host=~"$host"}[$__rate_interval]))"#,
+                "{{service}}: {{result}}",
+            )
+            .only("while traces are sent"),
     ]
 }
 
