@@ -55,7 +55,8 @@ impl BoundServer {
         Self { metrics: Some(metrics), ..self }
     }
 
-    /// Serves `routes`, health, the log level and, for the router, other services' spans until `shutdown`, then lets running calls end for at most two seconds.
+    /// Serves `routes`, health, the log level and, for the router, other services' spans until `shutdown`, then lets running
+    /// calls end for at most two seconds.
     ///
     /// # Errors
     /// If the listener fails.
