@@ -1,7 +1,7 @@
 //! Performs the workflow's steps by calling the other services.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use weft_proto::{
         DeregisterRequest, ListRecordsRequest, RegisterRequest, Registration, name_service_client::NameServiceClient,
     },
     ipam::v1::{
-        self as ipam, AllocateRequest, Allocation, ClaimRequest, FreeRequest, GetStatusRequest as GetIpamStatusRequest,
+        self as ipam, AllocateRequest, ClaimRequest, FreeRequest, GetStatusRequest as GetIpamStatusRequest,
         ListAllocationsRequest, LookupRequest, address_service_client::AddressServiceClient,
     },
     router::v1::{
@@ -101,14 +101,13 @@ impl Services {
         Ok(answer.into_inner().attachments.iter().filter_map(|found| found.container_id.parse().ok()).collect())
     }
 
-    /// Returns the containers that hold addresses, and which.
+    /// Returns the containers that hold addresses.
     ///
     /// # Errors
     /// If ipam does not answer.
-    pub async fn allocated(&mut self) -> Result<BTreeMap<ContainerId, Vec<Ipv4Net>>, Status> {
+    pub async fn allocated(&mut self) -> Result<BTreeSet<ContainerId>, Status> {
         let answer = self.addresses.list_allocations(within(CALL_DEADLINE, ListAllocationsRequest {})).await?;
-        let allocation = |found: &Allocation| Some((found.container_id.parse().ok()?, v4_addresses(&found.addresses)));
-        Ok(answer.into_inner().allocations.iter().filter_map(allocation).collect())
+        Ok(answer.into_inner().allocations.iter().filter_map(|found| found.container_id.parse().ok()).collect())
     }
 
     /// Returns the addresses that a container holds.

@@ -4,13 +4,17 @@ mod inspections;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use anyhow::Context;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use weft_docker_proxy_core::{
-    Container, events,
-    reconcile::{Action, Listed, Observed, reconcile},
+    events,
+    reconcile::{Action, Observed, reconcile},
     workflow::Service,
 };
 use weft_proto::client;
@@ -39,6 +43,16 @@ pub struct EngineState {
     pub version: EngineVersion,
     /// Why it does not answer now.
     pub problem: Option<String>,
+}
+
+/// What a comparison begins with.
+#[derive(Debug)]
+struct Seen {
+    /// All containers of the engine, and whether each runs.
+    containers: BTreeMap<ContainerId, bool>,
+    observed: Observed,
+    /// All services said what they hold.
+    complete: bool,
 }
 
 /// Follows the engine.
@@ -94,8 +108,11 @@ impl Watcher {
         let version = self.engine.version().await?;
         tracing::info!(version = version.version, api = version.api_version, "the Docker Engine answers");
         self.state.send_replace(EngineState { version, problem: None });
-        let mut inspections = Inspections::new(self.engine.clone());
-        let mut complete = self.compare(&mut inspections).await?;
+        let mut inspections = Inspections::new(self.engine.clone(), self.services.clone());
+        // At most one at a time; events are read meanwhile.
+        let mut looking = JoinSet::new();
+        looking.spawn(self.look());
+        let mut complete = true;
         let mut retry = tokio::time::interval(RETRY);
         retry.reset();
         let mut line = Vec::new();
@@ -108,13 +125,17 @@ impl Watcher {
                     None => return Ok(()),
                 },
                 found = inspections.next() => self.handle(found?).await,
-                Some(()) = self.again.recv() => {
-                    complete = self.compare(&mut inspections).await?;
+                Some(seen) = looking.join_next() => {
+                    let seen = seen.context("a comparison was cut short")??;
+                    complete = seen.complete;
+                    self.compare(&mut inspections, &seen).await;
                     retry.reset();
                 }
-                _ = retry.tick(), if !complete => {
-                    complete = self.compare(&mut inspections).await?;
-                    retry.reset();
+                Some(()) = self.again.recv(), if looking.is_empty() => {
+                    looking.spawn(self.look());
+                }
+                _ = retry.tick(), if !complete && looking.is_empty() => {
+                    looking.spawn(self.look());
                 }
             }
         }
@@ -135,7 +156,7 @@ impl Watcher {
         inspections.begin(id, news);
     }
 
-    async fn handle(&mut self, Found { id, news, container }: Found) {
+    async fn handle(&self, Found { id, news, container, held }: Found) {
         let driver = &self.attacher.driver;
         if news.destroyed {
             driver.removed(id).await;
@@ -152,12 +173,8 @@ impl Watcher {
                 if news.died {
                     driver.died(id.clone(), found.as_ref().and_then(|container| container.pid)).await;
                 }
-                // While ipam is away nothing is known; all is compared when it is back.
-                if let Some(container) = found
-                    && news.started
-                    && let Ok(addresses) = self.services.held(&id).await
-                {
-                    self.attacher.adopt(container.clone(), addresses).await;
+                if let Some(container) = found {
+                    self.attacher.adopt(container.clone(), held).await;
                 }
             }
         }
@@ -167,54 +184,33 @@ impl Watcher {
         }
     }
 
-    /// Compares what the engine runs with what the services hold, and sets right what differs. Tells whether all services
-    /// said what they hold.
-    async fn compare(&mut self, inspections: &mut Inspections) -> anyhow::Result<bool> {
-        // First what is held, then what exists: a container made in between holds nothing yet, and keeps what it gets.
-        let (attached, allocated, registered) =
-            (self.services.attached().await, self.services.allocated().await, self.services.registered().await);
-        let complete = attached.is_ok() && allocated.is_ok() && registered.is_ok();
-        let mut attachments = attached.unwrap_or_default();
-        attachments.extend(self.attacher.driver.list().await.into_iter().map(|view| view.container.id));
-        let allocated = allocated.unwrap_or_default();
-        let allocations = allocated.keys().cloned().collect();
-        let observed = Observed { attachments, allocations, registrations: registered.unwrap_or_default() };
-        let mut containers: BTreeMap<ContainerId, Container> = BTreeMap::new();
-        let mut listed = BTreeMap::new();
-        for (id, running) in self.engine.containers().await? {
-            let Ok(id) = id.parse::<ContainerId>() else { continue };
-            let inspected = if running { self.engine.container(id.as_str()).await } else { Ok(None) };
-            let container = match inspected {
-                Ok(container) => container,
-                Err(error) => {
-                    tracing::warn!(container = id.short(), "failed to inspect a container, trying again: {error:#}");
-                    inspections.begin(id.clone(), News { started: true, ..News::default() });
-                    listed.insert(id, Listed { running: true, attach: false });
-                    continue;
-                }
-            };
-            let attach = container.as_ref().is_some_and(|container| self.attacher.goal(container).is_some());
-            listed.insert(id.clone(), Listed { running: running && container.is_some(), attach });
-            containers.extend(container.map(|container| (id, container)));
+    /// Asks what the services hold and what the engine has.
+    fn look(&self) -> impl Future<Output = anyhow::Result<Seen>> + use<> {
+        let (engine, driver, mut services) = (self.engine.clone(), self.attacher.driver.clone(), self.services.clone());
+        async move {
+            // First what is held, then what exists: a container made in between holds nothing yet, and keeps what it gets.
+            let (attached, allocated, registered) =
+                (services.attached().await, services.allocated().await, services.registered().await);
+            let complete = attached.is_ok() && allocated.is_ok() && registered.is_ok();
+            let mut attachments = attached.unwrap_or_default();
+            attachments.extend(driver.list().await.into_iter().map(|view| view.container.id));
+            let allocations = allocated.unwrap_or_default();
+            let observed = Observed { attachments, allocations, registrations: registered.unwrap_or_default() };
+            let listed = engine.containers().await?.into_iter();
+            let containers = listed.filter_map(|(id, runs)| Some((id.parse().ok()?, runs))).collect();
+            Ok(Seen { containers, observed, complete })
         }
-        for action in reconcile(&listed, &observed) {
+    }
+
+    /// Compares what the engine runs with what the services hold, and has set right what differs.
+    async fn compare(&self, inspections: &mut Inspections, seen: &Seen) {
+        for action in reconcile(&seen.containers, &seen.observed) {
             match action {
-                Action::Start(id) => {
-                    if let Some(container) = containers.remove(&id) {
-                        self.attacher.keep(container).await;
-                    }
-                }
-                Action::Died(id) => inspections.begin(id, News { died: true, ..News::default() }),
+                Action::Runs(id) => inspections.compare(id, News { started: true, ..News::default() }),
+                Action::Died(id) => inspections.compare(id, News { died: true, ..News::default() }),
                 Action::Removed(id) => self.attacher.driver.removed(id).await,
             }
         }
-        // What still runs and holds addresses, was attached by hand.
-        for (id, addresses) in allocated {
-            if let Some(container) = containers.remove(&id) {
-                self.attacher.adopt(container, addresses).await;
-            }
-        }
-        Ok(complete)
     }
 }
 
@@ -259,3 +255,6 @@ pub async fn watch_service(service: Service, folder: PathBuf, driver: crate::dri
         pause = (pause * 2).min(PAUSE.1);
     }
 }
+
+#[cfg(test)]
+mod tests;

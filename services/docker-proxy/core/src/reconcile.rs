@@ -4,15 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weft_types::ContainerId;
 
-/// A container of the engine's complete list (`all=true`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listed {
-    /// Its process runs.
-    pub running: bool,
-    /// [`crate::eligibility::of_container`] says that it is attached.
-    pub attach: bool,
-}
-
 /// What the other services hold, by container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -27,9 +18,10 @@ pub struct Observed {
 /// What the shell tells the workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// [`crate::Workflow::handle_started`], with what an inspection says.
-    Start(ContainerId),
-    /// [`crate::Workflow::handle_died`].
+    /// [`crate::Workflow::handle_started`], if an inspection says that it still runs, and that it is to be attached or was
+    /// attached by hand.
+    Runs(ContainerId),
+    /// [`crate::Workflow::handle_died`], if an inspection says that it still does not run.
     Died(ContainerId),
     /// [`crate::Workflow::handle_removed`].
     Removed(ContainerId),
@@ -37,26 +29,24 @@ pub enum Action {
 
 /// Compares the engine's containers with what the services hold.
 ///
-/// `engine` must be a complete list: what is missing from it loses its addresses. Holders whose ids are not those of
-/// Docker's containers (64 hexadecimal digits) are left alone, and so are running containers that were attached by hand.
+/// `engine` says of each of its containers whether the process runs. The list must be complete (`all=true`): what is missing
+/// from it loses its addresses. Holders whose ids are not those of Docker's containers (64 hexadecimal digits) are left alone.
 #[must_use]
-pub fn reconcile(engine: &BTreeMap<ContainerId, Listed>, observed: &Observed) -> Vec<Action> {
+pub fn reconcile(engine: &BTreeMap<ContainerId, bool>, observed: &Observed) -> Vec<Action> {
     let mut actions = Vec::new();
     let known: BTreeSet<&ContainerId> =
         observed.attachments.iter().chain(&observed.allocations).chain(&observed.registrations).collect();
     for id in known {
         match engine.get(id) {
             None if is_dockers(id) => actions.push(Action::Removed(id.clone())),
-            Some(listed) if !listed.running => {
-                if observed.attachments.contains(id) || observed.registrations.contains(id) {
-                    actions.push(Action::Died(id.clone()));
-                }
+            Some(false) if observed.attachments.contains(id) || observed.registrations.contains(id) => {
+                actions.push(Action::Died(id.clone()));
             }
             None | Some(_) => {}
         }
     }
-    let started = engine.iter().filter(|(_, listed)| listed.running && listed.attach);
-    actions.extend(started.map(|(id, _)| Action::Start(id.clone())));
+    let running = engine.iter().filter(|(_, runs)| **runs);
+    actions.extend(running.map(|(id, _)| Action::Runs(id.clone())));
     actions
 }
 
@@ -75,13 +65,7 @@ mod tests {
 
     #[test]
     fn what_differs_is_put_right() {
-        let listed = |running, attach| Listed { running, attach };
-        let engine = BTreeMap::from([
-            (id('a'), listed(true, true)),
-            (id('b'), listed(false, true)),
-            (id('c'), listed(true, false)),
-            (id('d'), listed(false, false)),
-        ]);
+        let engine = BTreeMap::from([(id('a'), true), (id('b'), false), (id('c'), true), (id('d'), false)]);
         let expose: ContainerId = "weft:expose".parse().expect("valid");
         let observed = Observed {
             attachments: BTreeSet::from([id('b'), id('c'), id('e'), expose.clone()]),
@@ -90,7 +74,13 @@ mod tests {
         };
         assert_eq!(
             reconcile(&engine, &observed),
-            [Action::Died(id('b')), Action::Removed(id('e')), Action::Removed(id('f')), Action::Start(id('a'))]
+            [
+                Action::Died(id('b')),
+                Action::Removed(id('e')),
+                Action::Removed(id('f')),
+                Action::Runs(id('a')),
+                Action::Runs(id('c')),
+            ]
         );
     }
 
