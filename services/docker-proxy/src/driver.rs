@@ -228,7 +228,7 @@ struct State {
     steps: JoinSet<(ContainerId, Outcome)>,
     waiting: BTreeMap<ContainerId, Vec<oneshot::Sender<Attached>>>,
     removing: BTreeMap<ContainerId, Vec<oneshot::Sender<()>>>,
-    /// What the steps of containers are part of, until it is told what came of them.
+    /// What the steps of containers are part of, until they are over.
     traces: BTreeMap<ContainerId, Parent>,
     detached: Detached,
 }
@@ -358,6 +358,8 @@ impl State {
         while let Some(event) = self.workflow.poll_event() {
             self.tell(event);
         }
+        // Not all that is over is told: the engine may refuse a start, or have started the container before.
+        self.traces.retain(|container, _| self.workflow.is_under_way(container));
     }
 
     fn tell(&mut self, event: Event) {
@@ -434,4 +436,41 @@ async fn sleep_until(at: Option<Instant>) {
 #[expect(clippy::disallowed_methods, reason = "the shell reads the clock here, for the workflow")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{detached, services::Options};
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_the_trace_of_a_start_that_the_engine_refuses() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let second = Duration::from_secs(1);
+        let options =
+            Options { address_timeout: second, step_timeout: second, multicast_route: false, rewrite_hosts: false };
+        let mut state = State {
+            workflow: Workflow::new(),
+            services: Services::new(folder.path(), options),
+            facts: BTreeMap::new(),
+            steps: JoinSet::new(),
+            waiting: BTreeMap::new(),
+            removing: BTreeMap::new(),
+            traces: BTreeMap::new(),
+            detached: Detached::load(folder.path().join(detached::FILE)),
+        };
+        let container: ContainerId = "c0ffee".parse().expect("an id");
+        state.traces.insert(container.clone(), Parent::default());
+        let addresses = vec![AddressArgument::Default];
+        state.handle(Request::Prepare { container: container.clone(), addresses }, now());
+        state.drain();
+        assert!(state.traces.contains_key(&container), "its first step is part of it");
+        let (_, outcome) = state.steps.join_next().await.expect("a step").expect("it does not panic");
+        state.workflow.handle_outcome(&container, outcome, now());
+        state.drain();
+        assert!(state.traces.contains_key(&container), "its start will be part of it");
+        state.handle(Request::NotStarted { container }, now());
+        state.drain();
+        assert!(state.traces.is_empty() && state.steps.is_empty(), "{:?}", state.traces);
+    }
 }

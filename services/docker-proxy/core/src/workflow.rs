@@ -323,6 +323,13 @@ impl Workflow {
         self.containers.get(container).and_then(Progress::status)
     }
 
+    /// Tells whether something is still to come for the container, whether it will be told or not: a step, another attempt, or
+    /// the start that it was prepared for.
+    #[must_use]
+    pub fn is_under_way(&self, container: &ContainerId) -> bool {
+        self.containers.get(container).is_some_and(Progress::is_under_way)
+    }
+
     /// Returns what the container's process is to have; none if it is not attached nor to be.
     #[must_use]
     pub fn asked(&self, container: &ContainerId) -> Option<&[AddressArgument]> {

@@ -335,6 +335,11 @@ impl Progress {
         ended && self.in_flight.is_none() && self.retry_at.is_none() && self.step_down().is_none()
     }
 
+    /// Tells whether something is still to come; to be asked when there is no next step.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.life == Life::Preparing || self.in_flight.is_some() || self.retry_at.is_some()
+    }
+
     /// Tells whether the end is worth an event: one that was given up was reported already.
     pub(super) fn tells_end(&self) -> bool {
         self.life != Life::Abandoned

@@ -196,6 +196,28 @@ fn a_container_gets_addresses_then_interface_then_names_and_loses_them_in_revers
 }
 
 #[test]
+fn a_start_that_the_engine_refuses_is_over_once_its_address_went_back() {
+    let mut s = Setting::new();
+    let db = id("db");
+    s.workflow.prepare(db.clone(), goal(0, "").addresses);
+    assert_eq!(s.settle(), []);
+    assert!(s.workflow.is_under_way(&db) && !s.world.held[&db].is_empty());
+    s.workflow.handle_not_started(&db);
+    let (_, step) = s.workflow.poll_step().expect("a step");
+    assert!(s.workflow.is_under_way(&db));
+    let outcome = s.world.perform(&db, &step);
+    s.workflow.handle_outcome(&db, outcome, s.now);
+    assert_eq!(s.settle(), []);
+    assert!(!s.workflow.is_under_way(&db) && s.world.held[&db].is_empty());
+
+    s.workflow.handle_started(db.clone(), goal(7, ""), s.deadline());
+    assert_eq!(s.settle().len(), 1);
+    s.workflow.handle_not_started(&db);
+    assert_eq!(s.settle(), []);
+    assert!(!s.workflow.is_under_way(&db), "it runs, and has all");
+}
+
+#[test]
 fn stating_the_same_again_does_nothing_but_answers() {
     let mut s = Setting::new();
     s.workflow.handle_started(id("db"), goal(7, ""), s.deadline());
