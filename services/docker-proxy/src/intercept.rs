@@ -6,6 +6,7 @@ use http::Method;
 use weft_docker_proxy_core::{
     Call, CreateRequest, Decision, ImageConfig, Network, commit, create, eligibility, inspect, list, route,
 };
+use weft_service::trace::Span;
 
 use crate::{
     attach::Attacher,
@@ -104,10 +105,11 @@ impl Intercept {
     }
 
     /// Lets the engine start a container, and answers when it has its network.
-    async fn start(&self, request: &Request, name: &str) -> anyhow::Result<Answer> {
+    async fn start(&self, request: &Request, name: &str, span: &Span) -> anyhow::Result<Answer> {
         let Some(container) = self.engine.container(name).await? else {
             return self.pass(request, &request.body).await;
         };
+        traces::about(span, &container);
         if let Some(message) = eligibility::refuses_control(&container, &self.engine_socket) {
             return Ok(Answer::error(FORBIDDEN, &message));
         }
@@ -142,8 +144,11 @@ impl Intercept {
     }
 
     /// Lets the engine end, hold up or remove a container that is not one of weft's own.
-    async fn control(&self, request: &Request, name: &str) -> anyhow::Result<Answer> {
+    async fn control(&self, request: &Request, name: &str, span: &Span) -> anyhow::Result<Answer> {
         let container = self.engine.container(name).await?;
+        if let Some(container) = &container {
+            traces::about(span, container);
+        }
         match container.and_then(|container| eligibility::refuses_control(&container, &self.engine_socket)) {
             Some(message) => Ok(Answer::error(FORBIDDEN, &message)),
             None => self.pass(request, &request.body).await,
@@ -169,11 +174,11 @@ impl Intercept {
         self.pass(request, rewritten.as_deref().unwrap_or(&request.body)).await
     }
 
-    async fn perform(&self, call: &Call, request: &Request) -> anyhow::Result<Answer> {
+    async fn perform(&self, call: &Call, request: &Request, span: &Span) -> anyhow::Result<Answer> {
         match call {
             Call::Create { .. } => self.create(request).await,
-            Call::Start { container } | Call::Restart { container } => self.start(request, container).await,
-            Call::Control { container } => self.control(request, container).await,
+            Call::Start { container } | Call::Restart { container } => self.start(request, container, span).await,
+            Call::Control { container } => self.control(request, container, span).await,
             Call::Inspect { .. } => self.restore(request, |body| inspect::restore(body).ok().flatten()).await,
             Call::List => self.restore(request, |body| list::restore(body).ok().flatten()).await,
             Call::Commit { container } => self.commit(request, container).await,
@@ -202,7 +207,7 @@ impl Interceptor for Intercept {
     async fn answer(&self, request: &Request) -> Answer {
         let call = call(&request.head.method, &request.head.target);
         let span = self.traces.begin(&call, request);
-        let answer = span.run(self.perform(&call, request)).await;
+        let answer = span.run(self.perform(&call, request, &span)).await;
         let answer = answer.unwrap_or_else(|error| Answer::error(503, &format!("{error:#}")));
         self.traces.end(&span, &call, &answer);
         answer

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use weft_docker_proxy_core::Call;
+use weft_docker_proxy_core::{Call, Container};
 use weft_service::trace::{Kind, Parent, Span, is_on};
 
 use crate::relay::{Answer, Request};
@@ -49,8 +49,8 @@ impl Traces {
         span.set("http.request.method", method.clone());
         span.set("http.route", route);
         span.set("url.path", path(&request.head.target).to_owned());
-        if let Call::Start { container } | Call::Restart { container } | Call::Control { container } = call {
-            span.set("container.id", container.clone());
+        if let Call::Create { name: Some(name) } = call {
+            span.set("container.name", name.clone());
         }
         span
     }
@@ -76,6 +76,14 @@ impl Traces {
         all.retain(|created| created.at.elapsed() < TOGETHER);
         let place = all.iter().position(|created| created.container == container);
         place.and_then(|place| all.remove(place)).map(|created| created.call).unwrap_or_default()
+    }
+}
+
+/// Notes the container that a call is about, which the client may have named by id, start of an id, or name.
+pub(crate) fn about(span: &Span, container: &Container) {
+    if span.parent().is_some() {
+        span.set("container.id", container.id.to_string());
+        span.set("container.name", container.name.clone());
     }
 }
 
