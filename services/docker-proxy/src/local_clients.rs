@@ -1,7 +1,8 @@
 //! Keeps web pages from the Docker API on the TCP address: a browser of this host reaches it for whichever page it shows.
 //!
-//! A page is known by what its browser says of it: the `Origin` that the request comes from, or, where a page had its own
-//! host name lead to this host (DNS rebinding), that name as the `Host`. Docker clients send no `Origin`, and name the address
+//! A page is known by what its browser says of it: the `Origin` that the request comes from; where that is left out, as for
+//! images, that the request is for another site than the page's (`Sec-Fetch-Site`); or, where a page had its own host name lead
+//! to this host (DNS rebinding), that name as the `Host`. Docker clients send neither of the first two, and name the address
 //! that they connect to.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -10,6 +11,10 @@ use crate::relay::{Answer, Interceptor, Request, RequestHead};
 
 /// Longest part of what a client sent that is repeated to it, in characters.
 const LONGEST_QUOTE: usize = 100;
+
+/// What browsers say of the site of a page that asks for something of another origin (Fetch Metadata Request Headers, section
+/// 2.4). `none` is what a person typed into the address bar.
+const OTHER_SITE: [&[u8]; 2] = [b"cross-site", b"same-site"];
 
 /// Looks into requests that came by TCP as into all others, but lets only those in that are of clients of this host.
 #[derive(Debug, Clone)]
@@ -58,7 +63,10 @@ impl Names {
 
     /// Returns why a request is not let in, if it is not: one sentence.
     fn refusal(&self, request: &RequestHead) -> Option<String> {
-        if let Some(origin) = request.head.values("origin").next() {
+        let mut sites = request.head.values("sec-fetch-site");
+        let other_site =
+            sites.find(|site| OTHER_SITE.iter().any(|other| site.trim_ascii().eq_ignore_ascii_case(other)));
+        if let Some(origin) = request.head.values("origin").next().or(other_site) {
             return Some(format!(
                 "this request is of a web page ({}), which may not use the Docker API: it gives root on the host",
                 quote(origin)

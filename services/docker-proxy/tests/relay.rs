@@ -438,6 +438,12 @@ async fn what_a_web_page_sends_never_reaches_the_engine() {
             "a web page (http://page.example)",
         ),
         ("/looked/into", "Host: localhost:12375\r\nOrigin: null", "a web page (null)"),
+        ("/containers/json", "Host: 127.0.0.1:12375\r\nSec-Fetch-Site: cross-site", "a web page (cross-site)"),
+        (
+            "/looked/into",
+            "Host: localhost\r\nsec-fetch-mode: no-cors\r\nSEC-FETCH-SITE: Same-Site",
+            "a web page (Same-Site)",
+        ),
     ] {
         let mut setting = Setting::by_tcp();
         let request = format!("POST {target} HTTP/1.1\r\n{field}\r\nContent-Length: 4\r\n\r\nbody");
@@ -451,6 +457,8 @@ async fn what_a_web_page_sends_never_reaches_the_engine() {
     for host in ["127.0.0.1:12375", "localhost:12375", "proxy.example"] {
         setting.exchange(&format!("GET /containers/json HTTP/1.1\r\nHost: {host}\r\n\r\n"), answer).await;
     }
+    let typed = "GET /containers/json HTTP/1.1\r\nHost: localhost:12375\r\nSec-Fetch-Site: none\r\n\r\n";
+    setting.exchange(typed, answer).await;
 }
 
 #[tokio::test]
