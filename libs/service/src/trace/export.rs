@@ -2,7 +2,6 @@
 
 use std::{
     error::Error,
-    mem,
     path::Path,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -25,10 +24,11 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{Span, SpanData, SpanProcessor},
 };
+use prost::Message as _;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tonic::{
     Code, Status,
@@ -38,14 +38,18 @@ use weft_metrics::{Counter, Registry, shared};
 
 use super::{HOST_NAME, OtlpEndpoint};
 
-/// Spans of this process that may wait; those that come then are lost, and counted.
-const QUEUE: usize = 2048;
+/// Spans of this process that may wait, and bytes of them; those that come then are lost, and counted.
+const QUEUE: (usize, usize) = (2048, 4 << 20);
 
 /// Messages of other services that may wait; who sends more is told to try again.
 const RELAYED: usize = 8;
 
-/// Spans that are sent together, about.
-const BATCH: usize = 512;
+/// Spans of this process, and those of other services, that are sent together, about, and bytes of either: receivers take
+/// messages of up to 4 MiB.
+const BATCH: (usize, usize) = (512, 1 << 20);
+
+/// Largest message that is taken from another service, in bytes: a batch, and what is told with it.
+pub(super) const LARGEST: usize = BATCH.1 + (64 << 10);
 
 /// How long spans are collected before they are sent.
 const DELAY: Duration = Duration::from_millis(500);
@@ -56,6 +60,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Shortest and longest pause before a receiver that is away is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// How long a refusal is told of, if nothing is sent afterwards.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// How long a service that stops waits for its last spans to be taken.
 const GOODBYE: Duration = Duration::from_millis(800);
@@ -73,7 +80,7 @@ static SHARED: OnceLock<Shared> = OnceLock::new();
 #[must_use]
 pub fn problem() -> Option<String> {
     let shared = SHARED.get().filter(|shared| shared.relayed.is_some())?;
-    shared.tally.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    shared.tally.problem(Instant::now())
 }
 
 /// Returns where spans of other services are taken, if they are.
@@ -96,7 +103,15 @@ struct Tally {
     sent: AtomicU64,
     lost: AtomicU64,
     counters: OnceLock<[Counter; 2]>,
-    problem: Mutex<Option<String>>,
+    problem: Mutex<Option<Problem>>,
+}
+
+/// Why the receiver did not take spans.
+#[derive(Debug)]
+struct Problem {
+    text: String,
+    /// When it is history, where nothing waits whose sending would show that.
+    until: Option<Instant>,
 }
 
 impl Tally {
@@ -117,12 +132,16 @@ impl Tally {
         }
     }
 
-    /// Notes that the receiver took spans, or the first reason why it did not.
-    fn note(&self, reason: Option<String>) {
-        let mut problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        if reason.is_none() || problem.is_none() {
-            *problem = reason;
-        }
+    /// Notes that the receiver took spans, or why it did not the last time.
+    fn note(&self, problem: Option<Problem>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
+    /// Returns why spans do not arrive.
+    fn problem(&self, now: Instant) -> Option<String> {
+        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let problem = problem.as_ref().filter(|problem| problem.until.is_none_or(|until| now < until));
+        problem.map(|problem| problem.text.clone())
     }
 }
 
@@ -164,14 +183,15 @@ fn spawn(
     tally: Arc<Tally>,
     relayed: mpsc::Receiver<Vec<ResourceSpans>>,
 ) -> (Queue, Exporting) {
-    let (queue, spans) = mpsc::channel(QUEUE);
+    let (queue, spans) = mpsc::channel(QUEUE.0);
     let Receiver { channel, name, is_last } = receiver;
     let resource = ResourceAttributesWithSchema::from(resource);
     let host = resource.attributes.0.iter().find(|attribute| attribute.key == HOST_NAME).cloned();
     let exporter = Exporter {
         spans,
         relayed,
-        waiting: Vec::new(),
+        next_own: None,
+        next_relayed: None,
         request: None,
         client: TraceServiceClient::new(channel),
         receiver: name,
@@ -182,21 +202,42 @@ fn spawn(
     };
     let (stop, stopping) = oneshot::channel();
     let task = tokio::spawn(exporter.run(stopping));
-    (Queue { spans: queue, tally }, Exporting { stop, task })
+    (Queue { spans: queue, room: Arc::new(Semaphore::new(QUEUE.1)), tally }, Exporting { stop, task })
 }
 
 /// Takes the spans of this process as they end.
 #[derive(Debug)]
 pub(super) struct Queue {
-    spans: mpsc::Sender<SpanData>,
+    spans: mpsc::Sender<Waiting>,
+    /// In bytes.
+    room: Arc<Semaphore>,
     tally: Arc<Tally>,
+}
+
+/// A span that waits.
+#[derive(Debug)]
+struct Waiting {
+    span: SpanData,
+    /// In bytes.
+    size: usize,
+    /// Its part of the queue's.
+    _room: OwnedSemaphorePermit,
+}
+
+impl Queue {
+    /// Adds a span, if there is room.
+    fn add(&self, span: SpanData) -> Option<()> {
+        let size = size(&span);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(u32::try_from(size).ok()?).ok()?;
+        self.spans.try_send(Waiting { span, size, _room: room }).ok()
+    }
 }
 
 impl SpanProcessor for Queue {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if span.span_context.is_sampled() && self.spans.try_send(span).is_err() {
+        if span.span_context.is_sampled() && self.add(span).is_none() {
             self.tally.lost(1);
         }
     }
@@ -222,16 +263,17 @@ impl Exporting {
     pub async fn stop(self) {
         // A task that has ended already does not hear it.
         let _ = self.stop.send(());
-        let _ = timeout(GOODBYE, self.task).await;
+        let _ = self.task.await;
     }
 }
 
 #[derive(Debug)]
 struct Exporter {
-    spans: mpsc::Receiver<SpanData>,
+    spans: mpsc::Receiver<Waiting>,
     relayed: mpsc::Receiver<Vec<ResourceSpans>>,
     /// Taken from the queues, and not in a message yet.
-    waiting: Vec<ResourceSpans>,
+    next_own: Option<Waiting>,
+    next_relayed: Option<Vec<ResourceSpans>>,
     /// A message that was not taken yet.
     request: Option<ExportTraceServiceRequest>,
     client: TraceServiceClient<Channel>,
@@ -250,12 +292,22 @@ impl Exporter {
             // Either way the service ends.
             _ = stopping => {}
         }
-        loop {
-            if self.request.is_none() && !self.take() {
-                break;
-            }
+        let _ = timeout(GOODBYE, self.hand_on_rest()).await;
+        let mut left = 0;
+        while self.request.is_some() || self.take() {
+            left += self.request.take().map_or(0, |request| count(&request.resource_spans));
+        }
+        if left > 0 {
+            tracing::debug!(receiver = self.receiver, left, "spans are lost");
+            self.tally.lost(left as u64);
+        }
+    }
+
+    /// Hands on what there is, until there is nothing or it is not taken.
+    async fn hand_on_rest(&mut self) {
+        while self.request.is_some() || self.take() {
             if self.send().await.is_err() {
-                break;
+                return;
             }
         }
     }
@@ -268,7 +320,7 @@ impl Exporter {
                 if !self.wait().await {
                     return;
                 }
-                if self.spans.len() < BATCH {
+                if self.spans.len() < BATCH.0 {
                     sleep(DELAY).await;
                 }
                 self.take();
@@ -285,9 +337,12 @@ impl Exporter {
 
     /// Waits until there is something.
     async fn wait(&mut self) -> bool {
+        if self.next_own.is_some() || self.next_relayed.is_some() {
+            return true;
+        }
         tokio::select! {
-            Some(span) = self.spans.recv() => self.waiting.push(ResourceSpans::new(span, &self.resource)),
-            Some(spans) = self.relayed.recv() => self.waiting.extend(spans),
+            Some(span) = self.spans.recv() => self.next_own = Some(span),
+            Some(spans) = self.relayed.recv() => self.next_relayed = Some(spans),
             else => return false,
         }
         true
@@ -295,20 +350,30 @@ impl Exporter {
 
     /// Makes a message of what there is. Tells whether there is something.
     fn take(&mut self) -> bool {
-        let mut own = Vec::new();
-        while own.len() < BATCH
-            && let Ok(span) = self.spans.try_recv()
+        let (mut own, mut bytes) = (Vec::new(), 0);
+        while own.len() < BATCH.0
+            && let Some(span) = self.next_own.take().or_else(|| self.spans.try_recv().ok())
         {
-            own.push(span);
+            bytes += span.size;
+            if bytes > BATCH.1 && !own.is_empty() {
+                self.next_own = Some(span);
+                break;
+            }
+            own.push(span.span);
         }
-        let mut spans = mem::take(&mut self.waiting);
+        let (mut spans, mut bytes) = (Vec::new(), 0);
+        while count(&spans) < BATCH.0
+            && let Some(more) = self.next_relayed.take().or_else(|| self.relayed.try_recv().ok())
+        {
+            bytes += more.iter().map(ResourceSpans::encoded_len).sum::<usize>();
+            if bytes > BATCH.1 && !spans.is_empty() {
+                self.next_relayed = Some(more);
+                break;
+            }
+            spans.extend(more);
+        }
         if !own.is_empty() {
             spans.extend(group_spans_by_resource_and_scope(own, &self.resource));
-        }
-        while count(&spans) < BATCH
-            && let Ok(more) = self.relayed.try_recv()
-        {
-            spans.extend(more);
         }
         for resource in spans.iter_mut().filter_map(|spans| spans.resource.as_mut()) {
             if !resource.attributes.iter().any(|attribute| attribute.key == HOST_NAME) {
@@ -335,13 +400,15 @@ impl Exporter {
             }
             Err(status) => {
                 let reason = reason(&status);
-                tracing::debug!(receiver = self.receiver, reason, "spans are not taken");
-                self.tally.note(Some(format!(
+                let again = may_be_tried_again(&status);
+                tracing::debug!(receiver = self.receiver, reason, again, "spans are not taken");
+                let text = format!(
                     "traces do not arrive at {} ({reason}): see that a receiver of OTLP by gRPC listens there, or unset \
                      WEFT_OTLP_ENDPOINT",
                     self.receiver
-                )));
-                if may_be_tried_again(&status) {
+                );
+                self.tally.note(Some(Problem { text, until: (!again).then(|| Instant::now() + REMEMBERED) }));
+                if again {
                     return Err(());
                 }
                 if !self.is_last {
@@ -359,6 +426,20 @@ fn count(spans: &[ResourceSpans]) -> usize {
     spans.iter().flat_map(|spans| &spans.scope_spans).map(|scope| scope.spans.len()).sum()
 }
 
+/// Returns about how many bytes a span takes in a message, rather too many than too few.
+fn size(span: &SpanData) -> usize {
+    /// Identifiers, times, kind and counts.
+    const FIXED: usize = 192;
+    /// What surrounds name and value.
+    const ATTRIBUTE: usize = 32;
+    let attributes = span.attributes.iter();
+    let attributes: usize =
+        attributes.map(|noted| ATTRIBUTE + noted.key.as_str().len() + noted.value.as_str().len()).sum();
+    let reason =
+        if let opentelemetry::trace::Status::Error { description } = &span.status { description.len() } else { 0 };
+    FIXED + span.span_context.trace_state().header().len() + span.name.len() + attributes + reason
+}
+
 /// Returns what is at the bottom of a failure.
 fn reason(status: &Status) -> String {
     let mut cause: &dyn Error = status;
@@ -368,15 +449,11 @@ fn reason(status: &Status) -> String {
     if std::ptr::addr_eq(cause, status) { status.message().to_owned() } else { cause.to_string() }
 }
 
-/// Tells whether a receiver may take later what it did not take now (OTLP specification, failures).
+/// Tells whether a receiver may take later what it did not take now (OTLP specification, failures). `OutOfRange`, which
+/// it counts among those, is what tonic says of a message that is too large.
 fn may_be_tried_again(status: &Status) -> bool {
     match status.code() {
-        Code::Cancelled
-        | Code::DeadlineExceeded
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Unavailable
-        | Code::DataLoss => true,
+        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Unavailable | Code::DataLoss => true,
         // What did not come from the receiver is a broken connection.
         Code::Unknown | Code::Internal => status.source().is_some(),
         Code::Ok
@@ -386,52 +463,11 @@ fn may_be_tried_again(status: &Status) -> bool {
         | Code::PermissionDenied
         | Code::ResourceExhausted
         | Code::FailedPrecondition
+        | Code::OutOfRange
         | Code::Unimplemented
         | Code::Unauthenticated => false,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use opentelemetry::trace::{Tracer as _, TracerProvider as _};
-    use opentelemetry_sdk::trace::SdkTracerProvider;
-    use tokio::net::TcpListener;
-    use tokio_stream::wrappers::TcpListenerStream;
-    use tonic::{service::Routes, transport::Server};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_does_not_fit_and_what_is_refused_is_lost_and_holds_up_nobody() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a port");
-        let address = listener.local_addr().expect("bound");
-        // Speaks gRPC, and knows nothing of spans.
-        let server = Server::builder().add_routes(Routes::default());
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-
-        let endpoint = format!("http://{address}").parse().expect("valid");
-        let tally = Arc::new(Tally::default());
-        let (_relay, relayed) = mpsc::channel(1);
-        let resource = Resource::builder_empty().build();
-        let (queue, exporting) = spawn(Receiver::collector(&endpoint), &resource, Arc::clone(&tally), relayed);
-        let tracer = SdkTracerProvider::builder().with_span_processor(queue).build().tracer("test");
-        // The task that takes them runs on this thread.
-        for _ in 0..QUEUE + 5 {
-            drop(tracer.start("span"));
-        }
-        assert_eq!(tally.lost.load(Ordering::Relaxed), 5);
-
-        let all = (QUEUE + 5) as u64;
-        timeout(Duration::from_secs(20), async {
-            while tally.lost.load(Ordering::Relaxed) < all {
-                sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await
-        .expect("they are given up");
-        assert_eq!((tally.lost.load(Ordering::Relaxed), tally.sent.load(Ordering::Relaxed)), (all, 0));
-        let problem = tally.problem.lock().expect("sound").clone().unwrap_or_default();
-        assert!(problem.starts_with(&format!("traces do not arrive at http://{address} (")), "{problem}");
-        exporting.stop().await;
-    }
-}
+mod tests;

@@ -20,7 +20,7 @@ pub(crate) struct Relay {
 
 /// Returns what takes the spans of other services, if this process hands on any but its own.
 pub(crate) fn served() -> Option<TraceServiceServer<Relay>> {
-    export::relayed().map(|spans| TraceServiceServer::new(Relay { spans }))
+    export::relayed().map(|spans| TraceServiceServer::new(Relay { spans }).max_decoding_message_size(export::LARGEST))
 }
 
 #[tonic::async_trait]

@@ -28,6 +28,9 @@ const TRACESTATE: &str = "tracestate";
 /// Longest state of other vendors that is passed on, in bytes; the standard asks for 512.
 const LONGEST_STATE: usize = 4096;
 
+/// Longest text of a span, in characters: names come from clients, and a receiver refuses messages that are too large.
+const LONGEST_TEXT: usize = 256;
+
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
@@ -146,7 +149,7 @@ impl Span {
     pub fn begin(kind: Kind, name: impl Into<Cow<'static, str>>, parent: &Parent) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
         let parent = parent.context();
-        let span = tracer.span_builder(name).with_kind(kind).start_with_context(tracer, &parent);
+        let span = tracer.span_builder(cut(name.into())).with_kind(kind).start_with_context(tracer, &parent);
         Self(Some(parent.with_span(span)))
     }
 
@@ -157,17 +160,17 @@ impl Span {
         if parent.is_some() { Self::begin(kind, name, &parent) } else { Self(None) }
     }
 
-    /// Notes an attribute.
+    /// Notes an attribute, of a text its beginning.
     pub fn set(&self, name: &'static str, value: impl Into<Value>) {
         if let Some(context) = &self.0 {
-            context.span().set_attribute(KeyValue::new(name, value));
+            context.span().set_attribute(KeyValue::new(name, cut_value(value.into())));
         }
     }
 
     /// Notes that it failed, and why.
     pub fn fail(&self, reason: impl Into<Cow<'static, str>>) {
         if let Some(context) = &self.0 {
-            context.span().set_status(Status::error(reason));
+            context.span().set_status(Status::error(cut(reason.into())));
         }
     }
 
@@ -192,6 +195,27 @@ impl Drop for Span {
             context.span().end();
         }
     }
+}
+
+fn cut(text: Cow<'static, str>) -> Cow<'static, str> {
+    match beginning(&text) {
+        Some(beginning) => beginning.to_owned().into(),
+        None => text,
+    }
+}
+
+fn cut_value(value: Value) -> Value {
+    if let Value::String(text) = &value
+        && let Some(beginning) = beginning(text.as_str())
+    {
+        return beginning.to_owned().into();
+    }
+    value
+}
+
+/// Returns what is kept of a text that is too long.
+fn beginning(text: &str) -> Option<&str> {
+    text.char_indices().nth(LONGEST_TEXT).and_then(|(end, _)| text.get(..end))
 }
 
 struct Received<'a> {
@@ -226,6 +250,15 @@ impl Injector for Sent<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let long = "ä".repeat(LONGEST_TEXT);
+        assert_eq!(cut(long.clone().into()), long);
+        assert_eq!(cut(format!("{long}ä").into()), long);
+        assert_eq!(cut_value(format!("{long}ä").into()), Value::from(long));
+        assert_eq!(cut_value(7_i64.into()), Value::from(7_i64));
+    }
 
     #[test]
     fn while_nothing_is_recorded_nothing_begins_and_nothing_is_continued() {
