@@ -1,22 +1,22 @@
 //! The store on disk: records of the core, which peer they belong to, and the format they are in.
 
+mod file;
+
 use std::{
     fs::{self, File},
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context as _, anyhow, bail};
-use redb::{
-    Database, ReadableDatabase as _, ReadableTable as _, StorageBackend as _, TableDefinition, TableHandle as _,
-    backends::InMemoryBackend,
-};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _};
 use weft_ipam_core::{Record, State};
 use weft_metrics::Histogram;
 use weft_service::Result;
 use weft_types::PeerName;
 
+use self::file::LARGEST;
 use crate::driver::now;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -24,9 +24,6 @@ const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records
 
 /// Version of the records' format. Raised when an older version could not read them.
 const FORMAT: u32 = 1;
-
-/// Larger stores are not opened, in bytes: some hundred for each of the addresses of the largest range that is of use.
-const LARGEST: u64 = 512 << 20;
 
 /// The open store. Clones share it.
 #[derive(Debug, Clone)]
@@ -69,7 +66,7 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).with_context(making),
             _ => {}
         }
-        let store = Self::fresh(Database::create(&unborn).with_context(making)?, path.clone())?;
+        let store = Self::fresh(file::open(&unborn).with_context(making)?, path.clone())?;
         fs::rename(&unborn, &path).and_then(|()| File::open(folder)?.sync_all()).with_context(making)?;
         Ok(store)
     }
@@ -78,9 +75,9 @@ impl Store {
     /// used must be left as it is.
     fn open_present(path: PathBuf) -> Result<Self> {
         let refused = |error| refusal(&path, error);
-        let copied = copy(&path).map_err(refused)?;
+        let copied = file::copy(&path).map_err(refused)?;
         Self::over(copied, path.clone()).check_format()?;
-        let database = Database::open(&path).map_err(refused)?;
+        let database = file::open(&path).map_err(refused)?;
         Ok(Self::over(database, path))
     }
 
@@ -231,16 +228,6 @@ fn refusal(path: &Path, error: redb::DatabaseError) -> anyhow::Error {
 
 fn is_full(error: &redb::Error) -> bool {
     matches!(error, redb::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull)
-}
-
-/// Opens a copy of a database in memory.
-fn copy(path: &Path) -> Result<Database, redb::DatabaseError> {
-    let copy = InMemoryBackend::new();
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
-    copy.set_len(bytes.len() as u64)?;
-    copy.write(0, &bytes)?;
-    Database::builder().create_with_backend(copy)
 }
 
 #[cfg(test)]

@@ -144,8 +144,49 @@ fn what_is_larger_than_a_store_can_be_is_named_and_left_alone() {
     let path = folder.path().join("ipam.redb");
     File::create(&path).and_then(|file| file.set_len(LARGEST)).expect("a file with a hole");
     let error = Store::open(folder.path()).expect_err("refused").to_string();
-    assert!(error.contains("ipam.redb has 512 MB"), "{error}");
+    assert!(error.contains("ipam.redb has 64 MB"), "{error}");
     assert_eq!(fs::metadata(&path).expect("there").len(), LARGEST);
+}
+
+#[test]
+fn the_largest_store_that_makes_sense_fits() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let store = Store::open(folder.path()).expect("opens");
+    let mut random = StdRng::seed_from_u64(1);
+    for _ in 0..64 {
+        let mut records = Vec::new();
+        for _ in 0..1024 {
+            let (container, address): (u128, u32) = (random.random(), random.random());
+            let address = std::net::Ipv4Addr::from(address);
+            records.push((format!("holding/{container:064x}/{address}").into_bytes(), Some(vec![24, 0])));
+            records.push((format!("run/{:08x}", random.random::<u32>()).into_bytes(), Some(vec![0; 75])));
+        }
+        store.write(&records).expect("it fits");
+    }
+}
+
+#[test]
+fn a_store_never_becomes_larger_than_what_is_opened() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = folder.path().join("ipam.redb");
+    let store = Store::open(folder.path()).expect("opens");
+    let records = |number: u32| -> Vec<Record> {
+        (0..32_u32).map(|place| (format!("test/{number}/{place}").into_bytes(), Some(vec![1; 32_000]))).collect()
+    };
+    let (saved, error) = (0..)
+        .find_map(|number| store.write(&records(number)).err().map(|error| (number, format!("{error:#}"))))
+        .expect("there is a limit");
+    assert!(error.contains("failed to save addresses in") && error.contains("more than an address store"), "{error}");
+    drop(store);
+    assert!(fs::metadata(&path).expect("there").len() < LARGEST);
+
+    let store = Store::open(folder.path()).expect("opens again");
+    let reading = store.database.begin_read().expect("readable");
+    let table = reading.open_table(RECORDS).expect("there");
+    for (key, value) in (0..saved).flat_map(records) {
+        let found = table.get(key.as_slice()).expect("readable").map(|found| found.value().to_vec());
+        assert!(found == value, "what was saved is there");
+    }
 }
 
 #[test]
