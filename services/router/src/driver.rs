@@ -299,11 +299,11 @@ impl Driver {
             }
             Command::Attach { attachment, reply } => {
                 let changed = self.attachments.insert(attachment);
-                self.keep_attachments(changed, Reply::Done(reply), now);
+                self.keep_attachments(changed, Reply::Attached(reply), now);
             }
             Command::Detach { container, addresses, reply } => {
                 let removed = self.attachments.remove(&container, &addresses);
-                self.keep_attachments(!removed.is_empty(), Reply::Removed(reply, removed), now);
+                self.keep_attachments(!removed.is_empty(), Reply::Detached(reply, removed), now);
             }
             Command::Attachments(reply) => {
                 let _ = reply.send(self.attachments.list());
@@ -442,7 +442,7 @@ impl Driver {
         Content::Targets(texts)
     }
 
-    /// Publishes the attachments, and answers when they are on disk.
+    /// Publishes the attachments, and answers when they are on disk or the disk refused them.
     fn keep_attachments(&mut self, changed: bool, reply: Reply, now: Instant) {
         self.publish_attachments(now);
         if changed || !self.saves.is_kept(State::Attachments) {

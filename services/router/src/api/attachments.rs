@@ -71,10 +71,7 @@ impl AttachmentService for Attachments {
         let host_interface = attached.host_interface;
         let attachment = Attachment { container, mac, addresses: attached.addresses, host_interface };
         let remembered = attachment.clone();
-        self.driver
-            .ask(|reply| Command::Attach { attachment: remembered, reply })
-            .await?
-            .map_err(|error| failed(Code::Internal, &error))?;
+        self.driver.ask(|reply| Command::Attach { attachment: remembered, reply }).await?;
         Ok(Response::new(AttachResponse { attachment: Some(message(attachment)) }))
     }
 
@@ -87,12 +84,7 @@ impl AttachmentService for Attachments {
         let detaching = span.run(self.kernel.detach(container.clone(), addresses.clone()));
         let mut removed = detaching.await.map_err(|error| failed(Code::Internal, &error))?;
         drop(span);
-        let forgotten = self
-            .driver
-            .ask(|reply| Command::Detach { container, addresses, reply })
-            .await?
-            .map_err(|error| failed(Code::Internal, &error))?;
-        removed.extend(forgotten);
+        removed.extend(self.driver.ask(|reply| Command::Detach { container, addresses, reply }).await?);
         removed.sort();
         removed.dedup();
         Ok(Response::new(DetachResponse { removed: removed.into_iter().map(Into::into).collect() }))

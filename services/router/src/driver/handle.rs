@@ -66,8 +66,8 @@ pub enum Command {
     Attach {
         /// As the kernel has it now.
         attachment: Attachment,
-        /// Answered when it is on disk and published.
-        reply: oneshot::Sender<anyhow::Result<()>>,
+        /// Answered when it is published and on disk, or the disk refused it, which is tried again.
+        reply: oneshot::Sender<()>,
     },
     /// Forgets addresses of an attachment.
     Detach {
@@ -75,8 +75,8 @@ pub enum Command {
         container: ContainerId,
         /// Which; all if empty.
         addresses: Vec<IpNet>,
-        /// Those that it had, when the rest is on disk and published.
-        reply: oneshot::Sender<anyhow::Result<Vec<IpNet>>>,
+        /// Those that it had, when the rest is published and on disk, or the disk refused it, which is tried again.
+        reply: oneshot::Sender<Vec<IpNet>>,
     },
     /// Lists the attachments of this host.
     Attachments(oneshot::Sender<Vec<Attachment>>),

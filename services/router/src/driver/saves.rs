@@ -16,7 +16,7 @@ use tokio::{
 use super::{ATTACHMENTS_FILE, CHANNELS_FILE, TARGETS_FILE, attachments::Kept};
 use crate::{identity::Identity, store::Store};
 
-/// Answers of one file that wait for the disk; more are refused.
+/// Answers of one file that wait for the disk; who asks more is answered at once, with a refusal where the disk decides.
 const MOST_WAITING: usize = 1024;
 
 /// What a file is to hold.
@@ -58,11 +58,15 @@ pub(super) enum State {
 }
 
 /// An answer that waits for the disk. Whoever asked may have gone meanwhile: what is done stays done.
+///
+/// Attaching and detaching succeed also when the disk takes nothing: the kernel has what was done, and is believed at a
+/// restart.
 #[derive(Debug)]
 pub(super) enum Reply {
     Done(oneshot::Sender<anyhow::Result<()>>),
     Unknown(oneshot::Sender<anyhow::Result<Vec<String>>>, Vec<String>),
-    Removed(oneshot::Sender<anyhow::Result<Vec<IpNet>>>, Vec<IpNet>),
+    Attached(oneshot::Sender<()>),
+    Detached(oneshot::Sender<Vec<IpNet>>, Vec<IpNet>),
 }
 
 impl Reply {
@@ -70,7 +74,8 @@ impl Reply {
         match self {
             Self::Done(reply) => drop(reply.send(outcome)),
             Self::Unknown(reply, unknown) => drop(reply.send(outcome.map(|()| unknown))),
-            Self::Removed(reply, removed) => drop(reply.send(outcome.map(|()| removed))),
+            Self::Attached(reply) => drop(reply.send(())),
+            Self::Detached(reply, removed) => drop(reply.send(removed)),
         }
     }
 }
@@ -244,5 +249,27 @@ mod tests {
         saves.finish().await;
         assert!(saves.problems().next().is_none() && saves.is_kept(State::Targets));
         assert_eq!(store.load::<Vec<String>>(TARGETS_FILE).expect("read"), ["a"]);
+    }
+    #[tokio::test]
+    async fn containers_come_and_go_though_the_disk_takes_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let store = Store::open(folder.path()).expect("opened");
+        let mut saves = Saves::new(store.clone());
+        let obstacle = store.path(&format!(".{ATTACHMENTS_FILE}.new"));
+        std::fs::create_dir(&obstacle).expect("made");
+        let (reply, mut attached) = oneshot::channel();
+        saves.save(Content::Attachments(Vec::new()), Some(Reply::Attached(reply)));
+        saves.finish().await;
+        attached.try_recv().expect("answered with yes");
+        let (reply, mut detached) = oneshot::channel();
+        let address: IpNet = "10.32.0.1/12".parse().expect("valid");
+        saves.save(Content::Attachments(Vec::new()), Some(Reply::Detached(reply, vec![address])));
+        saves.finish().await;
+        assert_eq!(detached.try_recv().expect("answered with yes"), [address]);
+        assert_eq!(saves.problems().count(), 1, "it is told");
+        std::fs::remove_dir(&obstacle).expect("removed");
+        saves.retry();
+        saves.finish().await;
+        assert!(saves.problems().next().is_none() && saves.is_kept(State::Attachments));
     }
 }
