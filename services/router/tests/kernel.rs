@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use support::{Container, Host, eventually, now, on_host, output};
 use weft_router::kernel::{AttachError, HostsFile, Kernel, KernelConfig};
 
@@ -349,6 +350,21 @@ fn a_host_without_the_tool_for_legacy_xtables_is_told_the_command() {
         assert_eq!(problem.reason, "legacy_xtables");
         let command = "`iptables-legacy -I FORWARD -i weft -o weft -m comment --comment weft -j ACCEPT`";
         assert!(problem.message.contains(command) && problem.message.contains("no iptables"), "{}", problem.message);
+    });
+}
+
+#[test]
+fn what_is_not_heard_without_a_capability_is_a_problem() {
+    on_host(|Host { config, .. }| async move {
+        let mut own = capabilities(None).expect("known");
+        own.effective.remove(CapabilitySet::NET_BROADCAST);
+        set_capabilities(None, own).expect("may be given up");
+        let kernel = Kernel::start(config).expect("it does its job all the same");
+        kernel.prepare().await.expect("prepared");
+        let problems = kernel.problems();
+        let [problem] = problems.as_slice() else { panic!("one problem: {problems:?}") };
+        assert_eq!(problem.reason, "containers_not_followed");
+        assert!(problem.message.contains("NET_BROADCAST") && problem.message.contains("compose.yaml"), "{problem:?}");
     });
 }
 

@@ -84,13 +84,14 @@ impl Owner {
     /// Gives containers back what somebody took from them: their interface, its being up, or addresses. Returns how many got
     /// something. Losses that remain are those of containers for which it failed.
     pub(super) fn keep_attachments(&mut self, losses: &mut Losses) -> anyhow::Result<usize> {
-        let losses_before = std::mem::take(losses);
         let ports: BTreeMap<ContainerId, ObservedLink> = self
             .channel
             .links()?
             .into_iter()
             .filter_map(|link| marker(&link).map(|marker| (marker.container, link)))
             .collect();
+        // Not before: without the list nobody is given anything, and all losses remain.
+        let losses_before = std::mem::take(losses);
         let (mut count, mut failures) = (0, Vec::new());
         for spec in self.specs.values().cloned().collect::<Vec<_>>() {
             let inside = ports.get(&spec.container).map(inside);
@@ -449,4 +450,22 @@ fn packet_address(interface: u32) -> anyhow::Result<SockAddr> {
 #[expect(clippy::disallowed_methods, reason = "a deadline of waiting for the kernel")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[test]
+    fn losses_remain_while_the_kernel_does_not_list_its_links() {
+        let mut owner = Owner::open(KernelConfig::new("0123abcd", 1400), watch::channel(None).0).expect("opened");
+        owner.channel = Channel::unanswered();
+        let lost = Interface { namespace: 1, index: 2 };
+        let mut losses = Losses::default();
+        losses.add(lost);
+        owner.keep_attachments(&mut losses).expect_err("nobody answers");
+        assert!(losses.known.contains(&lost));
+    }
 }

@@ -62,6 +62,11 @@ impl Owner {
         })
     }
 
+    /// Tells whether the kernel has nftables.
+    pub(super) fn keeps_rules(&self) -> bool {
+        self.nftables.is_some()
+    }
+
     /// Returns what was wrong at the last comparison beside what failed. One hosts file speaks for all: what is wrong with
     /// one is most often wrong with each.
     pub(super) fn problems(&self) -> Vec<Problem> {

@@ -73,6 +73,15 @@ impl Channel {
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) })
     }
 
+    /// Opens one whose requests all fail: nobody in the kernel listens to this family.
+    #[cfg(test)]
+    pub(super) fn unanswered() -> Self {
+        let mut socket = Socket::new(netlink_sys::constants::NETLINK_USERSOCK).expect("every kernel has the family");
+        socket.bind_auto().expect("bound");
+        socket.connect(&SocketAddr::new(0, 0)).expect("connected");
+        Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) }
+    }
+
     /// Sends all requests at once and waits for all answers. Later requests are performed though an earlier one failed.
     ///
     /// Fails with the first refusal.

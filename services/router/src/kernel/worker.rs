@@ -72,19 +72,42 @@ pub(super) fn spawn(
 ) -> anyhow::Result<Arc<Waker>> {
     let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("failed to make an eventfd")?;
     let woken = event.try_clone().context("failed to duplicate an eventfd")?;
+    let check_interval = config.check_interval;
+    let owner = Owner::open(config, dns_sockets)?;
+    let links_changed = rtnetlink::Notifications::open()?;
+    let (rules_changed, containers_changed) = (nftables::Notifications::open(), elsewhere::Notifications::open());
+    let mut unheard = Vec::new();
+    let mut add = |reason, message| unheard.push(Problem { reason, message });
+    if let Err(error) = &rules_changed
+        && owner.keeps_rules()
+    {
+        add(
+            "rules_not_followed",
+            format!(
+                "changes of filter rules are not heard of ({error:#}), so that rules which somebody flushes are away for up to \
+                 {} s: start weft with the compose.yaml of this version",
+                check_interval.as_secs()
+            ),
+        );
+    }
+    if let Err(error) = &containers_changed {
+        add(
+            "containers_not_followed",
+            format!(
+                "changes inside containers' networks are not heard of ({error:#}), so that addresses which somebody takes away \
+                 there stay away: start weft with the compose.yaml of this version"
+            ),
+        );
+    }
     let worker = Worker {
-        check_interval: config.check_interval,
-        links_changed: rtnetlink::Notifications::open()?,
-        // Without nftables in the kernel there is nothing to hear either; the owner reports it.
-        rules_changed: nftables::Notifications::open().ok(),
-        containers_changed: elsewhere::Notifications::open()
-            .inspect_err(
-                |error| tracing::warn!(error = %format_args!("{error:#}"), "losses inside containers go unnoticed"),
-            )
-            .ok(),
+        check_interval,
+        links_changed,
+        rules_changed: rules_changed.ok(),
+        containers_changed: containers_changed.ok(),
+        unheard,
         losses: Losses::default(),
         rested: now(),
-        owner: Owner::open(config, dns_sockets)?,
+        owner,
         commands,
         woken,
         problems,
@@ -105,6 +128,8 @@ struct Worker {
     links_changed: rtnetlink::Notifications,
     rules_changed: Option<nftables::Notifications>,
     containers_changed: Option<elsewhere::Notifications>,
+    /// What the kernel does not tell of.
+    unheard: Vec<Problem>,
     /// What containers lost and did not get back yet.
     losses: Losses,
     /// When they may get something back next.
@@ -147,18 +172,15 @@ impl Worker {
             let _ = poll(&mut fds, timeout.as_ref());
         }
         let _ = rustix::io::read(&self.woken, &mut [0u8; 8]);
-        let mut changed = self.links_changed.drain();
+        let mut host = self.links_changed.drain();
         if let Some(socket) = &self.rules_changed {
-            changed |= socket.drain();
+            host |= socket.drain();
         }
         if let Some(socket) = &mut self.containers_changed {
             socket.drain(&mut self.losses);
-            changed |= !self.losses.is_empty();
         }
-        if changed {
-            let soon = now() + SETTLE;
-            self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
-        }
+        let wanted = wanted(host, !self.losses.is_empty(), now(), self.rested);
+        self.due = [self.due, wanted].into_iter().flatten().min();
     }
 
     fn perform(&mut self, command: Command) {
@@ -204,6 +226,7 @@ impl Worker {
             };
         }
         let mut problems = self.owner.problems();
+        problems.extend(self.unheard.iter().cloned());
         let wait = match &outcome {
             Ok(_) => self.check_interval,
             Err(error) => {
@@ -219,6 +242,12 @@ impl Worker {
     }
 }
 
+/// Returns when to compare, if something of the host changed or containers lost something. Who loses again and again waits.
+fn wanted(host: bool, lost: bool, now: Instant, rested: Instant) -> Option<Instant> {
+    let soon = now + SETTLE;
+    if host { Some(soon) } else { lost.then(|| soon.max(rested)) }
+}
+
 fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(fd, PollFlags::IN)
 }
@@ -226,4 +255,19 @@ fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
 #[expect(clippy::disallowed_methods, reason = "the one place where the kernel owner reads the clock")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_loses_again_and_again_waits_and_the_host_does_not() {
+        let now = now();
+        let rested = now + REST;
+        assert_eq!(wanted(false, false, now, rested), None);
+        assert_eq!(wanted(false, true, now, rested), Some(rested));
+        assert_eq!(wanted(true, true, now, rested), Some(now + SETTLE));
+        assert_eq!(wanted(false, true, rested + SETTLE, rested), Some(rested + 2 * SETTLE));
+    }
 }
