@@ -56,9 +56,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let metrics_address = config.metrics_address()?;
     let store = Store::open(&config.state_folder)?;
     let server = weft_service::bind(&Service::Router.socket(&config.common.socket_folder))?;
-    let Some(_presence) = Presence::take()? else {
-        bail!("another router runs in this network, whose links are its own: stop it first");
-    };
+    let _presence = Presence::take()?;
     let listener = control::bind(config.host, config.port)?;
 
     let identity = Identity::load(&store)?;
@@ -183,9 +181,8 @@ fn masked(list: &str) -> anyhow::Result<BTreeSet<Facility>> {
 /// # Errors
 /// If a router runs here, which would make it anew, or for what could not be removed; the rest was removed.
 pub async fn remove(config: Config) -> anyhow::Result<()> {
-    let Some(_presence) = Presence::take()? else {
-        bail!("the router runs here and would make all anew: stop it first, as with `docker compose down`");
-    };
+    let _presence = Presence::take()
+        .context("nothing was removed, which a router that runs would make anew (`docker compose down`)")?;
     Kernel::start(kernel_config(&config, "")?)?.remove_all().await.context("not all could be removed")?;
     tracing::info!("nothing of weft is left in the host's network");
     Ok(())

@@ -172,6 +172,11 @@ impl Host {
         self.namespace.run(move || command.spawn().expect("the router starts"))
     }
 
+    /// Returns the number of the router's process.
+    pub(crate) fn process(&self) -> u32 {
+        self.router.as_ref().expect("it runs").id()
+    }
+
     /// Ends the router at once.
     pub(crate) fn kill(&mut self) {
         let mut router = self.router.take().expect("it runs");
