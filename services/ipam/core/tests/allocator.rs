@@ -78,6 +78,17 @@ impl Host {
         })
     }
 
+    /// Lets time pass until the request is answered.
+    fn answer_in_time(&mut self, request: RequestId) -> Result<String, Refusal> {
+        loop {
+            if let Some(answer) = self.answer(request) {
+                return answer;
+            }
+            let (at, _) = self.ipam.poll_timeout().expect("a request waits");
+            self.now = self.now.max(at);
+        }
+    }
+
     fn allocate(&mut self, holder: &str, subnet: Option<&str>) -> Option<Result<String, Refusal>> {
         let request = self.ipam.allocate(container(holder), subnet.map(net), TIMEOUT, self.now);
         self.answer(request)
@@ -105,6 +116,14 @@ impl Host {
             Entry { key: format!("run/{start:08x}").into_bytes(), value: Some(run.encode_to_vec()) },
         ];
         self.ipam.handle_update(peer(from), false, &entries);
+    }
+
+    /// Reports that a peer says how many addresses of a network it has free.
+    fn hear_free(&mut self, from: u8, network: &str, version: u64, free: u64) {
+        let (start, end) = (u32::from(net(network).network()), u64::from(u32::from(net(network).broadcast())) + 1);
+        let spans = vec![pb::FreeSpan { start, end, free }];
+        let report = pb::FreeReport { version, store: from.into(), spans }.encode_to_vec();
+        self.ipam.handle_update(peer(from), false, &[Entry { key: b"free".to_vec(), value: Some(report) }]);
     }
 
     /// Returns the messages that were sent to other peers.
@@ -220,31 +239,72 @@ fn a_claim_of_anothers_address_asks_its_owner_and_ends_with_its_word() {
     assert_eq!(refusal.to_string(), "the address 10.32.0.200/24 is already in use by the container z of host2");
 }
 
-#[test]
-fn what_nobody_has_is_refused_at_once() {
+/// A host that has given away all addresses of a subnet, and knows of another subnet whose owner has none.
+fn full(small: &str, other: &str) -> Host {
     let mut host = Host::founder();
-    let small = "10.32.0.4/30";
     for holder in ["a", "b"] {
         host.allocate(holder, Some(small)).expect("at once").expect("two fit");
     }
-    let full = |answer: Option<Result<String, Refusal>>| answer.expect("at once").expect_err("full").reason();
-    assert_eq!(full(host.allocate("c", Some(small))), "exhausted");
+    host.hear_run(2, other, 2, 0, 5);
+    host.hear_free(2, other, 1, 0);
+    host.drain();
+    host
+}
+
+#[test]
+fn what_nobody_has_is_refused_soon() {
+    let (small, other) = ("10.32.0.4/30", "10.32.0.128/30");
+    for subnet in [small, other] {
+        let mut host = full(small, other);
+        let began = host.now;
+        let request = host.ipam.allocate(container("c"), Some(net(subnet)), TIMEOUT, host.now);
+        let refusal = host.answer_in_time(request).expect_err("full");
+        assert_eq!((refusal.reason(), host.now - began), ("exhausted", Duration::from_secs(2)), "{subnet}");
+
+        let began = host.now;
+        let short = Duration::from_millis(100);
+        let request = host.ipam.allocate(container("d"), Some(net(subnet)), short, host.now);
+        let refusal = host.answer_in_time(request).expect_err("full");
+        assert_eq!((refusal.reason(), host.now - began), ("exhausted", short), "{subnet}: no later than asked for");
+    }
 
     // What another host owns is asked for until it says that it has none.
-    let other = "10.32.0.128/30";
+    let mut host = Host::founder();
     host.hear_run(2, other, 2, 0, 5);
     let request = host.ipam.allocate(container("d"), Some(net(other)), TIMEOUT, host.now);
+    host.now += TIMEOUT / 2;
     assert_eq!(host.answer(request), None);
-    let start = u32::from(net(other).network());
-    let spans = vec![pb::FreeSpan { start, end: u64::from(start) + 4, free: 0 }];
-    let report = pb::FreeReport { version: 1, store: 2, spans }.encode_to_vec();
-    host.ipam.handle_update(peer(2), false, &[Entry { key: b"free".to_vec(), value: Some(report) }]);
-    assert_eq!(full(host.answer(request)), "exhausted");
-    assert_eq!(full(host.allocate("e", Some(other))), "exhausted");
+    host.hear_free(2, other, 1, 0);
+    assert_eq!(host.answer(request).expect("now").expect_err("full").reason(), "exhausted");
 
+    let mut host = full(small, other);
     host.ipam.handle_disconnected();
     let request = host.ipam.allocate(container("f"), Some(net(small)), TIMEOUT, host.now);
+    host.now += TIMEOUT / 2;
     assert_eq!(host.answer(request), None, "the news of another host may be on their way");
+}
+
+#[test]
+fn who_takes_the_place_of_a_removed_container_gets_its_address() {
+    let (small, other) = ("10.32.0.4/30", "10.32.0.128/30");
+    let mut host = full(small, other);
+    let request = host.ipam.allocate(container("c"), Some(net(small)), TIMEOUT, host.now);
+    assert_eq!(host.answer(request), None);
+    host.now += Duration::from_millis(1900);
+    host.ipam.free(&container("a"), &[]);
+    assert_eq!(host.answer(request), Some(Ok("10.32.0.5/30".into())));
+
+    // The same where another host removed it, whose report is late.
+    let request = host.ipam.allocate(container("d"), Some(net(other)), TIMEOUT, host.now);
+    assert_eq!(host.answer(request), None);
+    assert_eq!(host.sent(), [], "nobody has any");
+    host.now += Duration::from_millis(1900);
+    host.hear_free(2, other, 2, 1);
+    assert_eq!(host.answer(request), None);
+    assert_eq!(host.sent().iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [peer(2)], "it is asked");
+    host.now += Duration::from_millis(900);
+    host.hear_run(2, "10.32.0.129/32", 1, 0, 6);
+    assert_eq!(host.answer(request), Some(Ok("10.32.0.129/30".into())));
 }
 
 #[test]

@@ -18,6 +18,10 @@ use crate::{
 /// More requests than this do not wait at a time; further ones are refused.
 const MOST_PENDING: usize = 4096;
 
+/// How long nobody may have had a free address before that is believed: what a container holds that was removed a moment ago is
+/// given back a moment later, and what others say is as old as their last report.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// A request that waits.
 #[derive(Debug, Clone)]
 pub(super) struct Pending {
@@ -47,7 +51,7 @@ impl Allocator {
     /// Asks for an address of `subnet` (by default the default subnet) for the container.
     ///
     /// It is the lowest free one that this host owns there; where it owns none that is free, other peers are asked until
-    /// `timeout`. A container that was given an address of that subnet before gets the same one.
+    /// `timeout`, or for two seconds where none of them says that it has any. A container that was given an address of that subnet before gets the same one.
     pub fn allocate(
         &mut self,
         container: ContainerId,
@@ -166,7 +170,7 @@ impl Allocator {
     /// Tries to answer a request, and sees to it that others are asked where that is needed. Tells whether it is answered.
     fn attempt(&mut self, request: RequestId, pending: &Pending, now: Instant) -> bool {
         let outcome = match pending.want {
-            Want::Any { subnet } => self.try_any(&pending.container, subnet, now),
+            Want::Any { subnet } => self.try_any(&pending.container, subnet, pending.since, now),
             Want::This { address } => self.try_this(&pending.container, address, now),
         };
         match outcome {
@@ -183,7 +187,13 @@ impl Allocator {
         true
     }
 
-    fn try_any(&mut self, container: &ContainerId, subnet: Ipv4Net, now: Instant) -> Option<Result<Ipv4Net, Refusal>> {
+    fn try_any(
+        &mut self,
+        container: &ContainerId,
+        subnet: Ipv4Net,
+        since: Instant,
+        now: Instant,
+    ) -> Option<Result<Ipv4Net, Refusal>> {
         let held = self.holdings.of(container).iter();
         let mut same = held.filter(|held| held.origin == Origin::Allocated && held.address.trunc() == subnet);
         if let Some(holding) = same.next() {
@@ -197,7 +207,12 @@ impl Allocator {
             return Some(Ok(address));
         }
         if self.is_exhausted(usable) {
-            return Some(Err(Refusal::Exhausted { subnet, size: usable.size() }));
+            if now >= since + GRACE {
+                return Some(Err(Refusal::Exhausted { subnet, size: usable.size() }));
+            }
+            let again = (since + GRACE).min(now + PATIENCE);
+            self.retry_at = Some(self.retry_at.map_or(again, |at| at.min(again)));
+            return None;
         }
         self.ask(AddressRange::from(subnet).intersection(self.settings.range.into())?, now);
         None
