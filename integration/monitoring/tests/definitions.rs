@@ -197,6 +197,7 @@ fn what_nobody_measures_is_refused() {
         ("weft_router_frames_total", "", "is a counter"),
         ("weft_router_peers{status=\"connected\"}", "", "no label status"),
         ("weft_router_peers{state=\"conected\"}", "", "the value conected"),
+        ("rate(weft_router_drops_total{reason=~\"oversized|no_sesion\"}[5m])", "", "the value no_sesion"),
         ("sum by (peer) (weft_router_mtu_bytes)", "", "the label peer"),
         ("sum by (host) (weft_router_peers)", "{{state}}", "no label state"),
         ("1 + 1", "", "no metric"),

@@ -15,6 +15,12 @@ use crate::{
 
 const PEER: Label = Label::new("peer", "the peer's printed name; at most 256 peers");
 const DIRECTION: Label = Label::new("direction", "`sent`, `received`");
+const DROP_REASON: Label = Label::new(
+    "reason",
+    "`unknown_destination`, `no_session`, `no_path`, `oversized`, `malformed_frame`, `link_local`, `forbidden_service`, \
+     `vlan_tagged`, `queue_full`, `socket_full`, `send_failed`, `tap_full`, `malformed_datagram`, `unknown_session`, \
+     `not_authentic`, `replayed`, `unknown_content`, `spoofed_source`, `spoofed_address`, `session_exhausted`",
+);
 const CONNECTED: &str = "while a peer is connected";
 
 const PEERS: Family = Family::gauge("weft_router_peers", Unit::Count, "Other peers that are known.")
@@ -80,7 +86,7 @@ const SEALED: Family = Family::counter(
 
 const DROPS: Family =
     Family::counter("weft_router_drops_total", Unit::Count, "Frames and datagrams that went no further.")
-        .by(&[DIRECTION, Label::new("reason", "why, in the words of `weft status`")]);
+        .by(&[DIRECTION, DROP_REASON]);
 
 const NEIGHBOUR_ANSWERS: Family = Family::counter(
     "weft_router_neighbour_answers_total",
@@ -247,7 +253,15 @@ fn path_name(path: PathKind) -> String {
 
 #[cfg(test)]
 mod tests {
+    use weft_router_core::forward::DropReason;
+
     use super::*;
+
+    #[test]
+    fn every_reason_of_drops_is_described() {
+        let described: Vec<&str> = DROP_REASON.values.split('`').skip(1).step_by(2).collect();
+        assert_eq!(described, DropReason::ALL.map(DropReason::name));
+    }
 
     #[test]
     fn paths_are_named_as_the_contract_names_them() {
