@@ -15,8 +15,8 @@ use redb::{
 /// Size that no store reaches, in bytes. Larger ones are not opened, and none is made larger.
 ///
 /// The largest store that makes sense is that of a host with 65,536 addresses in use (a kernel's bridge takes 1024 containers)
-/// in a mesh of 1024 hosts that own 64 runs each: 131,072 records of some 100 bytes, 23 MB with what the database keeps free in its
-/// pages. The size of the range makes no difference to that. A file grows by doubling.
+/// in a mesh of 1024 hosts that own 64 runs each: 131,072 records of some 100 bytes; a test writes as many. The size of the range makes no
+/// difference to that. A file grows by doubling, so that not all of this may be of use.
 pub(super) const LARGEST: u64 = 64 << 20;
 
 /// Opens a database, or makes an empty one of an empty or missing file.
