@@ -53,7 +53,7 @@ fn check_selector(selector: &Selector) -> Result<Vec<&'static str>, String> {
             known.push("le");
         }
         let is_rate = matches!(function.as_str(), "rate" | "increase");
-        if is_rate == (family.kind == Kind::Gauge) {
+        if function != "present_over_time" && is_rate == (family.kind == Kind::Gauge) {
             return Err(format!("{metric} is a {}, but {function} is asked of it", family.kind.name()));
         }
         for (label, value) in labels {

@@ -23,10 +23,11 @@ const CONFIGURATION: [(&str, &str); 4] = [
 ];
 
 /// What is shortened in alerts, besides how long each must last.
-const EXPRESSIONS: [(&str, &str); 4] = [
+const EXPRESSIONS: [(&str, &str); 5] = [
     ("[5m]", "[15s]"),
     ("[10m]", "[15s]"),
     ("[15m]", "[30s]"),
+    ("offset 10m", "offset 15s"),
     ("weft_problem_age_seconds) > 600", "weft_problem_age_seconds) > 5"),
 ];
 
