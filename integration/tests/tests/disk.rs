@@ -13,6 +13,9 @@ use weft_lab::{Host, Launch, Weft, eventually};
 /// Folders of the services that keep something.
 const STORES: [&str; 2] = ["/var/lib/weft/router", "/var/lib/weft/ipam"];
 
+/// Addresses that a container asks for which is to take much of a store.
+const MANY: u64 = 60;
+
 /// Starts two hosts, the first with small disks under what weft keeps.
 async fn mesh_with_small_disks() -> anyhow::Result<Mesh> {
     let lab = hosts_with_images(2).await?;
@@ -53,6 +56,16 @@ async fn does_not_run(host: &Host, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until so many addresses are held.
+async fn holds(weft: &Weft, given: u64) -> anyhow::Result<()> {
+    eventually("what was given is held, and nothing else", SOON, async || {
+        let held = weft.ipam_status().await?.allocated;
+        ensure!(held == given, "{given} addresses were given, and {held} are held");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn full_disk_loses_nothing_and_is_told() -> anyhow::Result<()> {
     let mesh = mesh_with_small_disks().await?;
@@ -61,15 +74,23 @@ async fn full_disk_loses_nothing_and_is_told() -> anyhow::Result<()> {
     let mut conversation = Conversation::start(&one, &two).await?;
     let (router, ipam) = (STORES[0], STORES[1]);
 
-    // Under the identity: what is asked for is not answered with yes, and the router restarts all the same.
+    // Under the identity: what an operator asks for is not answered with yes; containers come and go, and the router restarts
+    // all the same.
     fill(&host, router).await?;
     let named = mesh.on(1).command(["connect", "host2"])?.output().await?;
     ensure!(!named.status.success(), "it is said to be kept: {}", named.all());
     ensure!(named.all().contains("free some space: failed to write"), "the reason is not said: {}", named.all());
     reports(mesh.on(1), &["free some space", "targets.json"]).await?;
     says(mesh.on(1), "router", &["free some space", "targets.json"]).await?;
+    let stays = mesh.container(1, "stays", &[]).await.context("with a full disk under the identity")?;
+    mesh.container(1, "goes", &[]).await.context("with a full disk under the identity")?;
+    reports(mesh.on(1), &["free some space", "attachments.json"]).await?;
+    two.pings(&stays.ipv4.to_string()).await?;
+    host.docker_via_proxy(&["rm", "--force", "goes"]).await.context("with a full disk under the identity")?;
+    holds(mesh.on(1), 2).await?;
     let name = mesh.on(1).router_status().await?.peer_name;
     restart(mesh.on(1), "router").await.context("with a full disk")?;
+    two.pings(&stays.ipv4.to_string()).await.context("after a restart with a full disk")?;
     ensure!(mesh.on(1).router_status().await?.peer_name == name, "it is somebody else");
     conversation.goes_on().await.context("with a full disk under the identity")?;
     mesh.on(1).command(["connect", "host2"])?.output().await?;
@@ -86,28 +107,29 @@ async fn full_disk_loses_nothing_and_is_told() -> anyhow::Result<()> {
 
     // Under the ring: no address is given that is not on disk.
     fill(&host, ipam).await?;
-    let mut given = 1;
-    let mut said = None;
+    let mut given = 2;
+    let mut refused = None;
     // The store has some room of its own.
+    let subnets: Vec<String> = (0..MANY).map(|number| format!("net:10.33.{number}.0/24")).collect();
+    let many = format!("WEFT_CIDR={}", subnets.join(" "));
     for number in 0..40 {
         let name = format!("early{number}");
-        let words = ["run", "--detach", "--name", &name, weft_lab::image::BUSYBOX, "sleep", "600"];
+        let words = ["run", "--detach", "--name", &name, "--env", &many, weft_lab::image::BUSYBOX, "sleep", "600"];
         let run = host.proxy_command(words).output().await?;
         if !run.status.success() {
             does_not_run(&host, &name).await?;
-            said = Some(run.all());
+            refused = Some((name, run.all()));
             break;
         }
-        given += 1;
+        given += MANY;
     }
-    if let Some(said) = said {
-        ensure!(said.contains("make room there; nothing that was answered is lost"), "the reason is not said: {said}");
-    }
+    let (name, said) = refused.with_context(|| format!("{given} addresses were given, though the disk is full"))?;
+    ensure!(said.contains("make room there"), "the reason is not said: {said}");
     conversation.goes_on().await.context("with a full disk under the ring")?;
     empty(&host, ipam).await?;
     restart(mesh.on(1), "ipam").await.context("after there was room again")?;
-    let held = mesh.on(1).ipam_status().await?.allocated;
-    ensure!(held == given, "{given} addresses were given, and {held} are held");
+    host.docker_via_proxy(&["rm", "--force", &name]).await?;
+    holds(mesh.on(1), given).await?;
     let late = mesh.container(1, "late", &[]).await.context("after there was room again")?;
     two.pings(&late.ipv4.to_string()).await?;
     mesh.stop().await
