@@ -8,7 +8,7 @@ use weft_integration_tests::{Container, Mesh, SOON};
 use weft_lab::{Weft, eventually};
 
 /// How long the cut lasts at least.
-const CUT: u64 = 12;
+const CUT: u64 = 60;
 
 /// How long after the cut has ended all may take to be right.
 const HEALED: Duration = Duration::from_secs(5);

@@ -62,7 +62,8 @@ pub struct Timing {
     pub retry_refused: Duration,
     /// A connection that lasted so long is dialled again at once when it breaks.
     pub long_lived: Duration,
-    /// For so long after such a connection broke, pauses do not grow: whoever comes back is found within seconds.
+    /// For so long after a connection broke, tries that reach nobody follow each other without growing pauses: whoever comes
+    /// back is found within seconds.
     pub eager: Duration,
     /// An unreachable peer is forgotten after so long.
     pub forget: Duration,

@@ -39,7 +39,7 @@ struct Attempt {
     problem: Option<Problem>,
     /// Whom the last successful try led to.
     peer: Option<PeerName>,
-    /// Until when pauses do not grow, because a connection broke that had lasted.
+    /// Until when tries that reach nobody follow each other without growing pauses, because there was a connection.
     eager_until: Option<Instant>,
 }
 
@@ -234,7 +234,9 @@ impl Dialler {
         }
     }
 
-    /// Takes that all connections with a peer are gone, the last after `lived`. A long life earns a try at once.
+    /// Takes that all connections with a peer are gone, the last after `lived`. A long life earns a try at once; after short
+    /// ones pauses grow, so that a peer that breaks each connection is not dialled all the time. Then, whoever does not
+    /// answer is looked for [eagerly](Timing::eager).
     pub(crate) fn lost(&mut self, peer: PeerName, lived: Duration, problem: Option<Problem>, now: Instant) {
         let long = lived >= self.timing.long_lived;
         for attempt in self.attempts.values_mut().filter(|attempt| attempt.peer == Some(peer)) {
@@ -242,11 +244,11 @@ impl Dialler {
                 continue;
             }
             attempt.problem.clone_from(&problem);
+            attempt.eager_until = Some(now + self.timing.eager);
             if problem.as_ref().is_some_and(|problem| problem.is_final) {
                 attempt.state = State::Waiting { due: now + refused(&self.timing, &mut self.random) };
             } else if long {
                 attempt.backoff.reset();
-                attempt.eager_until = Some(now + self.timing.eager);
                 attempt.state = State::Waiting { due: now };
             } else {
                 attempt.state = State::Waiting { due: now + attempt.backoff.pause(&mut self.random) };

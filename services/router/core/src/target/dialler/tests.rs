@@ -106,27 +106,46 @@ fn a_long_lived_connection_is_dialled_again_at_once_and_a_short_one_later() {
 }
 
 #[test]
-fn whoever_was_connected_for_long_is_tried_every_second_or_so_for_a_quarter_of_an_hour() {
-    let (mut dialler, start) = (dialler(), start());
-    dialler.add(target("host1"), start);
-    let dial = dialler.poll(start).expect("due");
-    dialler.reached(dial.id, peer(1), start);
-    dialler.lost(peer(1), Duration::from_secs(10), Some(problem(false)), start);
-    let mut now = start;
-    while now < start + Duration::from_secs(900) {
+fn whoever_was_connected_is_tried_every_second_or_so_for_a_quarter_of_an_hour() {
+    for lived in [1, 10] {
+        let (mut dialler, start) = (dialler(), start());
+        dialler.add(target("host1"), start);
+        let dial = dialler.poll(start).expect("due");
+        dialler.reached(dial.id, peer(1), start);
+        dialler.lost(peer(1), Duration::from_secs(lived), Some(problem(false)), start);
+        let mut now = dialler.next_due().expect("due").max(start);
+        assert!(now < start + Duration::from_millis(1500));
+        while now < start + Duration::from_secs(900) {
+            let dial = dialler.poll(now).expect("due");
+            dialler.failed(dial.id, problem(false), now);
+            assert!((0.5..1.5).contains(&pause(&dialler, now)), "{lived} s");
+            now = dialler.next_due().expect("due");
+        }
+        for _ in 0..20 {
+            let dial = dialler.poll(now).expect("due");
+            dialler.failed(dial.id, problem(false), now);
+            now = dialler.next_due().expect("due");
+        }
         let dial = dialler.poll(now).expect("due");
         dialler.failed(dial.id, problem(false), now);
-        assert!((0.5..1.5).contains(&pause(&dialler, now)));
-        now = dialler.next_due().expect("due");
+        assert!(pause(&dialler, now) >= 30.0, "then as for anybody");
     }
+}
+
+#[test]
+fn a_peer_that_breaks_each_connection_is_dialled_more_and_more_seldom() {
+    let (mut dialler, mut now) = (dialler(), start());
+    dialler.add(target("host1"), now);
     for _ in 0..20 {
         let dial = dialler.poll(now).expect("due");
-        dialler.failed(dial.id, problem(false), now);
+        dialler.reached(dial.id, peer(1), now);
+        dialler.lost(peer(1), Duration::from_secs(1), Some(problem(false)), now);
         now = dialler.next_due().expect("due");
     }
     let dial = dialler.poll(now).expect("due");
-    dialler.failed(dial.id, problem(false), now);
-    assert!(pause(&dialler, now) >= 30.0, "then as for anybody");
+    dialler.reached(dial.id, peer(1), now);
+    dialler.lost(peer(1), Duration::from_secs(1), Some(problem(false)), now);
+    assert!(pause(&dialler, now) >= 30.0);
 }
 
 #[test]
