@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::builder::FalseyValueParser;
-use weft_docker_proxy_core::create;
+use weft_docker_proxy_core::{create, eligibility::Policy, hostname::HostnameRule};
 use weft_service::CommonOptions;
+
+use crate::intercept;
 
 /// Attaches containers by relaying the Docker API.
 #[derive(Debug, Clone, clap::Parser)]
@@ -57,7 +59,7 @@ pub struct Config {
     #[arg(long, env = "WEFT_DNS_DOMAIN", value_name = "DOMAIN", default_value = "weft.internal")]
     pub dns_domain: String,
 
-    /// Leave the resolvers of containers as the user wants them; names are registered all the same.
+    /// Leave the resolvers and host names of containers as the user wants them; names are registered all the same.
     #[arg(long, env = "WEFT_DOCKER_PROXY_WITHOUT_DNS", value_parser = FalseyValueParser::new())]
     pub without_dns: bool,
 
@@ -68,6 +70,29 @@ pub struct Config {
     /// Leave the containers' /etc/hosts as the engine wrote them.
     #[arg(long, env = "WEFT_DOCKER_PROXY_NO_REWRITE_HOSTS", value_parser = FalseyValueParser::new())]
     pub no_rewrite_hosts: bool,
+
+    /// Attach only containers that ask for an address, by WEFT_CIDR, WEAVE_CIDR or the label weft.cidr; an empty value asks
+    /// for one of the default subnet.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_NO_DEFAULT_IPALLOC", value_parser = FalseyValueParser::new())]
+    pub no_default_ipalloc: bool,
+
+    /// Show the address in the overlay where a container is inspected, instead of the one in Docker's default network.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_REWRITE_INSPECT", value_parser = FalseyValueParser::new())]
+    pub rewrite_inspect: bool,
+
+    /// Make the host name of containers that were given none from the value of this label; where it is missing, and without
+    /// this option, from the container's name.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_HOSTNAME_FROM_LABEL", value_name = "LABEL")]
+    pub hostname_from_label: Option<String>,
+
+    /// What to replace in a host name that is made: a regular expression. What does not match stays as it is.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_HOSTNAME_MATCH", value_name = "EXPRESSION", default_value = "(.*)")]
+    pub hostname_match: String,
+
+    /// What comes instead of each match, where $1 is what the first parentheses matched. Empty, with the default expression:
+    /// host names are left to the engine.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_HOSTNAME_REPLACEMENT", value_name = "TEXT", default_value = "$1")]
+    pub hostname_replacement: String,
 }
 
 /// Where dns answers the containers: the same on each host.
@@ -117,11 +142,26 @@ impl Config {
         self.engine_socket_on_host.as_ref().unwrap_or(&self.engine_socket).display().to_string()
     }
 
-    /// Returns what is put into each attached container.
-    #[must_use]
-    pub fn create_options(&self, shim: &std::path::Path) -> create::Options {
-        let dns = (!self.without_dns).then(|| create::Dns { address: DNS_ADDRESS, domain: self.zone().to_owned() });
-        create::Options { shim_host_path: shim.display().to_string(), dns }
+    /// Returns what holds for all containers that are created and shown.
+    ///
+    /// # Errors
+    /// If --hostname-match is no regular expression.
+    pub fn intercept_options(&self, shim: &std::path::Path) -> anyhow::Result<intercept::Options> {
+        let hostname = HostnameRule::new(
+            self.hostname_from_label.clone().filter(|label| !label.is_empty()),
+            &self.hostname_match,
+            self.hostname_replacement.clone(),
+        );
+        let hostname = hostname.context("--hostname-match cannot be used")?;
+        let dns = create::Dns { address: DNS_ADDRESS, domain: self.zone().to_owned(), hostname };
+        Ok(intercept::Options {
+            create: create::Options {
+                shim_host_path: shim.display().to_string(),
+                dns: (!self.without_dns).then_some(dns),
+            },
+            policy: Policy { engine_socket: self.engine_socket_name(), without_asking: !self.no_default_ipalloc },
+            rewrite_inspect: self.rewrite_inspect,
+        })
     }
 }
 

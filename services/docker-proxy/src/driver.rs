@@ -87,6 +87,10 @@ enum Request {
     List {
         reply: oneshot::Sender<Vec<View>>,
     },
+    Address {
+        container: ContainerId,
+        reply: oneshot::Sender<Option<DualAddress>>,
+    },
 }
 
 impl Request {
@@ -102,7 +106,8 @@ impl Request {
             | Self::Died { .. }
             | Self::Removed { .. }
             | Self::ServiceLost { .. }
-            | Self::List { .. } => None,
+            | Self::List { .. }
+            | Self::Address { .. } => None,
         }
     }
 }
@@ -210,6 +215,13 @@ impl Driver {
         let (reply, answer) = oneshot::channel();
         self.send(Request::List { reply }).await;
         answer.await.unwrap_or_default()
+    }
+
+    /// Returns the first address that an attached container has.
+    pub async fn address(&self, container: ContainerId) -> Option<DualAddress> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Address { container, reply }).await;
+        answer.await.ok().flatten()
     }
 
     async fn send(&self, request: Request) {
@@ -331,6 +343,11 @@ impl State {
             Request::List { reply } => {
                 // Nobody waits any more if the client went away.
                 let _ = reply.send(self.views(now));
+            }
+            Request::Address { container, reply } => {
+                let attached = self.workflow.status(&container).filter(|status| status.attached);
+                // As above.
+                let _ = reply.send(attached.and_then(|status| status.addresses.first().copied()));
             }
         }
     }

@@ -1,10 +1,13 @@
 //! Answers the few calls that weft looks into.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::Method;
 use weft_docker_proxy_core::{
-    Call, CreateRequest, Decision, ImageConfig, Network, commit, create, eligibility, inspect, list, route,
+    Call, CreateRequest, Decision, ImageConfig, Network, commit, create,
+    eligibility::{self, Policy},
+    inspect::Inspection,
+    list, route,
 };
 use weft_service::trace::Span;
 
@@ -19,13 +22,23 @@ use crate::{
 /// The status with which calls for weft's own services are refused.
 const FORBIDDEN: u16 = 403;
 
+/// What holds for all containers.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What is put into each container that is attached.
+    pub create: create::Options,
+    /// Which are.
+    pub policy: Policy,
+    /// Show the overlay's address where a container is inspected.
+    pub rewrite_inspect: bool,
+}
+
 /// Looks into calls that create, start and show containers.
 #[derive(Debug, Clone)]
 pub struct Intercept {
     engine: Engine,
     attacher: Attacher,
-    options: create::Options,
-    engine_socket: String,
+    options: Arc<Options>,
     metrics: Metrics,
     traces: Traces,
 }
@@ -33,14 +46,8 @@ pub struct Intercept {
 impl Intercept {
     /// Makes one.
     #[must_use]
-    pub fn new(
-        engine: Engine,
-        attacher: Attacher,
-        options: create::Options,
-        engine_socket: String,
-        metrics: Metrics,
-    ) -> Self {
-        Self { engine, attacher, options, engine_socket, metrics, traces: Traces::default() }
+    pub fn new(engine: Engine, attacher: Attacher, options: Options, metrics: Metrics) -> Self {
+        Self { engine, attacher, options: Arc::new(options), metrics, traces: Traces::default() }
     }
 
     /// Counts a client until what is returned is dropped.
@@ -49,8 +56,8 @@ impl Intercept {
         self.metrics.client()
     }
 
-    async fn create(&self, request: &Request) -> anyhow::Result<Answer> {
-        let create = match CreateRequest::parse(&request.body) {
+    async fn create(&self, request: &Request, name: Option<&str>) -> anyhow::Result<Answer> {
+        let create = match CreateRequest::parse(&request.body, name) {
             Ok(create) => create,
             Err(error) => return Ok(Answer::error(400, &error.to_string())),
         };
@@ -61,7 +68,7 @@ impl Intercept {
             Network::Named(name) => self.network_driver(&name).await?,
             Network::Bridge | Network::None | Network::Host | Network::Container => None,
         };
-        match eligibility::of_request(&create, &image, driver.as_deref(), &self.engine_socket) {
+        match eligibility::of_request(&create, &image, driver.as_deref(), &self.options.policy) {
             Decision::Refuse { message } => Ok(Answer::error(400, &message)),
             Decision::LeaveAlone { reason } => {
                 tracing::debug!(%reason, "a container is created without weft");
@@ -69,7 +76,7 @@ impl Intercept {
             }
             Decision::Attach { .. } => {
                 let dev_inherited = self.inherits_dev(&create).await?;
-                match create::rewrite(&create, &image, &self.options, dev_inherited) {
+                match create::rewrite(&create, &image, &self.options.create, dev_inherited) {
                     Ok(body) => self.pass(request, &body).await,
                     Err(reason) => {
                         tracing::debug!(%reason, "a request is left as it is, because the engine will refuse it");
@@ -110,7 +117,7 @@ impl Intercept {
             return self.pass(request, &request.body).await;
         };
         traces::about(span, &container);
-        if let Some(message) = eligibility::refuses_control(&container, &self.engine_socket) {
+        if let Some(message) = eligibility::refuses_control(&container, &self.options.policy.engine_socket) {
             return Ok(Answer::error(FORBIDDEN, &message));
         }
         let Decision::Attach { addresses } = self.attacher.decide(&container) else {
@@ -149,19 +156,30 @@ impl Intercept {
         if let Some(container) = &container {
             traces::about(span, container);
         }
-        match container.and_then(|container| eligibility::refuses_control(&container, &self.engine_socket)) {
+        match container
+            .and_then(|container| eligibility::refuses_control(&container, &self.options.policy.engine_socket))
+        {
             Some(message) => Ok(Answer::error(FORBIDDEN, &message)),
             None => self.pass(request, &request.body).await,
         }
     }
 
-    async fn restore(
-        &self,
-        request: &Request,
-        restore: impl FnOnce(&[u8]) -> Option<Vec<u8>> + Send,
-    ) -> anyhow::Result<Answer> {
+    async fn inspect(&self, request: &Request) -> anyhow::Result<Answer> {
         let (response, body) = self.forward(request, &request.body).await?;
-        let restored = if response.status == 200 { restore(&body) } else { None };
+        let inspection = (response.status == 200).then(|| Inspection::restore(&body).ok()).flatten();
+        let Some(mut inspection) = inspection else { return Ok(Answer::of_engine(&response, body)) };
+        if self.options.rewrite_inspect
+            && let Some(container) = inspection.container()
+            && let Some(address) = self.attacher.driver.address(container.clone()).await
+        {
+            inspection.show(&container, address);
+        }
+        Ok(Answer::of_engine(&response, inspection.into_reply().unwrap_or(body)))
+    }
+
+    async fn list(&self, request: &Request) -> anyhow::Result<Answer> {
+        let (response, body) = self.forward(request, &request.body).await?;
+        let restored = (response.status == 200).then(|| list::restore(&body).ok().flatten()).flatten();
         Ok(Answer::of_engine(&response, restored.unwrap_or(body)))
     }
 
@@ -176,11 +194,11 @@ impl Intercept {
 
     async fn perform(&self, call: &Call, request: &Request, span: &Span) -> anyhow::Result<Answer> {
         match call {
-            Call::Create { .. } => self.create(request).await,
+            Call::Create { name } => self.create(request, name.as_deref()).await,
             Call::Start { container } | Call::Restart { container } => self.start(request, container, span).await,
             Call::Control { container } => self.control(request, container, span).await,
-            Call::Inspect { .. } => self.restore(request, |body| inspect::restore(body).ok().flatten()).await,
-            Call::List => self.restore(request, |body| list::restore(body).ok().flatten()).await,
+            Call::Inspect { .. } => self.inspect(request).await,
+            Call::List => self.list(request).await,
             Call::Commit { container } => self.commit(request, container).await,
             Call::Other => self.pass(request, &request.body).await,
         }

@@ -60,6 +60,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let folder = &config.common.socket_folder;
     let server = weft_service::bind(&client::Service::DockerProxy.socket(folder))?;
     let shim = shim::install(&config.shim_folder)?;
+    let options = config.intercept_options(&shim)?;
     let docker_socket = folder.join(DOCKER_SOCKET);
     let listeners = Listeners::bind(&docker_socket, &config.engine_socket, tcp).await?;
     listener::share_folder(folder, &config.engine_socket);
@@ -79,8 +80,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let attacher = Attacher::new(&config, engine.clone(), driver.clone());
     let engine_socket = config.engine_socket_name();
     let (registry, metrics) = Metrics::new();
-    let intercept =
-        Intercept::new(engine.clone(), attacher.clone(), config.create_options(&shim), engine_socket.clone(), metrics);
+    let intercept = Intercept::new(engine.clone(), attacher.clone(), options, metrics);
 
     let (engine_state, engine_watch) = watch::channel(EngineState::default());
     let (again, compare) = mpsc::channel(1);

@@ -2,14 +2,15 @@
 //!
 //! The engine takes the configuration in the body (the container's own if there is none), applies the query's `changes`,
 //! and fills from the container's configuration what is then empty: the entrypoint if it is null, the command if both
-//! are empty. So the body has to name the user's entrypoint, and an empty one where there was none.
+//! are empty. So the body has to name the user's entrypoint, and an empty one where there was none. A host name that weft made
+//! stays with the container.
 
 use serde_json::Value;
 
 use crate::{
     create,
     json::{self, MalformedBody, Object},
-    shim,
+    shim::{self, Hostname},
 };
 
 /// Returns the body to send to the engine instead of the client's, or none if the client's is right as it is.
@@ -21,8 +22,12 @@ use crate::{
 pub fn rewrite(inspect: &[u8], body: &[u8]) -> Result<Option<Vec<u8>>, MalformedBody> {
     let inspect = json::parse_object(inspect)?;
     let Some(mut container) = json::object(&inspect, "Config").cloned() else { return Ok(None) };
-    if shim::unwrap_config(&mut container).is_none() {
-        return Ok(None);
+    let Some(marks) = shim::unwrap_config(&mut container) else { return Ok(None) };
+    if marks.hostname != Hostname::Untouched {
+        // As the engine does where the user chooses none.
+        let id = json::text(&inspect, "Id").unwrap_or_default();
+        json::set(&mut container, "Hostname", id.chars().take(12).collect::<String>().into());
+        json::set(&mut container, "Domainname", "".into());
     }
     let entrypoint = json::field(&container, "Entrypoint").filter(|value| !value.is_null());
     let entrypoint = entrypoint.cloned().unwrap_or_else(|| Value::Array(Vec::new()));
@@ -52,4 +57,27 @@ fn client_config(body: &[u8]) -> Result<Object, MalformedBody> {
 
 fn is_empty(words: Option<&Value>) -> bool {
     words.is_none_or(|words| words.is_null() || words.as_array().is_some_and(Vec::is_empty))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_host_name_that_weft_made_stays_with_the_container() {
+        let committed = |marks: &str| {
+            let entrypoint = format!("/dev/weft-wait.nnn{marks}");
+            let inspect = json!({ "Id": "4f66ad9a0b2e4f66ad9a0b2e", "Config": {
+                "Hostname": "web", "Domainname": "weft.internal", "Entrypoint": [entrypoint], "Cmd": ["x"] } });
+            let config = rewrite(inspect.to_string().as_bytes(), b"").expect("understood").expect("rewritten");
+            serde_json::from_slice::<Value>(&config).expect("JSON")
+        };
+        for marks in ["n", "e"] {
+            let config = committed(marks);
+            assert_eq!((&config["Hostname"], &config["Domainname"]), (&json!("4f66ad9a0b2e"), &json!("")));
+        }
+        assert_eq!(committed("u")["Domainname"], "weft.internal", "the user's");
+    }
 }

@@ -6,27 +6,30 @@ use serde_json::{Value, json};
 
 use crate::{
     CreateRequest, ImageConfig,
+    hostname::HostnameRule,
     json::{self, Object},
     mounts,
-    shim::{self, Before, Marks, Place},
+    shim::{self, Before, Hostname, Marks, Place},
 };
 
 /// What the proxy puts into each container that it attaches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Path of the waiting program on the host.
     pub shim_host_path: String,
-    /// Where the container asks for names; none: its resolver is left as the user wants it.
+    /// Where the container asks for names, and its own one; none: resolver and host name are left as the user wants them.
     pub dns: Option<Dns>,
 }
 
-/// The resolver that containers get.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What makes containers' names known in them.
+#[derive(Debug, Clone)]
 pub struct Dns {
     /// Where weft's dns answers.
     pub address: Ipv4Addr,
     /// The zone of containers' names.
     pub domain: String,
+    /// How a host name is made where the user chose none.
+    pub hostname: HostnameRule,
 }
 
 /// The request is to be forwarded as it came: the engine refuses it, in its own words.
@@ -64,15 +67,23 @@ pub fn rewrite(
     };
     if let Some(marks) = shim::unwrap_config(&mut body) {
         shim::unwrap_host_config(&mut host_config, marks);
+        if marks.hostname != Hostname::Untouched {
+            json::remove(&mut body, "Hostname");
+            json::remove(&mut body, "Domainname");
+        }
     }
     let entrypoint = fill_command(&mut body, image)?;
-    let (dns, dns_search) = match &options.dns {
-        Some(dns) => set_resolver(&mut host_config, dns)?,
-        None => (Before::Untouched, Before::Untouched),
+    let (dns, dns_search, hostname) = match &options.dns {
+        Some(dns) => {
+            let hostname = set_hostname(&mut body, &host_config, request.name(), dns);
+            let (servers, search) = set_resolver(&mut host_config, dns)?;
+            (servers, search, hostname)
+        }
+        None => (Before::Untouched, Before::Untouched, Hostname::Untouched),
     };
     let dev_covered = dev_inherited || mounts::cover_dev(request.body(), image.config());
     let place = if dev_covered { Place::EngineFile } else { Place::Dev };
-    let marks = Marks { place, entrypoint: before(entrypoint.as_deref()), dns, dns_search };
+    let marks = Marks { place, entrypoint: before(entrypoint.as_deref()), dns, dns_search, hostname };
     add_mount(&mut host_config, &options.shim_host_path, &marks.target())?;
     let words: Vec<String> = std::iter::once(marks.path()).chain(entrypoint.unwrap_or_default()).collect();
     json::set(&mut body, "Entrypoint", words.into());
@@ -170,6 +181,22 @@ fn set_resolver(host_config: &mut Object, dns: &Dns) -> Result<(Before, Before),
     Ok((servers_before, search_before))
 }
 
+/// Gives the container a host name and its domain if the user chose neither.
+fn set_hostname(body: &mut Object, host_config: &Object, name: Option<&str>, dns: &Dns) -> Hostname {
+    let chosen = |key| json::field(body, key).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
+    // The engine takes no host name for a container that has the host's.
+    if chosen("Hostname") || chosen("Domainname") || json::text(host_config, "UTSMode") == Some("host") {
+        return Hostname::Untouched;
+    }
+    let labels = json::object(body, "Labels");
+    let label = dns.hostname.label().and_then(|label| labels?.get(label)?.as_str());
+    let domain = dns.domain.trim_end_matches('.');
+    let Some(made) = dns.hostname.make(label, name, domain) else { return Hostname::Untouched };
+    json::set(body, "Hostname", made.hostname.into());
+    json::set(body, "Domainname", domain.into());
+    if made.is_name { Hostname::OfName } else { Hostname::OfRule }
+}
+
 fn add_mount(host_config: &mut Object, source: &str, target: &str) -> Result<(), NotRewritten> {
     let mut mounts = list(host_config, "Mounts")?;
     mounts.retain(|mount| !shim::is_ours(mount, "Target"));
@@ -190,12 +217,17 @@ fn list(host_config: &Object, key: &'static str) -> Result<Vec<Value>, NotRewrit
 mod tests {
     use super::*;
 
+    fn options() -> Options {
+        let hostname = HostnameRule::new(Some("host".to_owned()), "^x-", String::new()).expect("an expression");
+        let address = Ipv4Addr::new(169, 254, 83, 53);
+        let dns = Dns { address, domain: "weft.internal".to_owned(), hostname };
+        Options { shim_host_path: "/shim".to_owned(), dns: Some(dns) }
+    }
+
     fn rewritten(body: &str, image: &str) -> Result<String, NotRewritten> {
-        let request = CreateRequest::parse(body.as_bytes()).expect("an object");
+        let request = CreateRequest::parse(body.as_bytes(), None).expect("an object");
         let image = ImageConfig::parse(format!(r#"{{"Config":{image}}}"#).as_bytes()).expect("an object");
-        let dns = Dns { address: Ipv4Addr::new(169, 254, 83, 53), domain: "weft.internal".to_owned() };
-        let options = Options { shim_host_path: "/shim".to_owned(), dns: Some(dns) };
-        rewrite(&request, &image, &options, false).map(|body| String::from_utf8(body).expect("UTF-8"))
+        rewrite(&request, &image, &options(), false).map(|body| String::from_utf8(body).expect("UTF-8"))
     }
 
     fn mounts(marks: &str) -> String {
@@ -206,8 +238,8 @@ mod tests {
     fn fields_keep_their_order_their_digits_and_their_spelling() {
         let body = r#"{"Image":"x","Big":18446744073709551617000,"f":1.50e+2,"hostconfig":{"Memory":9007199254740993,"Dns":["9.9.9.9"]},"cmd":["a"],"Z":{}}"#;
         let expected = format!(
-            r#"{{"Image":"x","Big":18446744073709551617000,"f":1.50e+2,"hostconfig":{{"Memory":9007199254740993,"Dns":["169.254.83.53","9.9.9.9"],"DnsSearch":["weft.internal"],{}}},"cmd":["a"],"Z":{{}},"Entrypoint":["/dev/weft-wait.nsn"]}}"#,
-            mounts("nsn")
+            r#"{{"Image":"x","Big":18446744073709551617000,"f":1.50e+2,"hostconfig":{{"Memory":9007199254740993,"Dns":["169.254.83.53","9.9.9.9"],"DnsSearch":["weft.internal"],{}}},"cmd":["a"],"Z":{{}},"Entrypoint":["/dev/weft-wait.nsnu"]}}"#,
+            mounts("nsnu")
         );
         assert_eq!(rewritten(body, "null"), Ok(expected));
     }
@@ -216,14 +248,14 @@ mod tests {
     fn the_engines_rule_for_commands_holds() {
         let image = r#"{"Entrypoint":["/entry"],"Cmd":["serve"]}"#;
         let cases = [
-            (r#"{}"#, r#"["/dev/weft-wait.snn","/entry"]"#, r#"["serve"]"#),
-            (r#"{"Cmd":["x"]}"#, r#"["/dev/weft-wait.snn","/entry"]"#, r#"["x"]"#),
-            (r#"{"Cmd":"x y"}"#, r#"["/dev/weft-wait.snn","/entry"]"#, r#""x y""#),
-            (r#"{"Cmd":[],"Entrypoint":null}"#, r#"["/dev/weft-wait.snn","/entry"]"#, r#"["serve"]"#),
-            (r#"{"Entrypoint":"sh"}"#, r#"["/dev/weft-wait.snn","sh"]"#, "null"),
-            (r#"{"Entrypoint":["sh"],"Cmd":["-c"]}"#, r#"["/dev/weft-wait.snn","sh"]"#, r#"["-c"]"#),
-            (r#"{"Entrypoint":[]}"#, r#"["/dev/weft-wait.enn"]"#, r#"["serve"]"#),
-            (r#"{"Entrypoint":[""],"Cmd":["x"]}"#, r#"["/dev/weft-wait.nnn"]"#, r#"["x"]"#),
+            (r#"{}"#, r#"["/dev/weft-wait.snnu","/entry"]"#, r#"["serve"]"#),
+            (r#"{"Cmd":["x"]}"#, r#"["/dev/weft-wait.snnu","/entry"]"#, r#"["x"]"#),
+            (r#"{"Cmd":"x y"}"#, r#"["/dev/weft-wait.snnu","/entry"]"#, r#""x y""#),
+            (r#"{"Cmd":[],"Entrypoint":null}"#, r#"["/dev/weft-wait.snnu","/entry"]"#, r#"["serve"]"#),
+            (r#"{"Entrypoint":"sh"}"#, r#"["/dev/weft-wait.snnu","sh"]"#, "null"),
+            (r#"{"Entrypoint":["sh"],"Cmd":["-c"]}"#, r#"["/dev/weft-wait.snnu","sh"]"#, r#"["-c"]"#),
+            (r#"{"Entrypoint":[]}"#, r#"["/dev/weft-wait.ennu"]"#, r#"["serve"]"#),
+            (r#"{"Entrypoint":[""],"Cmd":["x"]}"#, r#"["/dev/weft-wait.nnnu"]"#, r#"["x"]"#),
         ];
         for (body, entrypoint, command) in cases {
             let made: Value = serde_json::from_str(&rewritten(body, image).expect(body)).expect("JSON");
@@ -246,8 +278,8 @@ mod tests {
         for (body, image, error) in cases {
             assert_eq!(rewritten(body, image), Err(error), "{body}");
         }
-        assert!(CreateRequest::parse(b"[]").is_err());
-        assert!(CreateRequest::parse(b"{} x").is_err());
+        assert!(CreateRequest::parse(b"[]", None).is_err());
+        assert!(CreateRequest::parse(b"{} x", None).is_err());
     }
 
     #[test]
@@ -255,9 +287,9 @@ mod tests {
         let mount = r#"{"Type":"bind","Source":"/shim","Target":"/.dockerenv","ReadOnly":true}"#;
         let own = rewritten(r#"{"Cmd":["x"],"HostConfig":{"Binds":["/dev:/dev:ro"]}}"#, "null").expect("rewritten");
         assert!(own.contains(&format!(r#""Mounts":[{mount}]"#)), "{own}");
-        assert!(own.ends_with(r#""Entrypoint":["/./././.dockerenv"]}"#), "{own}");
+        assert!(own.ends_with(r#""Entrypoint":["/./././///./.dockerenv"]}"#), "{own}");
         let request =
-            CreateRequest::parse(br#"{"Cmd":["x"],"HostConfig":{"VolumesFrom":["a","b:ro"]}}"#).expect("valid");
+            CreateRequest::parse(br#"{"Cmd":["x"],"HostConfig":{"VolumesFrom":["a","b:ro"]}}"#, None).expect("valid");
         assert_eq!(request.volumes_from(), ["a", "b"]);
         let options = Options { shim_host_path: "/shim".to_owned(), dns: None };
         let body = rewrite(&request, &ImageConfig::default(), &options, true).expect("rewritten");
@@ -265,12 +297,40 @@ mod tests {
     }
 
     #[test]
+    fn a_host_name_is_made_where_none_was_chosen() {
+        let cases = [
+            (r#"{}"#, Some("web"), "web", "weft.internal", "nnnn"),
+            (r#"{"Hostname":"","Domainname":null}"#, Some("web"), "web", "weft.internal", "nnnn"),
+            (r#"{}"#, Some("x-web"), "web", "weft.internal", "nnne"),
+            (r#"{"Labels":{"host":"store"}}"#, Some("web"), "store", "weft.internal", "nnne"),
+            (r#"{"Hostname":"own"}"#, Some("web"), "own", "", "nnnu"),
+            (r#"{"Domainname":"example.org"}"#, Some("web"), "", "example.org", "nnnu"),
+            (r#"{"HostConfig":{"UTSMode":"host"}}"#, Some("web"), "", "", "nnnu"),
+            (r#"{}"#, None, "", "", "nnnu"),
+        ];
+        let image = ImageConfig::parse(br#"{"Config":{"Cmd":["x"]}}"#).expect("an object");
+        for (body, name, hostname, domain, marks) in cases {
+            let request = CreateRequest::parse(body.as_bytes(), name).expect("an object");
+            let made = rewrite(&request, &image, &options(), false).expect("rewritten");
+            let value: Value = serde_json::from_slice(&made).expect("JSON");
+            assert_eq!(value["Hostname"].as_str().unwrap_or_default(), hostname, "{body}");
+            assert_eq!(value["Domainname"].as_str().unwrap_or_default(), domain, "{body}");
+            assert_eq!(value["Entrypoint"][0], format!("/dev/weft-wait.{marks}"), "{body}");
+            let copied = CreateRequest::parse(&made, Some("other")).expect("an object");
+            let again = rewrite(&copied, &image, &options(), false).expect("rewritten");
+            let again: Value = serde_json::from_slice(&again).expect("JSON");
+            let follows = marks.ends_with('n') || body == "{}";
+            assert_eq!(again["Hostname"] == "other", follows, "{body}: a copy has its own name");
+        }
+    }
+
+    #[test]
     fn without_dns_the_resolver_is_the_users() {
-        let request = CreateRequest::parse(br#"{"Cmd":["x"],"HostConfig":{}}"#).expect("an object");
+        let request = CreateRequest::parse(br#"{"Cmd":["x"],"HostConfig":{}}"#, Some("web")).expect("an object");
         let options = Options { shim_host_path: "/shim".to_owned(), dns: None };
         let body = rewrite(&request, &ImageConfig::default(), &options, false).expect("rewritten");
         let expected =
-            format!(r#"{{"Cmd":["x"],"HostConfig":{{{}}},"Entrypoint":["/dev/weft-wait.nuu"]}}"#, mounts("nuu"));
+            format!(r#"{{"Cmd":["x"],"HostConfig":{{{}}},"Entrypoint":["/dev/weft-wait.nuuu"]}}"#, mounts("nuuu"));
         assert_eq!(String::from_utf8(body).expect("UTF-8"), expected);
     }
 }

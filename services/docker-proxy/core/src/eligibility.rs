@@ -82,19 +82,31 @@ pub enum Reason {
     /// The user said so.
     #[error("the container asks not to be attached")]
     Declined,
+    /// It asks for no address, and gets none without asking.
+    #[error("the container asks for no address")]
+    NothingAsked,
     /// It was not created through the proxy.
     #[error("the container was not created through the proxy")]
     NotThroughProxy,
 }
 
+/// What holds for all containers.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The engine's own socket on the host, a path or as `DOCKER_HOST` takes it; the sentence that refuses weft's services
+    /// names it.
+    pub engine_socket: String,
+    /// Containers that do not say which addresses they are to have get one of the default subnet.
+    pub without_asking: bool,
+}
+
 /// Decides about a container that is to be created.
 ///
 /// `driver` is the driver of a [`Network::Named`] as the engine reports it; none if the engine does not know the network,
-/// which is no reason to leave the container alone: the engine refuses it, now or when it starts. `engine_socket` is the
-/// engine's own socket on the host, a path or as `DOCKER_HOST` takes it; the sentence that refuses weft's services names it.
+/// which is no reason to leave the container alone: the engine refuses it, now or when it starts.
 #[must_use]
-pub fn of_request(request: &CreateRequest, image: &ImageConfig, driver: Option<&str>, engine_socket: &str) -> Decision {
-    if let Some(message) = refusal_of_service(request.body(), engine_socket) {
+pub fn of_request(request: &CreateRequest, image: &ImageConfig, driver: Option<&str>, policy: &Policy) -> Decision {
+    if let Some(message) = refusal_of_service(request.body(), &policy.engine_socket) {
         return Decision::Refuse { message };
     }
     match request.network() {
@@ -105,7 +117,7 @@ pub fn of_request(request: &CreateRequest, image: &ImageConfig, driver: Option<&
         }
         Network::Bridge | Network::None | Network::Named(_) => {}
     }
-    addresses(&[request.body(), image.config()])
+    addresses(&[request.body(), image.config()], policy.without_asking)
 }
 
 /// Decides about a container that exists.
@@ -117,7 +129,7 @@ pub fn of_container(container: &Container) -> Decision {
     if !container.waits {
         return Decision::LeaveAlone { reason: Reason::NotThroughProxy };
     }
-    addresses(&[&container.config])
+    addresses(&[&container.config], true)
 }
 
 /// Returns why a container that exists cannot be started, stopped or removed through the proxy: it is one of weft's own
@@ -150,8 +162,9 @@ fn refusal_of_service(config: &Object, engine_socket: &str) -> Option<String> {
     ))
 }
 
-/// Reads the addresses from configurations, of which the first that says anything counts.
-fn addresses(configs: &[&Object]) -> Decision {
+/// Reads the addresses from configurations, of which the first that says anything counts; if none does, it is attached only
+/// `without_asking`.
+fn addresses(configs: &[&Object], without_asking: bool) -> Decision {
     let declined = Decision::LeaveAlone { reason: Reason::Declined };
     let first_label = |key: &str| configs.iter().find_map(|config| label(config, key));
     if first_label(NETWORK_LABEL).is_some_and(|value| value.trim() == "none") {
@@ -159,6 +172,9 @@ fn addresses(configs: &[&Object]) -> Decision {
     }
     let asked = variable(&merged_environment(configs)).map(|(name, value)| (name.to_owned(), value));
     let asked = asked.or_else(|| Some((format!("the label {ADDRESS_LABEL}"), first_label(ADDRESS_LABEL)?)));
+    if asked.is_none() && !without_asking {
+        return Decision::LeaveAlone { reason: Reason::NothingAsked };
+    }
     let (source, value) = asked.unwrap_or_default();
     if value.trim() == "none" {
         return declined;
@@ -206,9 +222,14 @@ mod tests {
     use super::*;
 
     fn decide(request: &Value, image: &Value, driver: Option<&str>) -> Decision {
-        let request = CreateRequest::parse(request.to_string().as_bytes()).expect("an object");
+        decide_by(true, request, image, driver)
+    }
+
+    fn decide_by(without_asking: bool, request: &Value, image: &Value, driver: Option<&str>) -> Decision {
+        let request = CreateRequest::parse(request.to_string().as_bytes(), None).expect("an object");
         let image = ImageConfig::parse(json!({ "Config": image }).to_string().as_bytes()).expect("an object");
-        of_request(&request, &image, driver, "/var/run/docker.sock")
+        let policy = Policy { engine_socket: "/var/run/docker.sock".to_owned(), without_asking };
+        of_request(&request, &image, driver, &policy)
     }
 
     fn attach(arguments: &str) -> Decision {
@@ -264,6 +285,24 @@ mod tests {
         for (request, image, decision) in cases {
             assert_eq!(decide(&request, &image, None), decision, "{request} {image}");
         }
+    }
+
+    #[test]
+    fn where_nobody_is_attached_without_asking_one_may_ask_for_the_default() {
+        let asks = |request: Value| decide_by(false, &request, &json!({}), None);
+        let nothing = Decision::LeaveAlone { reason: Reason::NothingAsked };
+        assert_eq!(asks(json!({})), nothing);
+        assert_eq!(asks(json!({ "Env": ["WEAVE_CIDR"] })), nothing);
+        assert_eq!(asks(json!({ "Env": ["WEAVE_CIDR="] })), attach(""));
+        assert_eq!(asks(json!({ "Labels": { "weft.cidr": "" } })), attach(""));
+        assert_eq!(asks(json!({ "Env": ["WEFT_CIDR=net:default"] })), attach(""));
+        assert_eq!(
+            decide_by(false, &json!({}), &json!({ "Env": ["WEAVE_CIDR=10.2.1.1/24"] }), None),
+            attach("10.2.1.1/24")
+        );
+        let reply = json!({ "Id": "4f66", "Config": { "Entrypoint": ["/dev/weft-wait.nnnu"] } });
+        let container = Container::parse(reply.to_string().as_bytes()).expect("a container");
+        assert_eq!(of_container(&container), attach(""), "it was made when it was attached without asking");
     }
 
     #[test]

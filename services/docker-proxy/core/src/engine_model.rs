@@ -6,7 +6,7 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::{CreateRequest, ImageConfig, commit, create, inspect, list};
+use crate::{CreateRequest, ImageConfig, commit, create, hostname::HostnameRule, inspect::Inspection, list};
 
 const FILLED: [&str; 4] = ["User", "WorkingDir", "StopSignal", "Healthcheck"];
 
@@ -196,13 +196,21 @@ fn request() -> impl Strategy<Value = Value> {
     ])
 }
 
+fn rule() -> HostnameRule {
+    HostnameRule::new(None, "(.*)", "$1".to_owned()).expect("a regular expression")
+}
+
 fn rewritten(request: &Value, image: &Value) -> Option<Value> {
-    let request = CreateRequest::parse(request.to_string().as_bytes()).expect("an object");
+    let request = CreateRequest::parse(request.to_string().as_bytes(), None).expect("an object");
     let image = ImageConfig::parse(json!({ "Config": image }).to_string().as_bytes()).expect("an object");
-    let dns = create::Dns { address: [169, 254, 83, 53].into(), domain: "weft.internal.".to_owned() };
+    let dns = create::Dns { address: [169, 254, 83, 53].into(), domain: "weft.internal.".to_owned(), hostname: rule() };
     let options = create::Options { shim_host_path: "/var/lib/weft/shim/1/weft-wait".to_owned(), dns: Some(dns) };
     let body = create::rewrite(&request, &image, &options, false).ok()?;
     Some(serde_json::from_slice(&body).expect("JSON"))
+}
+
+fn inspect(reply: &[u8]) -> Result<Option<Vec<u8>>, crate::MalformedBody> {
+    Inspection::restore(reply).map(Inspection::into_reply)
 }
 
 fn restored(restore: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, crate::MalformedBody>, reply: &Value) -> Value {
@@ -223,11 +231,11 @@ proptest! {
         prop_assert_eq!(&body["HostConfig"]["Dns"][0], &request["HostConfig"]["Dns"].get(0).filter(|_| {
             request["HostConfig"]["Dns"].as_array().is_some_and(|servers| servers.contains(&json!("169.254.83.53")))
         }).cloned().unwrap_or(json!("169.254.83.53")));
-        prop_assert_eq!(restored(inspect::restore, &through), direct.clone());
+        prop_assert_eq!(restored(inspect, &through), direct.clone());
         let restored_list = restored(list::restore, &json!([listed(&through)]));
         prop_assert_eq!(restored_list, json!([listed(&direct)]));
         // What is right already is left alone.
-        prop_assert!(inspect::restore(direct.to_string().as_bytes()).expect("understood").is_none());
+        prop_assert!(inspect(direct.to_string().as_bytes()).expect("understood").is_none());
     }
 
     #[test]
@@ -237,7 +245,7 @@ proptest! {
         let mut copy = through["Config"].clone();
         copy["HostConfig"] = through["HostConfig"].clone();
         let again = create(&rewritten(&copy, &json!({})).expect("runs"), &json!({}), true).expect("created");
-        prop_assert_eq!(restored(inspect::restore, &again), restored(inspect::restore, &through));
+        prop_assert_eq!(restored(inspect, &again), restored(inspect, &through));
         // An image that was committed behind the proxy's back carries the waiting program, too.
         let rewritten = rewritten(&json!({}), &through["Config"]).expect("runs");
         let text = rewritten["Entrypoint"].to_string();
@@ -268,14 +276,14 @@ proptest! {
 
     #[test]
     fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), request in request(), image in image()) {
-        let _ = (inspect::restore(&bytes), list::restore(&bytes), commit::rewrite(&bytes, &bytes));
-        let _ = (CreateRequest::parse(&bytes).is_ok(), ImageConfig::parse(&bytes).is_ok(), crate::Container::parse(&bytes).is_ok());
+        let _ = (inspect(&bytes), list::restore(&bytes), commit::rewrite(&bytes, &bytes));
+        let _ = (CreateRequest::parse(&bytes, None).is_ok(), ImageConfig::parse(&bytes).is_ok(), crate::Container::parse(&bytes).is_ok());
         // Any JSON in any place.
         for value in [&request, &image] {
-            let shuffled = json!({ "Id": value, "Config": { "Entrypoint": ["/dev/weft-wait.nnn", value], "Env": value },
+            let shuffled = json!({ "Id": value, "Config": { "Entrypoint": ["/dev/weft-wait.nnnn", value], "Env": value },
                 "HostConfig": { "Dns": value, "Mounts": [value] }, "Mounts": value, "Args": value, "Path": value });
             let text = shuffled.to_string();
-            let _ = (inspect::restore(text.as_bytes()), list::restore(format!("[{text}]").as_bytes()));
+            let _ = (inspect(text.as_bytes()), list::restore(format!("[{text}]").as_bytes()));
             let _ = commit::rewrite(text.as_bytes(), text.as_bytes());
             let _ = rewritten(&shuffled, value);
         }

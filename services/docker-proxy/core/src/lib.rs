@@ -15,6 +15,7 @@ pub mod eligibility;
 mod engine_model;
 pub mod events;
 pub mod health;
+pub mod hostname;
 pub mod image;
 pub mod inspect;
 mod json;

@@ -51,19 +51,19 @@ mod tests {
     #[test]
     fn commands_lose_the_waiting_program_and_only_that() {
         let cases = [
-            ("/dev/weft-wait.nnn sleep 1", Some("sleep 1")),
-            ("/dev/weft-wait.sss sh -c 'a b'", Some("sh -c 'a b'")),
-            ("/dev/weft-wait.sss '/my app' -v", Some("/my app -v")),
-            ("/dev/weft-wait.sss '/my app'", Some("/my app")),
-            ("/dev/weft-wait.sss '/my app' ", Some("/my app ")),
-            ("/dev/weft-wait.sss 'x", Some("'x")),
-            ("/dev/weft-wait.sss '", Some("'")),
-            ("/dev/weft-wait.sss 'x'", Some("'x'")),
-            ("/././/./.dockerenv '/my app' -v", Some("/my app -v")),
+            ("/dev/weft-wait.nnnu sleep 1", Some("sleep 1")),
+            ("/dev/weft-wait.sssu sh -c 'a b'", Some("sh -c 'a b'")),
+            ("/dev/weft-wait.sssu '/my app' -v", Some("/my app -v")),
+            ("/dev/weft-wait.sssu '/my app'", Some("/my app")),
+            ("/dev/weft-wait.sssu '/my app' ", Some("/my app ")),
+            ("/dev/weft-wait.sssu 'x", Some("'x")),
+            ("/dev/weft-wait.sssu '", Some("'")),
+            ("/dev/weft-wait.sssu 'x'", Some("'x'")),
+            ("/././/././.dockerenv '/my app' -v", Some("/my app -v")),
             ("/.dockerenv sleep 1", None),
             ("/dev/weft-wait sleep 1", None),
             ("/dev/weft-wait.xyz sleep 1", None),
-            ("sleep /dev/weft-wait.nnn", None),
+            ("sleep /dev/weft-wait.nnnu", None),
             ("", None),
         ];
         for (command, expected) in cases {

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::{Container, json};
+use crate::{
+    Container, json,
+    shim::{Hostname, Marks},
+};
 
 /// The label in which Compose names a container's service.
 const SERVICE_LABEL: &str = "com.docker.compose.service";
@@ -11,8 +14,9 @@ const MAX_NAMES: usize = 32;
 
 /// Returns the container's names relative to the zone `domain`, lower case, each once, the container's own name first.
 ///
-/// They are: its name; its host name, if the user chose one (alone, or with a domain in the zone); its Compose service;
-/// its aliases in Docker's networks. What cannot be a name in DNS is left out.
+/// They are: its name; its host name, if the user chose one (alone, or with a domain in the zone) or weft made one of something
+/// else than the name, which may have changed since; its Compose service; its aliases in Docker's networks. What cannot be a
+/// name in DNS is left out.
 #[must_use]
 pub fn of_container(container: &Container, domain: &str) -> Vec<String> {
     let domain = domain.trim_matches('.').to_ascii_lowercase();
@@ -31,8 +35,11 @@ pub fn of_container(container: &Container, domain: &str) -> Vec<String> {
     names
 }
 
-/// Returns the container's host name relative to the zone; none if it lies in another domain.
+/// Returns the container's host name relative to the zone; none if it lies in another domain, or was made of its name.
 fn host_name(container: &Container, domain: &str) -> Option<String> {
+    if Marks::of_config(&container.config).is_some_and(|marks| marks.hostname == Hostname::OfName) {
+        return None;
+    }
     let (hostname, domainname) = (container.hostname.trim_matches('.'), container.domainname.trim_matches('.'));
     let full = if domainname.is_empty() { hostname.to_owned() } else { format!("{hostname}.{domainname}") };
     let full = full.to_ascii_lowercase();
@@ -49,7 +56,7 @@ fn is_id(name: &str, container: &Container) -> bool {
 }
 
 /// Tells whether a name and its zone fit into DNS (RFC 1035, section 2.3.4); `_` is accepted, as Compose uses it.
-fn is_name(name: &str, domain: &str) -> bool {
+pub(crate) fn is_name(name: &str, domain: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(allowed);
     name.len() + 1 + domain.len() <= 253 && name.split('.').all(is_label)
@@ -68,6 +75,18 @@ mod tests {
         let reply = json!({ "Id": ID, "Name": name, "Config": config, "NetworkSettings": networks });
         let container = Container::parse(reply.to_string().as_bytes()).expect("a container");
         of_container(&container, "weft.internal.")
+    }
+
+    #[test]
+    fn a_host_name_made_of_the_name_goes_with_it() {
+        let renamed = |marks: &str| {
+            let entrypoint = format!("/dev/weft-wait.nnn{marks}");
+            let config = json!({ "Hostname": "old", "Domainname": "weft.internal", "Entrypoint": [entrypoint] });
+            names("/new", config, &[])
+        };
+        assert_eq!(renamed("n"), ["new"]);
+        assert_eq!(renamed("e"), ["new", "old"], "made by a rule");
+        assert_eq!(renamed("u"), ["new", "old"], "the user's own");
     }
 
     #[test]

@@ -9,15 +9,16 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateRequest {
     body: Object,
+    name: Option<String>,
 }
 
 impl CreateRequest {
-    /// Parses the body.
+    /// Parses the body of a request for a container with this name, if the client gave one.
     ///
     /// # Errors
     /// [`MalformedBody`] if it is not a JSON object. The proxy answers 400 then, as the engine would.
-    pub fn parse(body: &[u8]) -> Result<Self, MalformedBody> {
-        Ok(Self { body: json::parse_object(body)? })
+    pub fn parse(body: &[u8], name: Option<&str>) -> Result<Self, MalformedBody> {
+        Ok(Self { body: json::parse_object(body)?, name: name.map(str::to_owned) })
     }
 
     /// Returns the image's name as given.
@@ -42,6 +43,11 @@ impl CreateRequest {
         let listed = json::texts(host_config.and_then(|config| json::field(config, "VolumesFrom")));
         let name = |entry: &String| entry.split_once(':').map_or(entry.as_str(), |(name, _)| name).to_owned();
         listed.iter().map(name).collect()
+    }
+
+    /// Returns the name that the client gave the container.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Returns the body.

@@ -8,10 +8,11 @@
 //! that the engine puts into each container, below what belongs to the container. So nothing is made there either.
 //!
 //! What the user asked for is recovered from what the engine stores, not from a label: a label would be merged into every
-//! image that is committed, and could not be taken out of it. Only three things do not follow from the structure: whether
-//! a list that became longer was null or empty before, and whether it became longer at all. One letter for each is
-//! appended to the program's path, as in `/dev/weft-wait.snu`: entrypoint, `Dns`, `DnsSearch`. Before `/.dockerenv`, which has
-//! its name already, each is a number of slashes and a dot, which mean nothing in a path: `///././///.` for the same.
+//! image that is committed, and could not be taken out of it. Only four things do not follow from the structure: whether
+//! a list that became longer was null or empty before, whether it became longer at all, and who chose the host name. One letter
+//! for each is appended to the program's path, as in `/dev/weft-wait.snun`: entrypoint, `Dns`, `DnsSearch`, host name. Before
+//! `/.dockerenv`, which has its name already, each is a number of slashes and a dot, which mean nothing in a path:
+//! `///././///./.` for `snun`.
 
 use serde_json::Value;
 
@@ -97,19 +98,53 @@ impl Before {
     }
 }
 
-/// What was before in each of the lists that the proxy extends.
+/// Who chose a container's host name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hostname {
+    /// The proxy, with its domain: it is the name that the container was created with.
+    OfName,
+    /// The proxy, with its domain, by a [rule](crate::hostname::HostnameRule) that made something else of the name, or by a
+    /// label.
+    OfRule,
+    /// The user, or the engine.
+    Untouched,
+}
+
+impl Hostname {
+    /// Returns its place in [`LETTERS`].
+    const fn index(self) -> usize {
+        match self {
+            Self::OfName => 0,
+            Self::OfRule => 1,
+            Self::Untouched => 3,
+        }
+    }
+
+    const fn from_letter(letter: u8) -> Option<Self> {
+        match letter {
+            b'n' => Some(Self::OfName),
+            b'e' => Some(Self::OfRule),
+            b'u' => Some(Self::Untouched),
+            _ => None,
+        }
+    }
+}
+
+/// What was before in what the proxy changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Marks {
     pub(crate) place: Place,
     pub(crate) entrypoint: Before,
     pub(crate) dns: Before,
     pub(crate) dns_search: Before,
+    pub(crate) hostname: Hostname,
 }
 
 impl Marks {
     /// Returns the program's path in a container, with the marks.
     pub(crate) fn path(self) -> String {
-        let marks = [self.entrypoint, self.dns, self.dns_search].map(Before::index);
+        let [entrypoint, dns, dns_search] = [self.entrypoint, self.dns, self.dns_search].map(Before::index);
+        let marks = [entrypoint, dns, dns_search, self.hostname.index()];
         match self.place {
             Place::Dev => {
                 format!("{CONTAINER_PATH}.{}", marks.map(|mark| char::from(LETTERS[mark])).iter().collect::<String>())
@@ -132,12 +167,13 @@ impl Marks {
             Some(marks) => (Place::Dev, marks.strip_prefix('.')?.bytes().collect()),
             None => (Place::EngineFile, letters_of_slashes(path.strip_suffix(ENGINE_FILE)?)?),
         };
-        let [entrypoint, dns, dns_search] = <[u8; 3]>::try_from(letters).ok()?;
+        let [entrypoint, dns, dns_search, hostname] = <[u8; 4]>::try_from(letters).ok()?;
         Some(Self {
             place,
             entrypoint: Before::from_letter(entrypoint)?,
             dns: Before::from_letter(dns)?,
             dns_search: Before::from_letter(dns_search)?,
+            hostname: Hostname::from_letter(hostname)?,
         })
     }
 
@@ -158,7 +194,7 @@ fn letters_of_slashes(text: &str) -> Option<Vec<u8>> {
         let letter = LETTERS.get(group.len().checked_sub(1)?).copied();
         letter.filter(|_| group.bytes().all(|byte| byte == b'/'))
     };
-    groups.take(4).map(letter).collect()
+    groups.take(5).map(letter).collect()
 }
 
 /// Takes the waiting program out of a container's `Config` and returns its marks; none if it is not there.
@@ -216,8 +252,10 @@ mod tests {
         for place in [Place::Dev, Place::EngineFile] {
             for number in 0..64_usize {
                 let [entrypoint, dns, dns_search] = [number / 16, number / 4 % 4, number % 4].map(|index| all[index]);
-                let marks = Marks { place, entrypoint, dns, dns_search };
-                assert_eq!(Marks::parse(&marks.path()), Some(marks), "{}", marks.path());
+                for hostname in [Hostname::OfName, Hostname::OfRule, Hostname::Untouched] {
+                    let marks = Marks { place, entrypoint, dns, dns_search, hostname };
+                    assert_eq!(Marks::parse(&marks.path()), Some(marks), "{}", marks.path());
+                }
             }
         }
         let marks = Marks {
@@ -225,8 +263,9 @@ mod tests {
             entrypoint: Before::Some,
             dns: Before::Null,
             dns_search: Before::Untouched,
+            hostname: Hostname::OfName,
         };
-        assert_eq!(marks.path(), "///././///./.dockerenv");
+        assert_eq!(marks.path(), "///././///././.dockerenv");
     }
 
     #[test]
@@ -235,14 +274,16 @@ mod tests {
             "",
             "/.dockerenv",
             "/./.dockerenv",
-            "/././.dockerenv",
-            "/./././././.dockerenv",
-            "/./././.dockerenv/x",
-            "/.//////././.dockerenv",
-            "/.a././.dockerenv",
-            "/dev/weft-wait.nn",
-            "/dev/weft-wait.nnnn",
-            "/dev/weft-wait.nnx",
+            "/./././.dockerenv",
+            "/././././././.dockerenv",
+            "/././././.dockerenv/x",
+            "/././././///.dockerenv",
+            "/.//////./././.dockerenv",
+            "/.a./././.dockerenv",
+            "/dev/weft-wait.nnn",
+            "/dev/weft-wait.nnnnn",
+            "/dev/weft-wait.nnns",
+            "/dev/weft-wait.nnxn",
         ] {
             assert_eq!(Marks::parse(path), None, "{path}");
         }
