@@ -67,7 +67,13 @@ sim: ## Test many seeds of the simulation
 bench-quick: ## Compare the overlay with plain VXLAN and a userspace WireGuard, in one run
 	@$(SET_UP) bench
 	cargo build --release $(PARTS) --package weft-bench
-	@$(BUILT)/release/weft-bench
+	@$(BUILT)/release/weft-bench overlay
+
+.PHONY: bench-docker
+bench-docker: ## Compare the Docker API through weft with the engine's own socket
+	@$(SET_UP) lab
+	cargo build --release $(PARTS) --package weft-bench
+	@$(BUILT)/release/weft-bench docker
 
 .PHONY: proto
 proto: ## Generate the code of the contracts anew
