@@ -1,17 +1,13 @@
 //! Options of the service.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::builder::FalseyValueParser;
 use weft_docker_proxy_core::{create, eligibility::Policy, hostname::HostnameRule};
 use weft_service::CommonOptions;
 
-use crate::intercept;
+use crate::{intercept, listener};
 
 /// Attaches containers by relaying the Docker API.
 #[derive(Debug, Clone, clap::Parser)]
@@ -29,21 +25,9 @@ pub struct Config {
     #[arg(long, env = "WEFT_ENGINE_SOCKET", value_name = "PATH")]
     pub engine_socket_on_host: Option<PathBuf>,
 
-    /// Where to offer the Docker API by TCP, beside the Unix socket. Only loopback addresses: the API gives root on the
-    /// host to whoever reaches it. `off`: nowhere.
-    #[arg(long, env = "WEFT_DOCKER_PROXY_TCP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12375")]
-    pub tcp_listen: String,
-
-    /// Host names, beside `localhost`, by which clients reach that address, separated by commas. Requests that name another
-    /// host are refused, as are those of web pages: a browser on this host would send them for whoever asks.
-    #[arg(
-        long,
-        env = "WEFT_DOCKER_PROXY_TCP_NAMES",
-        value_name = "NAMES",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub tcp_names: String,
+    /// Where and how the Docker API is offered.
+    #[command(flatten)]
+    pub listen: listener::options::Options,
 
     /// How long a start may wait for the container's network, in seconds, at most 12; then the container is stopped, and
     /// the client is told why. The program that waits inside the container gives up after 15.
@@ -99,31 +83,6 @@ pub struct Config {
 pub(crate) const DNS_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 83, 53);
 
 impl Config {
-    /// Returns where to listen by TCP.
-    ///
-    /// # Errors
-    /// If the option is no address, or one that others than this host reach.
-    pub fn tcp_address(&self) -> anyhow::Result<Option<SocketAddr>> {
-        let text = self.tcp_listen.trim();
-        if text.is_empty() || text == "off" {
-            return Ok(None);
-        }
-        let Ok(address) = text.parse::<SocketAddr>() else {
-            bail!("--tcp-listen \"{text}\" is no address: write it as 127.0.0.1:12375, or say off");
-        };
-        let loopback = match address.ip() {
-            IpAddr::V4(v4) => v4.is_loopback(),
-            IpAddr::V6(v6) => v6.is_loopback(),
-        };
-        if !loopback {
-            bail!(
-                "--tcp-listen {address} is reached from other hosts, and the Docker API gives root to whoever reaches it: \
-                 listen on 127.0.0.1, or say off and use the Unix socket"
-            );
-        }
-        Ok(Some(address))
-    }
-
     /// Returns how long a start may wait for the network.
     #[must_use]
     pub fn attach_deadline(&self) -> Duration {
@@ -162,29 +121,5 @@ impl Config {
             policy: Policy { engine_socket: self.engine_socket_name(), without_asking: !self.no_default_ipalloc },
             rewrite_inspect: self.rewrite_inspect,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    fn config(arguments: &[&str]) -> Config {
-        Config::parse_from(["weft-docker-proxy"].iter().chain(arguments))
-    }
-
-    #[test]
-    fn the_api_is_offered_on_this_host_only() {
-        let tcp = |text: &str| config(&["--tcp-listen", text]).tcp_address();
-        assert_eq!(tcp("off").expect("valid"), None);
-        assert_eq!(tcp("").expect("valid"), None);
-        assert_eq!(tcp("127.0.0.1:1").expect("valid"), Some(([127, 0, 0, 1], 1).into()));
-        assert!(tcp("[::1]:1").is_ok());
-        for text in ["0.0.0.0:1", "192.0.2.1:1", "[::]:1", "localhost", "1"] {
-            let error = tcp(text).expect_err(text).to_string();
-            assert!(error.contains(text), "{error}");
-        }
     }
 }

@@ -19,12 +19,13 @@ pub mod metrics;
 pub mod relay;
 pub mod services;
 pub mod shim;
+pub mod tls;
 mod traces;
 pub mod watcher;
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::anyhow;
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 use weft_docker_proxy_core::workflow::Service;
@@ -56,13 +57,12 @@ const DOCKER_SOCKET: &str = "docker/docker.sock";
 /// # Errors
 /// If it cannot start: a socket or port is taken, or a folder cannot be written.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let tcp = config.tcp_address()?;
     let folder = &config.common.socket_folder;
     let server = weft_service::bind(&client::Service::DockerProxy.socket(folder))?;
     let shim = shim::install(&config.shim_folder)?;
     let options = config.intercept_options(&shim)?;
     let docker_socket = folder.join(DOCKER_SOCKET);
-    let listeners = Listeners::bind(&docker_socket, &config.engine_socket, tcp).await?;
+    let listeners = Listeners::bind(&docker_socket, &config.engine_socket, &config.listen).await?;
     listener::share_folder(folder, &config.engine_socket);
 
     let engine = Engine::new(config.engine_socket.clone());
@@ -76,7 +76,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
             rewrite_hosts: !config.no_rewrite_hosts,
         },
     );
-    let driver = Driver::spawn(services.clone(), Detached::load(folder.join(detached::FILE)), shutdown.clone());
+    // What clients asked for is done as long as clients are served.
+    let (_end, ended) = Shutdown::triggered();
+    let driver = Driver::spawn(services.clone(), Detached::load(folder.join(detached::FILE)), ended);
     let attacher = Attacher::new(&config, engine.clone(), driver.clone());
     let engine_socket = config.engine_socket_name();
     let (registry, metrics) = Metrics::new();
@@ -89,21 +91,35 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     for service in [Service::Ipam, Service::Router, Service::Dns] {
         tokio::spawn(watcher::watch_service(service, folder.clone(), driver.clone(), again.clone()));
     }
-    tokio::spawn(listeners.serve(engine, intercept, Names::parse(&config.tcp_names), shutdown.clone()));
+    let addresses = listeners.addresses().to_vec();
+    let names = Names::parse(&config.listen.tcp_names);
+    let (stop, stopped) = Shutdown::triggered();
+    let serving = listeners.serve(engine, intercept, names, stopped.clone());
 
-    let mut addresses = vec![format!("unix://{}", docker_socket.display())];
-    addresses.extend(tcp.map(|address| format!("tcp://{address}")));
     tracing::info!(?addresses, engine = engine_socket, shim = %shim.display(), "relaying the Docker API");
     let health = Health::starting().await;
     health.ready().await;
     let api = Arc::new(Api::new(attacher, services, engine_watch, engine_socket.clone(), addresses));
     let exposition = Exposition::new(registry, metrics::Collector { api: Arc::clone(&api) });
     let server = server.with_metrics(Arc::new(exposition));
-    tokio::select! {
-        served = server.serve(Routes::new(ContainerServiceServer::from_arc(api)), &health, shutdown) => served,
-        _ = watching => bail!(
-            "the Docker Engine removed its socket {engine_socket}, as it does when it starts anew, and a container sees a new \
-             one only from its own start: ending, so that the engine starts this service again"
-        ),
-    }
+    let routes = Routes::new(ContainerServiceServer::from_arc(api));
+    let answering = async {
+        let answered = server.serve(routes, &health, stopped.clone()).await;
+        stop.request();
+        answered
+    };
+    let ending = async {
+        let ended = tokio::select! {
+            () = shutdown.requested() => Ok(()),
+            () = stopped.requested() => Ok(()),
+            _ = watching => Err(anyhow!(
+                "the Docker Engine removed its socket {engine_socket}, as it does when it starts anew, and a container sees a \
+                 new one only from its own start: ending, so that the engine starts this service again"
+            )),
+        };
+        stop.request();
+        ended
+    };
+    let (answered, ended, ()) = tokio::join!(answering, ending, serving);
+    answered.and(ended)
 }

@@ -1,10 +1,12 @@
 //! The sockets on which clients find the Docker API.
 
+pub mod options;
+
 use std::{
     fs, io,
     net::SocketAddr,
     os::unix::{
-        fs::{MetadataExt, PermissionsExt, chown},
+        fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
         net::UnixStream as StdUnixStream,
     },
     path::Path,
@@ -13,10 +15,13 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::timeout,
 };
 use weft_service::Shutdown;
 
@@ -24,75 +29,143 @@ use crate::{
     engine::Engine,
     intercept::Intercept,
     local_clients::{LocalClients, Names},
-    relay,
+    relay::{self, Answer},
+    tls::Acceptor,
 };
+use options::Options;
 
 /// Clients that are served at a time; others wait to be accepted.
-const MOST_CLIENTS: usize = 4096;
+const MOST_CLIENTS: u32 = 4096;
+
+/// Clients that have not shown their certificate yet; others wait to be accepted.
+const MOST_HANDSHAKES: usize = 256;
+
+/// How long a client may take to agree on keys.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Pause after an accept that failed, as it does while all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a TCP client may be silent before it is asked whether it is still there, and between such questions.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// How each TLS connection begins (RFC 8446, section 5.1: a record of the type handshake).
+const HANDSHAKE: u8 = 22;
+
 /// Bound sockets.
 #[derive(Debug)]
 pub struct Listeners {
-    unix: UnixListener,
-    tcp: Option<TcpListener>,
+    sockets: Vec<Socket>,
+    addresses: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+    Tls(TcpListener, Acceptor),
 }
 
 impl Listeners {
-    /// Binds the Unix socket, with owner, group and mode of the engine's, and the TCP address.
+    /// Binds `socket`, and what the options name. Unix sockets have owner, group and mode of the engine's.
     ///
     /// # Errors
-    /// If a live process serves one of them, or they cannot be bound.
-    pub async fn bind(socket: &Path, engine_socket: &Path, tcp: Option<SocketAddr>) -> anyhow::Result<Self> {
-        if StdUnixStream::connect(socket).is_ok() {
-            bail!("another process serves {}: stop it first, or choose another --socket-folder", socket.display());
+    /// If an option makes no sense, a live process serves one of the addresses, or they cannot be bound.
+    pub async fn bind(socket: &Path, engine_socket: &Path, options: &Options) -> anyhow::Result<Self> {
+        let plan = options.plan(socket, engine_socket).await?;
+        let mut listeners = Self { sockets: Vec::new(), addresses: Vec::new() };
+        for path in std::iter::once(socket.to_owned()).chain(plan.unix) {
+            listeners.sockets.push(Socket::Unix(bind_unix(&path, engine_socket)?));
+            listeners.addresses.push(format!("unix://{}", path.display()));
         }
-        if let Some(folder) = socket.parent() {
-            fs::create_dir_all(folder).with_context(|| format!("failed to make the folder {}", folder.display()))?;
-        }
-        match fs::remove_file(socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("failed to remove the stale socket {}", socket.display()));
+        for address in plan.tcp {
+            let listener = bind_tcp(address).await?;
+            listeners.addresses.push(format!("tcp://{address}"));
+            let verifies = plan.tls.as_ref().is_some_and(Acceptor::verifies);
+            if !verifies && !options::is_loopback(address.ip()) {
+                tracing::warn!(%address, "the Docker API is offered to other hosts: whoever reaches the address has root here");
             }
-            _ => {}
+            listeners.sockets.push(match &plan.tls {
+                Some(tls) => {
+                    let certificate = tls.certificate().display();
+                    tracing::info!(%address, %certificate, client_certificates = verifies, "TCP clients must use TLS");
+                    Socket::Tls(listener, tls.clone())
+                }
+                None => Socket::Tcp(listener),
+            });
         }
-        let unix = UnixListener::bind(socket).with_context(|| format!("failed to bind {}", socket.display()))?;
-        protect(socket, engine_socket)?;
-        let tcp = match tcp {
-            None => None,
-            Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
-                format!("failed to listen on {address}: is the port in use? Choose another --tcp-listen")
-            })?),
-        };
-        Ok(Self { unix, tcp })
+        Ok(listeners)
     }
 
-    /// Serves clients until `shutdown`. Those that come by TCP know this host as `localhost` or by `names`.
+    /// Returns what `DOCKER_HOST` may be set to, best first.
+    #[must_use]
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Serves clients until `shutdown`, and until those that were there then are gone. Those that come by TCP without a
+    /// certificate know this host as `localhost` or by `names`.
     pub async fn serve(self, engine: Engine, intercept: Intercept, names: Names, shutdown: Shutdown) {
-        let local = LocalClients::new(intercept.clone(), names);
-        let context = Arc::new(Serving { engine, intercept, local });
-        let clients = Arc::new(Semaphore::new(MOST_CLIENTS));
+        let serving = Arc::new(Serving {
+            engine,
+            local: LocalClients::new(intercept.clone(), names),
+            intercept,
+            clients: Arc::new(Semaphore::new(MOST_CLIENTS as usize)),
+            handshakes: Arc::new(Semaphore::new(MOST_HANDSHAKES)),
+            shutdown,
+        });
+        let mut accepting = JoinSet::new();
+        for socket in self.sockets {
+            accepting.spawn(Arc::clone(&serving).accept(socket));
+        }
+        while accepting.join_next().await.is_some() {}
+        // The semaphore is never closed.
+        let _ = serving.clients.acquire_many(MOST_CLIENTS).await;
+    }
+}
+
+/// What serving a client needs.
+struct Serving {
+    engine: Engine,
+    intercept: Intercept,
+    local: LocalClients<Intercept>,
+    clients: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+    shutdown: Shutdown,
+}
+
+/// A client that was accepted.
+enum Client {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+    Tls(TcpStream, Acceptor),
+}
+
+impl Serving {
+    /// Accepts clients of one socket until the stop.
+    async fn accept(self: Arc<Self>, socket: Socket) {
+        let admission = if matches!(socket, Socket::Tls(..)) { &self.handshakes } else { &self.clients };
         loop {
-            // The semaphore is never closed.
-            let Ok(permit) = Arc::clone(&clients).acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                () = shutdown.requested() => return,
-                accepted = self.unix.accept() => accepted.map(|(stream, _)| Client::Unix(stream)),
-                accepted = accept_tcp(self.tcp.as_ref()) => accepted.map(Client::Tcp),
+            let accepting = async {
+                // The semaphores are never closed.
+                let permit = Arc::clone(admission).acquire_owned().await.map_err(io::Error::other)?;
+                io::Result::Ok((socket.accept().await?, permit))
             };
+            let accepted = tokio::select! {
+                () = self.shutdown.requested() => return,
+                accepted = accepting => accepted,
+            };
+            let serving = Arc::clone(&self);
             match accepted {
-                Ok(client) => {
-                    let context = Arc::clone(&context);
-                    tokio::spawn(async move {
-                        let _counted = context.intercept.client();
-                        match client {
-                            Client::Unix(stream) => context.serve(stream, &context.intercept).await,
-                            Client::Tcp(stream) => context.serve(stream, &context.local).await,
-                        }
-                        drop(permit);
-                    });
+                // One task for each kind, so that none has room for what another needs.
+                Ok((Client::Unix(stream), permit)) => {
+                    tokio::spawn(async move { serving.serve(stream, &serving.intercept, permit).await });
+                }
+                Ok((Client::Tcp(stream), permit)) => {
+                    tokio::spawn(async move { serving.serve(stream, &serving.local, permit).await });
+                }
+                Ok((Client::Tls(stream, acceptor), permit)) => {
+                    tokio::spawn(serving.serve_tls(stream, acceptor, permit));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a client");
@@ -101,35 +174,101 @@ impl Listeners {
             }
         }
     }
-}
 
-enum Client {
-    Unix(tokio::net::UnixStream),
-    Tcp(tokio::net::TcpStream),
-}
-
-/// What serving a client needs.
-struct Serving {
-    engine: Engine,
-    intercept: Intercept,
-    local: LocalClients<Intercept>,
-}
-
-impl Serving {
-    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin, interceptor: &impl relay::Interceptor) {
-        relay::serve(stream, self.engine.socket(), interceptor).await;
+    async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send,
+        interceptor: &impl relay::Interceptor,
+        _permit: OwnedSemaphorePermit,
+    ) {
+        let _counted = self.intercept.client();
+        relay::serve(stream, self.engine.socket(), interceptor, &self.shutdown).await;
     }
-}
 
-async fn accept_tcp(listener: Option<&TcpListener>) -> io::Result<tokio::net::TcpStream> {
-    match listener {
-        Some(listener) => {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
+    async fn serve_tls(self: Arc<Self>, mut stream: TcpStream, acceptor: Acceptor, handshake: OwnedSemaphorePermit) {
+        let agreed = async {
+            let mut first = [0];
+            if stream.peek(&mut first).await? > 0 && first != [HANDSHAKE] {
+                let says = Answer::error(
+                    400,
+                    "the client sent an HTTP request to an HTTPS server: use TLS (DOCKER_TLS_VERIFY=1)",
+                );
+                stream.write_all(&[says.head, says.body].concat()).await?;
+                stream.shutdown().await?;
+                // What it sent must not reset the connection under its answer.
+                tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the client did not use TLS"));
+            }
+            acceptor.accept(stream).await
+        };
+        let stream = match timeout(HANDSHAKE_DEADLINE, agreed).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "a client was not let in by TLS"),
+            Err(_) => return tracing::debug!("a client did not agree on keys in time"),
+        };
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&self.clients).acquire_owned().await else { return };
+        drop(handshake);
+        if acceptor.verifies() {
+            self.serve(stream, &self.intercept, permit).await;
+        } else {
+            self.serve(stream, &self.local, permit).await;
         }
-        None => std::future::pending().await,
     }
+}
+
+impl Socket {
+    /// Waits for a client. Cancel safe.
+    async fn accept(&self) -> io::Result<Client> {
+        match self {
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Client::Unix(stream)),
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Client::Tcp(prepared(stream))),
+            Self::Tls(listener, tls) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Client::Tls(prepared(stream), tls.clone()))
+            }
+        }
+    }
+}
+
+/// Sends what there is at once, and notices clients whose host is gone.
+fn prepared(stream: TcpStream) -> TcpStream {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    let prepared = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&keepalive));
+    if let Err(error) = prepared {
+        // A client that is gone already is noticed when it is read from.
+        tracing::debug!(%error, "a client's connection could not be prepared");
+    }
+    stream
+}
+
+fn bind_unix(path: &Path, engine_socket: &Path) -> anyhow::Result<UnixListener> {
+    let shown = path.display();
+    if StdUnixStream::connect(path).is_ok() {
+        bail!("another process serves unix://{shown}: stop it first, or choose another address");
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("failed to make the folder {}", folder.display()))?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            bail!("{shown} is there and is no socket: choose another address")
+        }
+        Ok(_) => fs::remove_file(path).with_context(|| format!("failed to remove the stale socket {shown}"))?,
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("failed to listen on unix://{shown}"))?;
+    protect(path, engine_socket)?;
+    Ok(listener)
+}
+
+async fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "failed to listen on tcp://{address}: is the port in use, or the address another host's? Choose another by --host \
+             (WEFT_DOCKER_PROXY_HOSTS)"
+        )
+    })
 }
 
 /// Lets exactly those use the socket who may use the engine's. While the engine has none: root alone.

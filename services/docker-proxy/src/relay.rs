@@ -9,6 +9,7 @@ mod body;
 mod connection;
 mod head;
 mod message;
+mod reader;
 
 pub use connection::{Interceptor, exchange, serve};
 pub use head::{Head, HeadError, RequestHead, ResponseHead};

@@ -27,7 +27,7 @@ impl Drop for Process {
 async fn every_metric_is_there_and_calls_are_counted() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let mut command = Command::new(env!("CARGO_BIN_EXE_weft-docker-proxy"));
-    command.env_clear().stdin(Stdio::null()).args(["--tcp-listen", "off"]);
+    command.env_clear().stdin(Stdio::null()).args(["--host", "off"]);
     command.arg("--socket-folder").arg(folder.path()).arg("--shim-folder").arg(folder.path().join("shim"));
     command.arg("--engine-socket").arg(folder.path().join("no-engine.sock"));
     let _process = Process(command.spawn().expect("docker-proxy starts"));

@@ -19,6 +19,7 @@ use weft_docker_proxy::{
     local_clients::{LocalClients, Names},
     relay::{Answer, Interceptor, Request, exchange, serve},
 };
+use weft_service::{Shutdown, ShutdownTrigger};
 
 /// Longest time that anything may take on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
@@ -60,6 +61,7 @@ impl Interceptor for Looking {
 struct Setting {
     client: UnixStream,
     relay: JoinHandle<()>,
+    stop: ShutdownTrigger,
     engine: UnixListener,
     folder: tempfile::TempDir,
 }
@@ -69,8 +71,8 @@ impl Setting {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let socket = folder.path().join("engine.sock");
         let engine = UnixListener::bind(&socket).expect("the socket can be bound");
-        let (client, relay) = connect(&socket);
-        Self { client, relay, engine, folder }
+        let (client, relay, stop) = connect(&socket);
+        Self { client, relay, stop, engine, folder }
     }
 
     /// The same for a client by TCP, who may know this host as `proxy.example`.
@@ -79,7 +81,9 @@ impl Setting {
         let setting = Self::new();
         let engine = setting.engine_socket();
         let local = LocalClients::new(Looking { engine: engine.clone() }, Names::parse("proxy.example"));
-        Self { client, relay: tokio::spawn(async move { serve(served, &engine, &local).await }), ..setting }
+        let (stop, shutdown) = Shutdown::triggered();
+        let relay = tokio::spawn(async move { serve(served, &engine, &local, &shutdown).await });
+        Self { client, relay, stop, ..setting }
     }
 
     fn engine_socket(&self) -> PathBuf {
@@ -109,11 +113,12 @@ impl Setting {
     }
 }
 
-fn connect(engine: &Path) -> (UnixStream, JoinHandle<()>) {
+fn connect(engine: &Path) -> (UnixStream, JoinHandle<()>, ShutdownTrigger) {
     let (client, served) = UnixStream::pair().expect("a pair of sockets");
     let engine: PathBuf = engine.to_owned();
     let looking = Looking { engine: engine.clone() };
-    (client, tokio::spawn(async move { serve(served, &engine, &looking).await }))
+    let (stop, shutdown) = Shutdown::triggered();
+    (client, tokio::spawn(async move { serve(served, &engine, &looking, &shutdown).await }), stop)
 }
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -382,7 +387,7 @@ async fn an_engine_that_vanishes_within_its_answer_cuts_it() {
 async fn an_engine_that_is_away_is_named() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let socket = folder.path().join("engine.sock");
-    let (mut client, _relay) = connect(&socket);
+    let (mut client, _relay, _stop) = connect(&socket);
     send(&mut client, "GET /info HTTP/1.1\r\nHost: d\r\n\r\n").await;
     let (status, message) = expect_error(&mut client).await;
     assert!(status == 503 && message.contains(&socket.display().to_string()), "{status} {message}");
@@ -496,6 +501,53 @@ async fn an_engine_may_answer_before_it_has_read_what_was_looked_into() {
         let engine = Some(engine).filter(|_| !closes);
         expect(&mut setting.client, &format!("{head}much")).await;
         drop(engine);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_connections_cleanly() {
+    // Between two requests: at once.
+    let mut setting = Setting::new();
+    setting.exchange("GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK").await;
+    setting.stop.request();
+    setting.expect_over().await;
+
+    // A request under way is answered, and is the last.
+    let mut setting = Setting::new();
+    let request = "GET /info HTTP/1.1\r\nHost: d\r\n\r\n";
+    send(&mut setting.client, request).await;
+    let mut engine = setting.accept().await;
+    setting.stop.request();
+    expect(&mut engine, request).await;
+    send(&mut engine, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+    expect(&mut setting.client, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+    setting.expect_over().await;
+
+    // One that takes too long is told, even while it still sends.
+    for request in [request, "POST /load HTTP/1.1\r\nHost: d\r\nContent-Length: 100\r\n\r\nabc"] {
+        let mut setting = Setting::new();
+        send(&mut setting.client, request).await;
+        let mut engine = setting.accept().await;
+        expect(&mut engine, request).await;
+        setting.stop.request();
+        send(&mut setting.client, "more").await;
+        let (status, message) = expect_error(&mut setting.client).await;
+        assert!(status == 503 && message.contains("stopped"), "{status} {message}");
+        setting.expect_over().await;
+    }
+
+    // A stream gets all that was sent, and an end that is not that of its message.
+    for head in ["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 101 UPGRADED\r\n\r\n"] {
+        let mut setting = Setting::new();
+        send(&mut setting.client, request).await;
+        let mut engine = setting.accept().await;
+        expect(&mut engine, request).await;
+        send(&mut engine, head).await;
+        setting.stop.request();
+        send(&mut engine, "4\r\nlast\r\n").await;
+        send(&mut setting.client, "unread").await;
+        expect(&mut setting.client, &format!("{head}4\r\nlast\r\n")).await;
+        setting.expect_over().await;
     }
 }
 

@@ -12,6 +12,7 @@ use ipnet::Ipv4Net;
 use secrecy::{ExposeSecret, SecretString};
 use weft_router_core::{handshake::Password, target::Target};
 use weft_service::CommonOptions;
+use weft_types::{ApiAddress, InvalidApiAddress};
 
 /// Port of control (TCP) and data (UDP) unless another is chosen.
 pub const DEFAULT_PORT: u16 = 6783;
@@ -91,10 +92,10 @@ pub struct Config {
     #[arg(long, env = "WEFT_ROUTER_HOST_ROOT", value_name = "PATH", default_value = "/")]
     pub host_root: PathBuf,
 
-    /// Where docker-proxy offers the Docker API by TCP, or `off`: nobody may reach that port from outside.
-    #[arg(long, env = "WEFT_DOCKER_PROXY_TCP_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:12375",
-          value_parser = listener)]
-    pub docker_proxy_listen: Listener,
+    /// Where docker-proxy offers the Docker API, as its --host says: nobody may reach the loopback's ports from outside.
+    #[arg(long, env = "WEFT_DOCKER_PROXY_HOSTS", value_name = "ADDRESSES", default_value = "tcp://127.0.0.1:12375",
+          value_parser = api_addresses)]
+    pub docker_proxy_hosts: ApiAddresses,
 
     /// Where metrics of all services of this host are served by HTTP, to whoever reaches the address. `off`: nowhere.
     #[arg(long, env = "WEFT_METRICS_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6782")]
@@ -114,18 +115,12 @@ pub struct Config {
     pub mask: String,
 }
 
-/// Where another service of this host listens by TCP; nothing where it does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener(pub Option<SocketAddr>);
+/// Where the Docker API is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiAddresses(pub Vec<ApiAddress>);
 
-fn listener(text: &str) -> Result<Listener, String> {
-    match text.trim() {
-        "" | "off" => Ok(Listener(None)),
-        text => text
-            .parse()
-            .map(|address| Listener(Some(address)))
-            .map_err(|_| "it is no address: write it as 127.0.0.1:12375, or say off".to_owned()),
-    }
+fn api_addresses(text: &str) -> Result<ApiAddresses, InvalidApiAddress> {
+    ApiAddress::parse_list(text).map(ApiAddresses)
 }
 
 /// What the options mean, checked.
@@ -206,10 +201,11 @@ impl Config {
     /// # Errors
     /// If an option is no address.
     pub fn loopback_ports(&self) -> anyhow::Result<Vec<u16>> {
-        let Listener(docker_proxy) = self.docker_proxy_listen;
-        let listeners = docker_proxy.into_iter().chain(self.metrics_address()?);
+        let docker_proxy = self.docker_proxy_hosts.0.iter().filter_map(ApiAddress::tcp);
+        let listeners = docker_proxy.chain(self.metrics_address()?);
+        let is_loopback = |listener: &SocketAddr| listener.ip().to_canonical().is_loopback();
         let mut ports = vec![LOOPBACK_PORT];
-        ports.extend(listeners.filter(|listener| listener.ip().is_loopback()).map(|listener| listener.port()));
+        ports.extend(listeners.filter(is_loopback).map(|listener| listener.port()));
         ports.sort_unstable();
         ports.dedup();
         Ok(ports)
@@ -278,11 +274,12 @@ mod tests {
             plan.config.loopback_ports().expect("addresses")
         };
         assert_eq!(ports(&[]), [6782, 6784, 12375]);
-        assert_eq!(ports(&["--docker-proxy-listen", "127.0.0.1:2375"]), [2375, 6782, 6784]);
-        assert_eq!(ports(&["--docker-proxy-listen", "[::1]:6784", "--metrics-listen", "127.0.0.1:9"]), [9, 6784]);
-        assert_eq!(ports(&["--docker-proxy-listen", "off", "--metrics-listen", "192.0.2.1:6782"]), [6784]);
-        let error = format!("{:#}", check(&["--docker-proxy-listen", "2375"]).expect_err("refused"));
-        assert!(error.contains("2375") && error.contains("127.0.0.1:12375"), "{error}");
+        let hosts = "tcp://127.0.0.1:2375, unix:///run/a.sock tcp://192.0.2.1:2376";
+        assert_eq!(ports(&["--docker-proxy-hosts", hosts]), [2375, 6782, 6784]);
+        assert_eq!(ports(&["--docker-proxy-hosts", "tcp://[::1]:6784", "--metrics-listen", "127.0.0.1:9"]), [9, 6784]);
+        assert_eq!(ports(&["--docker-proxy-hosts", "off", "--metrics-listen", "192.0.2.1:6782"]), [6784]);
+        let error = format!("{:#}", check(&["--docker-proxy-hosts", "2375"]).expect_err("refused"));
+        assert!(error.contains("\"2375\"") && error.contains("tcp://ADDRESS:PORT"), "{error}");
     }
 
     #[test]

@@ -1,18 +1,26 @@
 //! One client's connection.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::Path,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt},
     net::UnixStream,
     sync::SetOnce,
     time::Instant,
 };
+use weft_service::Shutdown;
 
 use super::{
     body,
     head::{self, Framing, HeadError, RequestHead, ResponseHead},
     message::{Answer, EngineTime, Request},
+    reader::Reader,
 };
 
 /// Longest body of a request that is looked into, in bytes. The engine's own limit for a container's configuration.
@@ -27,11 +35,14 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long requests under way may go on when the proxy is stopped.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// The status with which requests are refused that are not let in.
 const FORBIDDEN: u16 = 403;
 
-/// Bytes that are read at a time.
-const BUFFER: usize = 64 * 1024;
+/// The status of requests that nobody could serve.
+const UNAVAILABLE: u16 = 503;
 
 /// Decides about requests, and answers those that it wants to look into.
 pub trait Interceptor: Send + Sync {
@@ -50,18 +61,40 @@ pub trait Interceptor: Send + Sync {
     fn answered(&self, method: &str, target: &str, status: u16, added: Duration);
 }
 
-/// Serves one client until it goes away or a message makes it impossible to go on.
+/// Serves one client until it goes away, a message makes it impossible to go on, or the proxy is stopped.
 ///
-/// Ends without an error in both cases: the client has been told, or is gone.
-pub async fn serve<S, I>(client: S, engine_socket: &Path, interceptor: &I)
+/// Ends without an error in all cases: the client has been told, or is gone. What was sent to it before arrives.
+pub async fn serve<S, I>(client: S, engine_socket: &Path, interceptor: &I, shutdown: &Shutdown)
 where
     S: AsyncRead + AsyncWrite + Send,
     I: Interceptor,
 {
     let (reader, mut writer) = tokio::io::split(client);
-    let mut reader = BufReader::with_capacity(BUFFER, reader);
+    let mut reader = Reader::new(reader);
+    let mut cut = pin!(shutdown.requested_for(GRACE));
     loop {
-        match serve_request(&mut reader, &mut writer, engine_socket, interceptor).await {
+        // Between requests a client may stay silent for as long as it likes.
+        let began = tokio::select! {
+            biased;
+            filled = reader.fill_buf() => filled.is_ok_and(|bytes| !bytes.is_empty()),
+            () = shutdown.requested() => false,
+        };
+        if !began {
+            break;
+        }
+        let answering = AtomicBool::new(false);
+        let served = tokio::select! {
+            served = serve_request(&mut reader, &mut writer, engine_socket, interceptor, &answering) => served,
+            () = &mut cut => {
+                // An answer that has begun ends too early, which its framing shows.
+                if !answering.load(Relaxed) {
+                    let message = "weft's docker-proxy was stopped before the request was answered: try again";
+                    let _ = refuse(&mut writer, UNAVAILABLE, message).await;
+                }
+                break;
+            }
+        };
+        match served {
             Ok(Next::Request) => {}
             Ok(Next::Close) => break,
             Err(error) => {
@@ -71,8 +104,11 @@ where
         }
     }
     // The client may be gone already. One that still sends would lose its answer if the connection were reset under it.
-    let _ = writer.shutdown().await;
-    let _ = tokio::time::timeout(LINGER, body::copy(Framing::UntilClose, &mut reader, &mut tokio::io::sink())).await;
+    let closing = async {
+        let _ = writer.shutdown().await;
+        body::copy(Framing::UntilClose, &mut reader, &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(LINGER, closing).await;
 }
 
 /// What follows a request on its connection.
@@ -88,21 +124,19 @@ impl Next {
     }
 }
 
+/// Serves the request that begins with what `reader` has. From the first byte of the answer on, `answering` is set.
 async fn serve_request<R, W, I>(
-    reader: &mut BufReader<R>,
+    reader: &mut Reader<R>,
     writer: &mut W,
     engine_socket: &Path,
     interceptor: &I,
+    answering: &AtomicBool,
 ) -> io::Result<Next>
 where
     R: AsyncRead + Send + Unpin,
     W: AsyncWrite + Send + Unpin,
     I: Interceptor,
 {
-    // Between requests a client may stay silent for as long as it likes.
-    if reader.fill_buf().await?.is_empty() {
-        return Ok(Next::Close);
-    }
     let request = match tokio::time::timeout(HEAD_DEADLINE, head::read_request(reader)).await {
         Ok(Ok(Some(request))) => request,
         Ok(Ok(None)) => return Ok(Next::Close),
@@ -116,18 +150,19 @@ where
         return refuse(writer, FORBIDDEN, &message).await;
     }
     if interceptor.wants(&request.method, &request.target) {
-        return intercept(request, reader, writer, interceptor).await;
+        // Most of what this needs is not needed while a stream is relayed.
+        return Box::pin(intercept(request, reader, writer, interceptor, answering)).await;
     }
     match UnixStream::connect(engine_socket).await {
         Ok(engine) => {
             let answered = |status, added| interceptor.answered(&request.method, &request.target, status, added);
-            relay(&request, reader, writer, engine, Observer { began, answered }).await
+            relay(&request, reader, writer, engine, Observer { began, answered, answering }).await
         }
         Err(error) => {
             let socket = engine_socket.display();
             let message = format!("the Docker Engine does not answer on {socket} ({error}): is it running?");
-            interceptor.answered(&request.method, &request.target, 503, began.elapsed());
-            refuse(writer, 503, &message).await
+            interceptor.answered(&request.method, &request.target, UNAVAILABLE, began.elapsed());
+            refuse(writer, UNAVAILABLE, &message).await
         }
     }
 }
@@ -146,9 +181,10 @@ async fn write_answer(writer: &mut (impl AsyncWrite + Unpin), answer: &Answer) -
 
 async fn intercept<R, W, I>(
     head: RequestHead,
-    reader: &mut BufReader<R>,
+    reader: &mut Reader<R>,
     writer: &mut W,
     interceptor: &I,
+    answering: &AtomicBool,
 ) -> io::Result<Next>
 where
     R: AsyncRead + Send + Unpin,
@@ -176,6 +212,7 @@ where
     let answer = interceptor.answer(&request).await;
     let added = began.elapsed().saturating_sub(request.engine_time.sum());
     interceptor.answered(&request.head.method, &request.head.target, answer.status(), added);
+    answering.store(true, Relaxed);
     write_answer(writer, &answer).await?;
     Ok(Next::request_if(keep_alive && answer.keep_alive))
 }
@@ -193,7 +230,7 @@ pub async fn exchange(engine: UnixStream, request: &Request, body: &[u8]) -> io:
 
 async fn exchange_untimed(engine: UnixStream, request: &Request, body: &[u8]) -> io::Result<(ResponseHead, Vec<u8>)> {
     let (engine_reader, mut engine_writer) = engine.into_split();
-    let mut engine_reader = BufReader::with_capacity(BUFFER, engine_reader);
+    let mut engine_reader = Reader::new(engine_reader);
     let untouched = request.head.framing == Framing::Empty && body.is_empty();
     let head = &request.head.head;
     let head = if untouched { head.bytes.clone() } else { head.with_length(body.len()) };
@@ -233,20 +270,22 @@ async fn read_whole(engine: &mut (impl AsyncBufRead + Unpin), method: &str) -> i
 }
 
 /// Is told about the answer to one request that was relayed.
-struct Observer<F> {
+struct Observer<'a, F> {
     /// When the request's head had come.
     began: Instant,
     /// Takes the status, and for how long the proxy held up the request.
     answered: F,
+    /// Set from the first byte of the answer on.
+    answering: &'a AtomicBool,
 }
 
 /// Passes a request to the engine and its response to the client, both as they came.
 async fn relay<R, W, F>(
     request: &RequestHead,
-    reader: &mut BufReader<R>,
+    reader: &mut Reader<R>,
     writer: &mut W,
     engine: UnixStream,
-    observer: Observer<F>,
+    observer: Observer<'_, F>,
 ) -> io::Result<Next>
 where
     R: AsyncRead + Send + Unpin,
@@ -254,7 +293,7 @@ where
     F: Fn(u16, Duration) + Send + Sync,
 {
     let (engine_reader, mut engine_writer) = engine.into_split();
-    let mut engine_reader = BufReader::with_capacity(BUFFER, engine_reader);
+    let mut engine_reader = Reader::new(engine_reader);
     // An engine that does not read may have answered all the same: then its answer counts, else its silence is reported.
     let _ = engine_writer.write_all(&request.head.bytes).await;
     let before = observer.began.elapsed();
@@ -275,7 +314,7 @@ where
             std::future::pending().await
         };
         let response = async {
-            let response = respond(request, &mut engine_reader, writer, &observe).await?;
+            let response = respond(request, &mut engine_reader, writer, &observe, observer.answering).await?;
             if matches!(response, Response::Hijacked) {
                 // The stream begins behind the body, whose end the engine may not have waited for.
                 body_passed.wait().await;
@@ -301,7 +340,7 @@ where
 /// Waits for the client's end of the stream, and passes it on: the engine then stops what it does for the client.
 ///
 /// A client that sends its next request already is waited for no more; the request stays in the buffer.
-async fn pass_end<R>(reader: &mut BufReader<R>, engine: &mut (impl AsyncWrite + Unpin))
+async fn pass_end<R>(reader: &mut Reader<R>, engine: &mut (impl AsyncWrite + Unpin))
 where
     R: AsyncRead + Unpin,
 {
@@ -322,9 +361,10 @@ enum Response {
 /// Passes on the engine's response, and those before it that only announce it.
 async fn respond<E, W>(
     request: &RequestHead,
-    engine: &mut BufReader<E>,
+    engine: &mut Reader<E>,
     writer: &mut W,
     observe: &(impl Fn(u16, Duration) + Sync),
+    answering: &AtomicBool,
 ) -> io::Result<Response>
 where
     E: AsyncRead + Unpin,
@@ -346,15 +386,17 @@ where
             }
         };
         let came = Instant::now();
+        let announces = response.status != 101 && (100..200).contains(&response.status);
+        answering.fetch_or(!announces, Relaxed);
         writer.write_all(&response.head.bytes).await?;
         writer.flush().await?;
-        if response.status == 101 || !(100..200).contains(&response.status) {
+        if !announces {
             observe(response.status, came.elapsed());
         }
         if response.status == 101 || is_raw_stream(&response) {
             return Ok(Response::Hijacked);
         }
-        if !(100..200).contains(&response.status) {
+        if !announces {
             body::copy(response.framing, engine, writer).await?;
             return Ok(Response::Whole { keep_alive: response.keep_alive });
         }
