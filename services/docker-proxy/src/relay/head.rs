@@ -92,17 +92,30 @@ impl Head {
     /// Returns the head with another body length: fields that spoke of the old one are gone, all others are as they came.
     #[must_use]
     pub fn with_length(&self, length: usize) -> Vec<u8> {
+        self.with(&[], &format!("Content-Length: {length}"))
+    }
+
+    /// Returns the head for a body of JSON where there was none: later engines refuse a body that does not say what it is.
+    #[must_use]
+    pub fn with_json(&self, length: usize) -> Vec<u8> {
+        self.with(&[b"content-type"], &format!("Content-Type: application/json\r\nContent-Length: {length}"))
+    }
+
+    /// Returns the head without the fields that speak of the body's length, and without `dropped`, but with `added`.
+    fn with(&self, dropped: &[&[u8]], added: &str) -> Vec<u8> {
         const OF_THE_BODY: [&[u8]; 4] = [b"content-length", b"transfer-encoding", b"trailer", b"expect"];
+        let is_dropped =
+            |name: &[u8]| OF_THE_BODY.iter().chain(dropped).any(|dropped| name.eq_ignore_ascii_case(dropped));
         let mut lines = self.bytes.split_inclusive(|byte| *byte == b'\n');
         let mut head: Vec<u8> = lines.next().unwrap_or_default().to_vec();
         for line in lines {
             let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
             let ends = matches!(line, b"\r\n" | b"\n");
-            if !ends && !OF_THE_BODY.iter().any(|dropped| name.trim_ascii().eq_ignore_ascii_case(dropped)) {
+            if !ends && !is_dropped(name.trim_ascii()) {
                 head.extend_from_slice(line);
             }
         }
-        head.extend_from_slice(format!("Content-Length: {length}\r\n\r\n").as_bytes());
+        head.extend_from_slice(format!("{added}\r\n\r\n").as_bytes());
         head
     }
 
@@ -292,5 +305,16 @@ mod tests {
         let head = request(text).await.expect("valid").expect("one").head;
         let expected = "POST /x HTTP/1.1\r\nHost: a\r\nX-odd:  b \r\nContent-Length: 3\r\n\r\n";
         assert_eq!(String::from_utf8(head.with_length(3)).expect("text"), expected);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_not_there_before_says_what_it_is() {
+        for (fields, left) in [("", ""), ("Content-Length: 0\r\ncontent-type: text/plain\r\nX: y\r\n", "X: y\r\n")] {
+            let text = format!("POST /commit HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+            let head = request(&text).await.expect("valid").expect("one").head;
+            let of_json = "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n";
+            let expected = format!("POST /commit HTTP/1.1\r\nHost: a\r\n{left}{of_json}");
+            assert_eq!(String::from_utf8(head.with_json(9)).expect("text"), expected);
+        }
     }
 }
