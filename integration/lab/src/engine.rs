@@ -1,6 +1,7 @@
 //! A host's Docker Engine.
 
 use std::{
+    collections::BTreeMap,
     env,
     fs::File,
     path::{Path, PathBuf},
@@ -11,6 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -92,16 +94,22 @@ fn variable(name: &str) -> Option<PathBuf> {
 }
 
 /// Returns the engine's configuration file.
-pub(crate) fn configuration(lab: &str, host: &str) -> String {
+pub(crate) fn configuration(lab: &str, host: &str, kit: &EngineKit, settings: &BTreeMap<String, Value>) -> String {
     // Without `tls` the engine waits a quarter of a minute before it listens on plain TCP.
-    let configuration = serde_json::json!({
+    let mut configuration = json!({
         "cgroup-parent": cgroup::parent(lab, host),
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "log-level": "warn",
-        "oom-score-adjust": 0,
         "storage-driver": "overlay2",
         "tls": false,
     });
+    // Later engines refuse to start with a setting that they no longer know.
+    if kit.root != newer_folder() {
+        configuration["oom-score-adjust"] = 0.into();
+    }
+    for (name, value) in settings {
+        configuration[name] = value.clone();
+    }
     format!("{configuration:#}\n")
 }
 

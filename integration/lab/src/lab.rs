@@ -43,6 +43,8 @@ pub struct LabBuilder {
     hosts: u8,
     mtu: u32,
     engine: Option<EngineKit>,
+    others: BTreeMap<u8, EngineKit>,
+    settings: BTreeMap<String, serde_json::Value>,
     engines: bool,
 }
 
@@ -68,6 +70,18 @@ impl LabBuilder {
     /// Sets where the engine comes from; by default [`EngineKit::find`] decides.
     pub fn engine(mut self, engine: EngineKit) -> Self {
         self.engine = Some(engine);
+        self
+    }
+
+    /// Sets where the engine of one host comes from, counted from 1.
+    pub fn engine_of(mut self, host: u8, engine: EngineKit) -> Self {
+        self.others.insert(host, engine);
+        self
+    }
+
+    /// Sets something in the configuration file of all engines.
+    pub fn setting(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.settings.insert(name.to_owned(), value.into());
         self
     }
 
@@ -101,9 +115,11 @@ impl LabBuilder {
         );
 
         let numbers: Vec<u8> = (1..=self.hosts).collect();
+        let kit_of = |number: u8| self.others.get(&number).unwrap_or(&kit);
         let hosts_file = hosts_file(&numbers);
-        let specs = std::iter::once(underlay_spec(&self.name))
-            .chain(numbers.iter().map(|&number| host_spec(&self.name, number, &hosts_file, &kit)));
+        let specs = std::iter::once(underlay_spec(&self.name)).chain(
+            numbers.iter().map(|&number| host_spec(&self.name, number, &hosts_file, kit_of(number), &self.settings)),
+        );
         let mut keepers = try_join_all(specs.map(Keeper::start)).await?;
         let underlay = Underlay::of(keepers[0].first_process);
         let hosts: Vec<_> = numbers
@@ -112,7 +128,7 @@ impl LabBuilder {
             .map(|(&number, keeper)| {
                 let (ipv4, ipv6) = host_addresses(number);
                 let (name, first_process) = (host_name(number), keeper.first_process);
-                Host::of(&self.name, HostState { name, first_process, ipv4, ipv6, engine: kit.clone() })
+                Host::of(&self.name, HostState { name, first_process, ipv4, ipv6, engine: kit_of(number).clone() })
             })
             .collect();
         underlay.prepare().await.context("failed to make the underlay")?;
@@ -147,7 +163,15 @@ impl Lab {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}", std::process::id());
-        LabBuilder { name, hosts: 2, mtu: 1500, engine: None, engines: true }
+        LabBuilder {
+            name,
+            hosts: 2,
+            mtu: 1500,
+            engine: None,
+            others: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            engines: true,
+        }
     }
 
     /// Returns its name.
@@ -380,7 +404,13 @@ fn underlay_spec(lab: &str) -> HostSpec {
     HostSpec { lab: lab.to_owned(), name: UNDERLAY.to_owned(), files: BTreeMap::new(), links: BTreeMap::new() }
 }
 
-fn host_spec(lab: &str, number: u8, hosts_file: &str, kit: &EngineKit) -> HostSpec {
+fn host_spec(
+    lab: &str,
+    number: u8,
+    hosts_file: &str,
+    kit: &EngineKit,
+    settings: &BTreeMap<String, serde_json::Value>,
+) -> HostSpec {
     let name = host_name(number);
     let files = [
         ("/etc/machine-id", format!("{number:032x}\n")),
@@ -388,7 +418,7 @@ fn host_spec(lab: &str, number: u8, hosts_file: &str, kit: &EngineKit) -> HostSp
         ("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n{hosts_file}")),
         // Nothing listens there: asking fails at once.
         ("/etc/resolv.conf", "nameserver 192.168.50.254\noptions timeout:1 attempts:1\n".to_owned()),
-        ("/etc/docker/daemon.json", engine::configuration(lab, &name)),
+        ("/etc/docker/daemon.json", engine::configuration(lab, &name, kit, settings)),
     ];
     let links = [
         // The machine may have other clients in front of the distribution's.
