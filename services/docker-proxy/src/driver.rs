@@ -87,6 +87,10 @@ enum Request {
     List {
         reply: oneshot::Sender<Vec<View>>,
     },
+    IsAttached {
+        name: String,
+        reply: oneshot::Sender<bool>,
+    },
     Address {
         container: ContainerId,
         reply: oneshot::Sender<Option<DualAddress>>,
@@ -107,6 +111,7 @@ impl Request {
             | Self::Removed { .. }
             | Self::ServiceLost { .. }
             | Self::List { .. }
+            | Self::IsAttached { .. }
             | Self::Address { .. } => None,
         }
     }
@@ -159,6 +164,18 @@ impl Driver {
         let container = Box::new(container);
         self.send(Request::Started { container, goal, patience: Some(patience), reply: Some(reply) }).await;
         answer.await.unwrap_or_else(|_| Err(STOPPING.to_owned()))
+    }
+
+    /// As [`keep_started`](Self::keep_started), and returns when it has it; the caller decides for how long to wait. No
+    /// addresses: the container has ended meanwhile.
+    ///
+    /// # Errors
+    /// One sentence that says why it has none: something was taken from it by hand, say.
+    pub async fn kept(&self, container: Container, goal: Goal) -> Attached {
+        let (reply, answer) = oneshot::channel();
+        let container = Box::new(container);
+        self.send(Request::Started { container, goal, patience: None, reply: Some(reply) }).await;
+        answer.await.unwrap_or_else(|_| Err("it was detached by hand".to_owned()))
     }
 
     /// Gives a running container its network; what fails is tried again for as long as it runs.
@@ -214,6 +231,13 @@ impl Driver {
     pub async fn list(&self) -> Vec<View> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::List { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Tells whether a container that a client names, by id, start of an id, or name, is attached.
+    pub async fn is_attached(&self, name: String) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::IsAttached { name, reply }).await;
         answer.await.unwrap_or_default()
     }
 
@@ -343,6 +367,16 @@ impl State {
             Request::List { reply } => {
                 // Nobody waits any more if the client went away.
                 let _ = reply.send(self.views(now));
+            }
+            Request::IsAttached { name, reply } => {
+                let named = self
+                    .facts
+                    .values()
+                    .find(|known| known.name == name || known.id.as_str().starts_with(name.as_str()));
+                let attached =
+                    named.and_then(|known| self.workflow.status(&known.id)).is_some_and(|status| status.attached);
+                // As above.
+                let _ = reply.send(attached);
             }
             Request::Address { container, reply } => {
                 let attached = self.workflow.status(&container).filter(|status| status.attached);

@@ -164,6 +164,23 @@ impl Intercept {
         }
     }
 
+    /// Lets the engine run a process beside the container's own once the container has its network; for a container that gets
+    /// none in time the process may be what finds out why.
+    async fn exec(&self, request: &Request, name: &str, span: &Span) -> anyhow::Result<Answer> {
+        let driver = &self.attacher.driver;
+        if !driver.is_attached(name.to_owned()).await
+            && let Some(container) = self.engine.container(name).await?
+            && let Some(goal) = self.attacher.goal(&container)
+        {
+            traces::about(span, &container);
+            let attached = tokio::time::timeout(self.attacher.patience(), driver.kept(container, goal)).await;
+            if !matches!(attached, Ok(Ok(_))) {
+                tracing::debug!(container = name, ?attached, "a process starts in a container without its network");
+            }
+        }
+        self.pass(request, &request.body).await
+    }
+
     async fn inspect(&self, request: &Request) -> anyhow::Result<Answer> {
         let (response, body) = self.forward(request, &request.body).await?;
         let inspection = (response.status == 200).then(|| Inspection::restore(&body).ok()).flatten();
@@ -197,6 +214,7 @@ impl Intercept {
             Call::Create { name } => self.create(request, name.as_deref()).await,
             Call::Start { container } | Call::Restart { container } => self.start(request, container, span).await,
             Call::Control { container } => self.control(request, container, span).await,
+            Call::Exec { container } => self.exec(request, container, span).await,
             Call::Inspect { .. } => self.inspect(request).await,
             Call::List => self.list(request).await,
             Call::Commit { container } => self.commit(request, container).await,

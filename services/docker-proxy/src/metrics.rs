@@ -13,7 +13,7 @@ use crate::api::Api;
 
 const CALL: Label = Label::new(
     "call",
-    "`create`, `start`, `restart`, `control` (stop, kill, pause, remove), `inspect`, `list`, `commit`, `other`",
+    "`create`, `start`, `restart`, `control` (stop, kill, pause, remove), `exec`, `inspect`, `list`, `commit`, `other`",
 );
 
 const REQUESTS: Family = Family::counter(
@@ -47,7 +47,7 @@ const ENGINE_UP: Family =
 /// All that docker-proxy measures beside what all services do.
 pub const FAMILIES: &[Family] = &[REQUESTS, ADDED, CLIENTS, CONTAINERS, ENGINE_UP];
 
-const CALLS: [&str; 8] = ["create", "start", "restart", "control", "inspect", "list", "commit", "other"];
+const CALLS: [&str; 9] = ["create", "start", "restart", "control", "exec", "inspect", "list", "commit", "other"];
 const RESULTS: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Counts what clients ask for. Clones count together.
@@ -91,10 +91,11 @@ const fn index(call: &Call) -> usize {
         Call::Start { .. } => 1,
         Call::Restart { .. } => 2,
         Call::Control { .. } => 3,
-        Call::Inspect { .. } => 4,
-        Call::List => 5,
-        Call::Commit { .. } => 6,
-        Call::Other => 7,
+        Call::Exec { .. } => 4,
+        Call::Inspect { .. } => 5,
+        Call::List => 6,
+        Call::Commit { .. } => 7,
+        Call::Other => 8,
     }
 }
 

@@ -123,6 +123,7 @@ fn route(call: &Call, target: &str) -> Option<&'static str> {
             Some("pause") => "/containers/{id}/pause",
             Some(_) | None => "/containers/{id}",
         }),
+        Call::Exec { .. } => Some("/containers/{id}/exec"),
         Call::Commit { .. } => Some("/commit"),
         Call::Inspect { .. } | Call::List | Call::Other => None,
     }
@@ -153,6 +154,7 @@ mod tests {
             (Method::POST, "/containers/stop/start", Some("/containers/{id}/start")),
             (Method::POST, "/v1.51/containers/db/stop?t=1", Some("/containers/{id}/stop")),
             (Method::DELETE, "/containers/db?force=1", Some("/containers/{id}")),
+            (Method::POST, "/containers/db/exec", Some("/containers/{id}/exec")),
             (Method::POST, "/commit?container=db", Some("/commit")),
             (Method::GET, "/containers/db/json", None),
             (Method::GET, "/events", None),

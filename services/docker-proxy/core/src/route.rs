@@ -28,6 +28,11 @@ pub enum Call {
         /// The container.
         container: String,
     },
+    /// `POST /containers/{id}/exec`, which prepares a process beside the container's own.
+    Exec {
+        /// The container.
+        container: String,
+    },
     /// `GET /containers/{id}/json`.
     Inspect {
         /// The container.
@@ -75,6 +80,7 @@ fn parse(method: &Method, path_and_query: &str) -> Option<Call> {
             ["containers", "create"] => Some(Call::Create { name: parameter(query, "name").filter(|n| !n.is_empty()) }),
             ["containers", id, "start"] => Some(Call::Start { container: container(id)? }),
             ["containers", id, "stop" | "kill" | "pause"] => Some(Call::Control { container: container(id)? }),
+            ["containers", id, "exec"] => Some(Call::Exec { container: container(id)? }),
             ["containers", id, "restart"] => Some(Call::Restart { container: container(id)? }),
             ["commit"] => Some(Call::Commit { container: acceptable(parameter(query, "container")?)? }),
             _ => None,
@@ -152,6 +158,7 @@ mod tests {
             (Method::POST, "/containers/web/kill", Call::Control { container: at("web") }),
             (Method::POST, "/containers/web/pause", Call::Control { container: at("web") }),
             (Method::DELETE, "/containers/web?force=1&v=1", Call::Control { container: at("web") }),
+            (Method::POST, "/containers/web/exec", Call::Exec { container: at("web") }),
             (Method::GET, "/containers/web/json?size=1", Call::Inspect { container: at("web") }),
             (Method::GET, "/containers/json", Call::List),
             (Method::GET, "/containers/json?all=1&filters=%7B%7D", Call::List),
@@ -184,7 +191,8 @@ mod tests {
             (Method::POST, "/containers/a%/start"),
             (Method::POST, "/commit"),
             (Method::POST, "/commit?container="),
-            (Method::POST, "/containers/web/exec"),
+            (Method::POST, "/containers/web/exec/x"),
+            (Method::POST, "/exec/web/start"),
             (Method::POST, "/containers/web/wait"),
             (Method::DELETE, "/containers/"),
             (Method::DELETE, "/images/web"),

@@ -10,6 +10,10 @@ use tokio::{
 };
 use tonic::transport::Channel;
 use weft_lab::{Host, HostCommand, Lab, eventually, image};
+use weft_metrics::{
+    merge,
+    testing::{Scrape, read},
+};
 use weft_proto::{
     client::{self, Service},
     proxy::v1::{GetStatusRequest, container_service_client::ContainerServiceClient},
@@ -125,6 +129,12 @@ impl Proxied {
     pub(crate) fn api(&self) -> ContainerServiceClient<Channel> {
         let socket = Service::DockerProxy.socket(&self.lab_host().path("/run/weft"));
         ContainerServiceClient::new(client::channel(&socket))
+    }
+
+    /// Reads the proxy's metrics.
+    pub(crate) async fn metrics(&self) -> anyhow::Result<Scrape> {
+        let socket = Service::DockerProxy.socket(&self.lab_host().path("/run/weft"));
+        read(&merge([weft_service::fetch_metrics(client::channel(&socket)).await?])).map_err(anyhow::Error::msg)
     }
 
     /// Sends a request to the proxy as no client would, and returns the answer.

@@ -220,7 +220,8 @@ async fn inspection_shows_what_was_asked_for() -> anyhow::Result<()> {
     host.stop().await
 }
 
-/// Returns what an inspection says, without what differs between any two containers.
+/// Returns what an inspection says, without what differs between any two containers, and without the host name that weft makes
+/// of the name where the engine takes the id.
 fn comparable(inspection: &str) -> anyhow::Result<serde_json::Map<String, Value>> {
     let id = |value: &Value| value.as_str().map(str::to_owned).context("no text");
     let mut inspections: Vec<Value> = serde_json::from_str(inspection)?;
@@ -230,6 +231,10 @@ fn comparable(inspection: &str) -> anyhow::Result<serde_json::Map<String, Value>
     let Value::Object(mut container) = serde_json::from_str(&text)? else { anyhow::bail!("no object") };
     for key in ["Created", "State", "NetworkSettings", "GraphDriver"] {
         container.remove(key);
+    }
+    let config = container.get_mut("Config").context("no configuration")?;
+    if config["Hostname"] == name.trim_start_matches('/') && config["Domainname"] == "weft.internal" {
+        (config["Hostname"], config["Domainname"]) = ("ID".into(), "".into());
     }
     if let Some(Value::Array(mounts)) = container.get_mut("Mounts") {
         for mount in mounts.iter_mut().filter_map(Value::as_object_mut) {
@@ -293,6 +298,29 @@ async fn a_restarted_container_keeps_its_address_until_it_is_removed() -> anyhow
     ensure!(host.address("renamed").await? == address, "an old event took its network");
     host.via_proxy(&["rm", "--force", "renamed"]).await?;
     host.holds_nothing().await?;
+    host.stop().await
+}
+
+#[tokio::test]
+async fn a_process_beside_it_sees_the_network_too() -> anyhow::Result<()> {
+    let mut host = Proxied::start().await?;
+    host.via_proxy(&["create", "--name", "late", image::BUSYBOX, "sleep", "600"]).await?;
+    host.services_mut().stop_one(Service::Router);
+    // Behind the proxy's back, which then has nothing to attach it with.
+    host.engine(&["start", "late"]).await?;
+    let proxied = host.lab_host().proxy_command(["exec", "late", "ls", "/sys/class/net"]);
+    let process = tokio::spawn(proxied.text());
+    eventually("the process is asked for", SOON, async || {
+        let scrape = host.metrics().await?;
+        ensure!(scrape.sum("weft_docker_proxy_clients", &[]) > 0.0, "nobody asks");
+        Ok(())
+    })
+    .await?;
+    host.services_mut().start_one(Service::Router)?;
+    let said = process.await??;
+    ensure!(said.contains("ethwe"), "it ran before its network was there: {said:?}");
+    host.via_proxy(&["exec", "late", "true"]).await?;
+    host.via_proxy(&["rm", "--force", "late"]).await?;
     host.stop().await
 }
 
