@@ -10,6 +10,7 @@
 //!
 //! The lab needs root, and the `weft-lab` program beside the running one, because the first process of a host is it.
 
+mod authority;
 mod capture;
 mod cgroup;
 mod engine;
@@ -23,6 +24,7 @@ mod underlay;
 mod wait;
 mod weft;
 
+pub use authority::Authority;
 pub use capture::{Capture, contains};
 pub use engine::{EngineKit, cache_folder};
 pub use host::{Host, HostCommand, Output};
