@@ -58,6 +58,11 @@ lab-long: build ## Test on lab hosts what takes too long for every day: 500 cont
 	@$(SET_UP) test lab monitoring
 	cargo nextest run --workspace --profile lab --run-ignored only --no-capture
 
+.PHONY: clients
+clients: build ## Drive Docker's own clients at the engine and through weft, compare, and write docs/docker.md
+	@$(SET_UP) clients
+	$(BUILT)/debug/weft-clients
+
 .PHONY: sim
 sim: ## Test many seeds of the simulation
 	@$(SET_UP) test
