@@ -7,7 +7,7 @@ use weft_docker_proxy_core::{
     Call, CreateRequest, Decision, ImageConfig, Network, commit, create,
     eligibility::{self, Policy},
     inspect::Inspection,
-    list, route,
+    list, route, top,
 };
 use weft_service::trace::Span;
 
@@ -194,9 +194,14 @@ impl Intercept {
         Ok(Answer::of_engine(&response, inspection.into_reply().unwrap_or(body)))
     }
 
-    async fn list(&self, request: &Request) -> anyhow::Result<Answer> {
+    /// Passes a request on, and takes the waiting program out of what the engine shows.
+    async fn restored<E>(
+        &self,
+        request: &Request,
+        restore: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>, E> + Send,
+    ) -> anyhow::Result<Answer> {
         let (response, body) = self.forward(request, &request.body).await?;
-        let restored = (response.status == 200).then(|| list::restore(&body).ok().flatten()).flatten();
+        let restored = (response.status == 200).then(|| restore(&body).ok().flatten()).flatten();
         Ok(Answer::of_engine(&response, restored.unwrap_or(body)))
     }
 
@@ -216,7 +221,8 @@ impl Intercept {
             Call::Control { container } => self.control(request, container, span).await,
             Call::Exec { container } => self.exec(request, container, span).await,
             Call::Inspect { .. } => self.inspect(request).await,
-            Call::List => self.list(request).await,
+            Call::List => self.restored(request, list::restore).await,
+            Call::Top => self.restored(request, top::restore).await,
             Call::Commit { container } => self.commit(request, container).await,
             Call::Other => self.pass(request, &request.body).await,
         }

@@ -26,6 +26,7 @@ pub mod reconcile;
 pub mod request;
 pub mod route;
 pub mod shim;
+pub mod top;
 pub mod workflow;
 
 pub use address::AddressArgument;
