@@ -1,6 +1,6 @@
 //! A connection that lasts while something happens to the network.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
 use tokio::{
@@ -49,10 +49,18 @@ impl Conversation {
     /// # Errors
     /// If the connection broke, or no echo comes soon.
     pub async fn goes_on(&mut self) -> anyhow::Result<()> {
+        self.goes_on_within(SOON).await
+    }
+
+    /// Says something and waits for its echo, at most so long.
+    ///
+    /// # Errors
+    /// If the connection broke, or no echo comes in time.
+    pub async fn goes_on_within(&mut self, limit: Duration) -> anyhow::Result<()> {
         self.said += 1;
         let line = format!("line {}", self.said);
         self.to.write_all(format!("{line}\n").as_bytes()).await.context("the connection broke")?;
-        let echo = tokio::time::timeout(SOON, self.from.next_line()).await.context("no echo")??;
+        let echo = tokio::time::timeout(limit, self.from.next_line()).await.context("no echo")??;
         ensure!(echo.as_deref() == Some(&line), "{echo:?} came back for {line:?}");
         Ok(())
     }

@@ -1,8 +1,11 @@
 //! Scenarios on several lab hosts: what they share. Each file in `tests` is one behaviour.
 
+mod check;
+mod client;
 mod conversation;
 mod otlp;
 mod resolver;
+mod trace;
 mod transfer;
 
 use std::{
@@ -11,18 +14,24 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+pub use check::{Check, all};
+pub use client::{Client, WAYS, docker};
 pub use conversation::Conversation;
 use futures::future::try_join_all;
 pub use otlp::OtlpReceiver;
 pub use resolver::Resolver;
+pub use trace::no_trace;
 pub use transfer::transfers;
-use weft_lab::{Host, HostCommand, Lab, Launch, Weft, eventually, image};
+use weft_lab::{EngineKit, Host, HostCommand, Lab, LabBuilder, Launch, Weft, eventually, image};
 
 /// Password of all hosts, unless a scenario is about another.
 pub const PASSWORD: &str = "correct horse battery staple";
 
 /// How long anything may take that should happen at once, on a machine that is busy with other hosts.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// How long what docs/reliability.md has happen within a second may take while others keep the machine busy.
+pub const A_SECOND: Duration = Duration::from_secs(5);
 
 /// Hosts that run weft and have found each other.
 #[derive(Debug)]
@@ -39,14 +48,27 @@ impl Mesh {
     /// # Errors
     /// If a host does not get ready or does not find all others.
     pub async fn start(hosts: u8) -> anyhow::Result<Self> {
-        let lab = hosts_with_images(hosts).await?;
+        Self::start_on(hosts_with_images(hosts).await?).await
+    }
+
+    /// Starts weft on two hosts, of which the first has the machine's engine and the second that of the distribution's
+    /// next release.
+    ///
+    /// # Errors
+    /// If a host does not get ready or does not find the other.
+    pub async fn of_both_engines() -> anyhow::Result<Self> {
+        Self::start_on(both_engines(Lab::new()).await?).await
+    }
+
+    /// Starts weft on all hosts of a lab, whose engines have the images.
+    async fn start_on(lab: Lab) -> anyhow::Result<Self> {
         let first = lab.host(1).clone();
         let launch = |host: &Host| match host.name() == first.name() {
             true => Launch::new(PASSWORD),
             false => Launch::new(PASSWORD).peers(&[&first]),
         };
         let weft = try_join_all(lab.hosts().iter().map(|host| Weft::launch(host, launch(host)))).await?;
-        try_join_all(weft.iter().map(|weft| weft.joined(usize::from(hosts) - 1))).await?;
+        try_join_all(weft.iter().map(|weft| weft.joined(lab.hosts().len() - 1))).await?;
         Ok(Self { lab, weft })
     }
 
@@ -82,6 +104,17 @@ impl Mesh {
 /// If a host can't be made.
 pub async fn hosts_with_images(hosts: u8) -> anyhow::Result<Lab> {
     let lab = Lab::new().hosts(hosts).start().await?;
+    try_join_all(lab.hosts().iter().map(Weft::load)).await?;
+    Ok(lab)
+}
+
+/// Makes two hosts whose engines have weft's images and those of the tests: the first has the machine's engine, the second
+/// that of the distribution's next release.
+///
+/// # Errors
+/// If a host can't be made.
+pub async fn both_engines(lab: LabBuilder) -> anyhow::Result<Lab> {
+    let lab = lab.hosts(2).engine_of(2, EngineKit::newer()?).start().await?;
     try_join_all(lab.hosts().iter().map(Weft::load)).await?;
     Ok(lab)
 }

@@ -1,24 +1,8 @@
 //! Docker's own clients do through weft what they do at the engine.
 
-use std::process::Stdio;
-
 use anyhow::{Context, ensure};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    process::{Child, ChildStdin, ChildStdout},
-    time::timeout,
-};
-use weft_integration_tests::{Mesh, SOON};
-use weft_lab::{Host, HostCommand, image};
-
-/// Through weft, and at the engine.
-const WAYS: [bool; 2] = [true, false];
-
-/// Prepares a Docker command one of both ways.
-fn docker(host: &Host, through_weft: bool, words: &[&str]) -> HostCommand {
-    let words = words.iter().copied();
-    if through_weft { host.proxy_command(words) } else { host.docker_command(words) }
-}
+use weft_integration_tests::{Client, Mesh, WAYS, docker};
+use weft_lab::{Host, image};
 
 /// Runs a Docker command both ways and expects that it says the same, and exits with the same.
 async fn same(host: &Host, words: &[&str]) -> anyhow::Result<()> {
@@ -32,69 +16,6 @@ async fn same(host: &Host, words: &[&str]) -> anyhow::Result<()> {
     }
     ensure!(said[0] == said[1], "docker {words:?}: through weft {:?}, at the engine {:?}", said[0], said[1]);
     Ok(())
-}
-
-/// A client that runs, with its pipes.
-struct Client {
-    process: Child,
-    stdin: ChildStdin,
-    stdout: ChildStdout,
-    said: String,
-}
-
-impl Client {
-    fn start(command: HostCommand) -> anyhow::Result<Self> {
-        let mut process = command
-            .into_tokio()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("failed to start the client")?;
-        let stdin = process.stdin.take().context("no stdin")?;
-        let stdout = process.stdout.take().context("no stdout")?;
-        Ok(Self { process, stdin, stdout, said: String::new() })
-    }
-
-    /// Starts a client that has a terminal of 33 lines of 77 columns.
-    fn in_terminal(host: &Host, through_weft: bool, line: &str) -> anyhow::Result<Self> {
-        let client = docker(host, through_weft, &[]).into_tokio();
-        let (program, variables) = (client.as_std().get_args().last(), client.as_std().get_envs());
-        let program = program.context("no client")?.to_string_lossy().into_owned();
-        let line = format!("stty rows 33 cols 77; exec {program} {line}");
-        let mut terminal = host.command("script", ["--quiet", "--return", "--command", &line, "/dev/null"]);
-        for (name, value) in variables {
-            terminal = terminal.env(name, value.unwrap_or_default());
-        }
-        Self::start(terminal.env("TERM", "xterm"))
-    }
-
-    /// Waits until it has said a text.
-    async fn says(&mut self, text: &str) -> anyhow::Result<()> {
-        let read = async {
-            let mut bytes = [0; 4096];
-            while !self.said.contains(text) {
-                let count = self.stdout.read(&mut bytes).await?;
-                ensure!(count > 0, "it ended");
-                self.said.push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
-            Ok(())
-        };
-        let outcome = timeout(SOON, read).await.context("it does not in time").and_then(|read| read);
-        outcome.with_context(|| format!("waiting for {text:?}, it said {:?}", self.said))
-    }
-
-    async fn hears(&mut self, text: &str) -> anyhow::Result<()> {
-        self.stdin.write_all(text.as_bytes()).await.context("it does not listen")
-    }
-
-    /// Ends its stdin and returns what it exits with.
-    async fn ends(mut self) -> anyhow::Result<Option<i32>> {
-        drop(self.stdin);
-        let mut rest = Vec::new();
-        timeout(SOON, self.stdout.read_to_end(&mut rest)).await.context("it does not end")??;
-        Ok(timeout(SOON, self.process.wait()).await.context("it does not exit")??.code())
-    }
 }
 
 #[tokio::test]
@@ -127,7 +48,7 @@ async fn streams_and_terminals_are_those_of_the_engine() -> anyhow::Result<()> {
         ensure!(attached.ends().await? == Some(4), "attach does not exit as the container does");
         ensure!(logs.ends().await? == Some(0), "logs --follow does not end with the container");
         events.says("die\n").await?;
-        events.process.kill().await?;
+        events.kill().await?;
 
         // A terminal: size, keys, exit code.
         let sized = "until [ \"$(stty size)\" = \"33 77\" ]; do :; done; echo si''zed";
@@ -140,7 +61,7 @@ async fn streams_and_terminals_are_those_of_the_engine() -> anyhow::Result<()> {
 
         let mut run = Client::in_terminal(host, through_weft, &format!("run --rm -it {} {script}", image::BUSYBOX))?;
         run.says("ready").await.context("run -it")?;
-        ensure!(run.said.contains("/dev/pts/0"), "run -it has no terminal: {:?}", run.said);
+        ensure!(run.said().contains("/dev/pts/0"), "run -it has no terminal: {:?}", run.said());
         run.hears("\u{3}").await?;
         ensure!(run.ends().await? == Some(3), "run -it does not pass an interrupt on");
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use weft_integration_tests::{Container, Mesh, PASSWORD, SOON, hosts_with_images};
+use weft_integration_tests::{A_SECOND, Container, Mesh, PASSWORD, SOON, hosts_with_images};
 use weft_lab::{Host, Launch, Weft, eventually, image};
 
 /// How long a start waits for the container's network, in seconds.
@@ -82,16 +82,16 @@ async fn a_start_waits_for_a_service_that_comes_back() -> anyhow::Result<()> {
         weft.kill(service).await?;
         let container = mesh.container(1, &name, &[]).await.with_context(|| format!("with {service} killed"))?;
         weft.ready().await?;
-        asking.finds(&name, Some(container.ipv4), SOON).await?;
+        asking.finds(&name, Some(container.ipv4), A_SECOND).await?;
     }
 
     // Names are no condition for a network: they follow.
     weft.compose(["stop", "dns"]).text().await?;
     let container = mesh.container(1, "unnamed", &[]).await.context("with dns away")?;
     weft.compose(["start", "dns"]).text().await?;
-    asking.finds("unnamed", Some(container.ipv4), SOON).await?;
+    asking.finds("unnamed", Some(container.ipv4), A_SECOND).await?;
     host.docker_via_proxy(&["rm", "--force", "unnamed"]).await?;
-    asking.finds("unnamed", None, SOON).await?;
+    asking.finds("unnamed", None, A_SECOND).await?;
     holds(weft, 4).await?;
     mesh.stop().await
 }

@@ -1,7 +1,7 @@
 //! The whole of weft on a host stops and starts: its containers never notice more than silence.
 
 use anyhow::{Context, ensure};
-use weft_integration_tests::{Container, Conversation, Mesh, PASSWORD, SOON};
+use weft_integration_tests::{A_SECOND, Container, Conversation, Mesh, PASSWORD, SOON};
 use weft_lab::{Host, Launch, Project, Weft, eventually};
 
 /// Tag of images that are another version by their name.
@@ -56,21 +56,21 @@ async fn containers_keep_their_network_while_weft_is_away() -> anyhow::Result<()
 
         mesh.weft[0] = Weft::launch(&host, launch).await.with_context(|| what("getting ready"))?;
         mesh.on(1).joined(1).await.with_context(|| what("joining"))?;
-        conversation.goes_on().await.with_context(|| what("the connection"))?;
+        conversation.goes_on_within(A_SECOND).await.with_context(|| what("the connection"))?;
         ensure!(life(&one).await? == before, "{}", what("a container does not run as before"));
         let found = Container::find(&host, "one").await.with_context(|| what("ethwe"))?;
         ensure!((found.ipv4, found.ipv6) == (one.ipv4, one.ipv6), "{}", what("other addresses"));
-        two.finds("one", Some(one.ipv4), SOON).await.with_context(|| what("the name"))?;
-        one.finds("two", Some(two.ipv4), SOON).await.with_context(|| what("the name of another"))?;
-        two.finds("doomed", None, SOON).await.with_context(|| what("the name of the removed"))?;
+        two.finds("one", Some(one.ipv4), A_SECOND).await.with_context(|| what("the name"))?;
+        one.finds("two", Some(two.ipv4), A_SECOND).await.with_context(|| what("the name of another"))?;
+        two.finds("doomed", None, A_SECOND).await.with_context(|| what("the name of the removed"))?;
 
-        let regained = eventually(&what("ethwe of what was restarted"), SOON, async || {
+        let regained = eventually(&what("ethwe of what was restarted"), A_SECOND, async || {
             let found = Container::find(&host, "again").await?;
             ensure!((found.ipv4, found.ipv6) == (again.ipv4, again.ipv6), "{found:?} was {again:?}");
             Ok(found)
         })
         .await?;
-        two.finds("again", Some(regained.ipv4), SOON).await.with_context(|| what("the name of the restarted"))?;
+        two.finds("again", Some(regained.ipv4), A_SECOND).await.with_context(|| what("the name of the restarted"))?;
         regained.pings(&two.ipv4.to_string()).await.with_context(|| what("frames of the restarted"))?;
         host.docker_via_proxy(&["rm", "--force", "again"]).await?;
 
@@ -78,7 +78,7 @@ async fn containers_keep_their_network_while_weft_is_away() -> anyhow::Result<()
         let again = Container::find(&host, "moved").await?;
         ensure!((again.ipv4, again.ipv6) == (moved.ipv4, moved.ipv6), "{}", what("the stopped one moved"));
         host.docker_via_proxy(&["rm", "--force", "moved"]).await?;
-        eventually(&what("what was held is given back"), SOON, async || {
+        eventually(&what("what was held is given back"), A_SECOND, async || {
             let allocated = mesh.on(1).ipam_status().await?.allocated;
             ensure!(allocated == 1, "{allocated} addresses are held");
             Ok(())

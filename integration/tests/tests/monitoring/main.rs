@@ -8,9 +8,9 @@ use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use load::{Load, RESOLVER, Resolver};
+use load::{Load, RESOLVER};
 use prometheus::{Prometheus, RATE_INTERVAL, metrics_address};
-use weft_integration_tests::{Container, OtlpReceiver, PASSWORD, hosts_with_images};
+use weft_integration_tests::{Container, OtlpReceiver, PASSWORD, Resolver, hosts_with_images};
 use weft_lab::{Host, Lab, Launch, Weft, eventually, image};
 use weft_monitoring::{dashboards, rules::Rules, runbook::Runbook};
 
@@ -122,7 +122,7 @@ impl Watch {
 fn launch(host: &Host) -> Launch {
     Launch::new(PASSWORD)
         .with("WEFT_IPALLOC_RANGE", RANGE)
-        .with("WEFT_DNS_UPSTREAMS", RESOLVER)
+        .with("WEFT_DNS_UPSTREAMS", &RESOLVER.to_string())
         .with("WEFT_METRICS_LISTEN", &metrics_address(host))
         .with("WEFT_OTLP_ENDPOINT", &format!("http://{}", OtlpReceiver::ADDRESS))
 }
@@ -158,8 +158,8 @@ async fn watched(faults: bool) -> anyhow::Result<()> {
         one.compose(["--profile", "monitoring", "config", "--services"]).env("WEFT_GRAFANA_PASSWORD", "secret");
     let started = compose.text().await.context("compose.yaml with the profile monitoring")?;
     ensure!(started.contains("grafana") && started.contains("prometheus"), "it has only {started}");
-    let resolver = Resolver::start(&one).await?;
-    let _other_resolver = Resolver::start(&two).await?;
+    let resolver = Resolver::of_every_name(one.host(), RESOLVER)?;
+    let _other_resolver = Resolver::of_every_name(two.host(), RESOLVER)?;
     let _receivers = [OtlpReceiver::start(&one).await?, OtlpReceiver::start(&two).await?];
     let containers = [Container::start(first, "one", &[]).await?, Container::start(second, "two", &[]).await?];
     let [a, b] = &containers;
@@ -267,7 +267,7 @@ async fn names(watch: &mut Watch, one: &Weft, resolver: Resolver) -> anyhow::Res
     let host = one.host().name();
     drop(resolver);
     watch.fire(&[("WeftUpstreamDown", host), ("WeftNamesFail", host)]).await?;
-    let resolver = Resolver::start(one).await?;
+    let resolver = Resolver::of_every_name(one.host(), RESOLVER)?;
     watch.quiet().await?;
     Ok(resolver)
 }
