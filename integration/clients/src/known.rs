@@ -16,7 +16,36 @@ pub(crate) struct Known {
 }
 
 /// All of them.
-pub(crate) const KNOWN: &[Known] = &[];
+pub(crate) const KNOWN: &[Known] = &[
+    Known {
+        what: "A container whose program does not exist starts, and ends with 127 and a sentence on its stderr.",
+        reason: "The engine alone refuses to start it. With weft the program is looked for when the network is there, by \
+                 the process that waited for it.",
+        at: &[
+            ["without a program", "", "executable file not found", ""],
+            ["no-such-program", "", "executable file not found", "weft-wait|127"],
+            ["^docker rm failing", "", "", ""],
+        ],
+    },
+    Known {
+        what: "An image committed from an attached container has an empty `Entrypoint`, where it would have none.",
+        reason: "Both mean the same. The engine fills in the container's own, which is the waiting program, if there is none.",
+        at: &[["committed", "Entrypoint", "null", r"\[\]"], ["committed", "stdout", "", r#""Entrypoint\\?":\[\]"#]],
+    },
+    Known {
+        what: "`ContainerConfig` of a committed image names the waiting program.",
+        reason: "The engine fills it in by itself. Nothing uses it, and newer engines have dropped it.",
+        at: &[["committed", "ContainerConfig", "", "weft-wait"], ["ContainerConfig", "stdout", "", "weft-wait"]],
+    },
+    Known {
+        what: "A request whose length can be read in two ways is refused with 400.",
+        reason: "The engine takes one of the two lengths. A request that two servers may read in two ways is never passed on.",
+        at: &[
+            ["import_image_from_stream", "", "chunk length|500", "ambiguous|400"],
+            ["^a length ", "", "", "ambiguous"],
+        ],
+    },
+];
 
 /// Returns the number of the reason for a difference; none if it is a fault.
 pub(crate) fn reason(difference: &Difference) -> Option<usize> {

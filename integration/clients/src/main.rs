@@ -20,8 +20,9 @@ use clap::Parser;
 use client::{Client, Way};
 use compare::Difference;
 use known::KNOWN;
+use outcome::Outcome;
 use report::{Engine, Results};
-use weft_lab::{EngineKit, Host, Lab, Launch, Weft, cache_folder, eventually, state};
+use weft_lab::{EngineKit, Host, Lab, Launch, Project, Weft, cache_folder, eventually, state};
 
 /// How long the engine may take to read its configuration.
 const SOON: std::time::Duration = std::time::Duration::from_secs(20);
@@ -131,6 +132,9 @@ async fn compare_ways(client: Client, host: &Host, engine: &mut Engine) -> anyho
     let calls = report::calls(&log, before)?;
     reset(host).await?;
     let (_, through_weft) = client.drive(host, Way::Weft).await.context("through weft")?;
+    for (way, outcomes) in [("engine", &at_engine), ("weft", &through_weft)] {
+        save(&format!("{}-{}-{way}", client.name(), engine.version), outcomes)?;
+    }
     let missed = client.missed(host, &at_engine).await?;
     let differences = compare::differences(&at_engine, &through_weft);
     let (known, faults): (Vec<_>, Vec<_>) = differences.into_iter().partition(|one| known::reason(one).is_some());
@@ -146,8 +150,17 @@ async fn compare_ways(client: Client, host: &Host, engine: &mut Engine) -> anyho
     Ok(faults.is_empty() && missed.is_empty())
 }
 
+/// Writes down what calls came to, for whoever wants to know more than the first difference.
+fn save(name: &str, outcomes: &[Outcome]) -> anyhow::Result<()> {
+    let folder = Project::program("weft-clients")?.with_file_name("weft-clients-outcomes");
+    std::fs::create_dir_all(&folder).with_context(|| format!("failed to make {}", folder.display()))?;
+    let lines: Vec<_> = outcomes.iter().map(|one| serde_json::json!([one.call, one.outcome]).to_string()).collect();
+    let path = folder.join(name);
+    std::fs::write(&path, lines.join("\n")).with_context(|| format!("failed to write {}", path.display()))
+}
+
 /// Leaves nothing behind of the client before.
 async fn reset(host: &Host) -> anyhow::Result<()> {
-    let script = weft_lab::Project::root().join("integration/clients/reset.sh");
+    let script = Project::root().join("integration/clients/reset.sh");
     host.exec(&["sh", &script.to_string_lossy()]).await.map(drop)
 }

@@ -45,15 +45,17 @@ const VARIES: &[(&str, &str)] = &[
     // Times, ages and durations.
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?[+-]\d\d:?\d\d| ?Z)?( [A-Z]{3})?", "TIME"),
     (r"[A-Z][a-z]{2} [A-Z][a-z]{2} +\d+ \d\d:\d\d:\d\d \d{4}", "TIME"),
-    (r"(?i)\b(less than a|about an?|\d+) (second|minute|hour)s?\b", "AGE"),
+    (r"\b([Ll]ess than a|[Aa]bout an?|\d+) (second|minute|hour)s?\b", "AGE"),
     (r"\b\d+(\.\d+)?(ms|µs|ns|s)\b", "DURATION"),
-    // Addresses on the engine's own bridges, and ports that the kernel chose.
+    // Addresses on the engine's own bridges.
     (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
     (r"\b172\.\d+\.\d+\.\d+\b", "ADDRESS"),
-    (r"\b(\d+\.\d+\.\d+\.\d+):\d{5}->", "$1:PORT->"),
     // The socket itself, where a client names it.
     (r"(unix|http)://[^\s]*docker\.sock", "SOCKET"),
     (r"/run/(weft/docker/)?docker\.sock", "SOCKET"),
+    (r"Date: [^\r\n]*", "Date: TIME"),
+    // Ports that the kernel chose.
+    (r"\b(\d+\.\d+\.\d+\.\d+):\d{4,5}->", "$1:PORT->"),
     // Columns are as wide as what is in them.
     (r"[ \t]{2,}", " "),
 ];
