@@ -232,10 +232,12 @@ async fn exchange_untimed(engine: UnixStream, request: &Request, body: &[u8]) ->
     let (engine_reader, mut engine_writer) = engine.into_split();
     let mut engine_reader = Reader::new(engine_reader);
     let head = &request.head.head;
-    let head = match request.head.framing {
-        Framing::Empty if body.is_empty() => head.bytes.clone(),
-        _ if request.body.is_empty() && !body.is_empty() => head.with_json(body.len()),
-        _ => head.with_length(body.len()),
+    let head = if body.is_empty() && request.head.framing == Framing::Empty {
+        head.bytes.clone()
+    } else if request.body.is_empty() && !body.is_empty() {
+        head.with_json(body.len())
+    } else {
+        head.with_length(body.len())
     };
     let upload = async {
         // An engine that stops reading has usually answered already, and its answer is what counts; if there is none, that
