@@ -12,7 +12,8 @@ impl Environment {
     pub fn of_process() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one place where the command reads its environment")]
         let read = |name: &str| std::env::var(name).ok().map(|value| (name.to_owned(), value));
-        Self(["DOCKER_HOST", "ORIG_DOCKER_HOST"].into_iter().filter_map(read).collect())
+        const NAMES: [&str; 4] = ["DOCKER_HOST", "ORIG_DOCKER_HOST", "DOCKER_TLS_VERIFY", "ORIG_DOCKER_TLS_VERIFY"];
+        Self(NAMES.into_iter().filter_map(read).collect())
     }
 
     /// Makes an environment of these variables.

@@ -178,6 +178,11 @@ async fn env_can_be_repeated() {
     let again = Environment::of([("DOCKER_HOST", "unix:///run/weft/docker/docker.sock"), ("ORIG_DOCKER_HOST", "x")]);
     let (_, out, _) = weft_in(folder.path(), again, "env").await;
     assert_eq!(out, "export DOCKER_HOST=unix:///run/weft/docker/docker.sock\n", "the original is kept");
+    let tls = Environment::of([("DOCKER_HOST", "tcp://192.0.2.1:2376"), ("DOCKER_TLS_VERIFY", "1")]);
+    let (_, out, _) = weft_in(folder.path(), tls, "env").await;
+    let expected = "export DOCKER_HOST=unix:///run/weft/docker/docker.sock ORIG_DOCKER_HOST=tcp://192.0.2.1:2376; \
+                    export ORIG_DOCKER_TLS_VERIFY=1; unset DOCKER_TLS_VERIFY\n";
+    assert_eq!(out, expected, "what is for TCP is kept from a Unix socket");
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ struct Settings {
     orig_docker_host: Option<String>,
     /// Whether `ORIG_DOCKER_HOST` is to be unset.
     restore: bool,
+    /// What `DOCKER_TLS_VERIFY` was set to, which not every client disregards at a Unix socket; absent: it was not.
+    orig_docker_tls_verify: Option<String>,
 }
 
 pub(super) async fn env(
@@ -44,7 +46,8 @@ async fn redirected(services: &Services, environment: &Environment) -> anyhow::R
     let redirected = present.is_some_and(|present| status.addresses.iter().any(|address| address == present));
     let orig_docker_host = (!redirected).then(|| present.unwrap_or_default().to_owned());
     let address = status.addresses.into_iter().next().context("docker-proxy listens on no address yet: try again")?;
-    Ok(Settings { docker_host: Some(address), orig_docker_host, restore: false })
+    let orig_docker_tls_verify = set(environment, "DOCKER_TLS_VERIFY");
+    Ok(Settings { docker_host: Some(address), orig_docker_host, restore: false, orig_docker_tls_verify })
 }
 
 fn restored(environment: &Environment) -> anyhow::Result<Settings> {
@@ -52,25 +55,32 @@ fn restored(environment: &Environment) -> anyhow::Result<Settings> {
         bail!("there is nothing to restore: `eval $(weft env)` was not run in this shell");
     };
     let docker_host = (!original.is_empty()).then(|| original.to_owned());
-    Ok(Settings { docker_host, orig_docker_host: None, restore: true })
+    let orig_docker_tls_verify = set(environment, "ORIG_DOCKER_TLS_VERIFY");
+    Ok(Settings { docker_host, orig_docker_host: None, restore: true, orig_docker_tls_verify })
+}
+
+fn set(environment: &Environment, name: &str) -> Option<String> {
+    environment.get(name).filter(|value| !value.is_empty()).map(str::to_owned)
 }
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.docker_host, &self.orig_docker_host) {
             (Some(host), Some(original)) => {
-                writeln!(f, "export DOCKER_HOST={} ORIG_DOCKER_HOST={}", quoted(host), quoted(original))?;
+                write!(f, "export DOCKER_HOST={} ORIG_DOCKER_HOST={}", quoted(host), quoted(original))?;
             }
-            (Some(host), None) => writeln!(f, "export DOCKER_HOST={}{}", quoted(host), self.end())?,
-            (None, _) => writeln!(f, "unset DOCKER_HOST{}", self.end())?,
+            (Some(host), None) => write!(f, "export DOCKER_HOST={}", quoted(host))?,
+            (None, _) => write!(f, "unset DOCKER_HOST")?,
         }
-        Ok(())
-    }
-}
-
-impl Settings {
-    const fn end(&self) -> &'static str {
-        if self.restore { "; unset ORIG_DOCKER_HOST" } else { "" }
+        if self.restore {
+            write!(f, "; unset ORIG_DOCKER_HOST")?;
+        }
+        if let Some(verify) = &self.orig_docker_tls_verify {
+            let names = ["DOCKER_TLS_VERIFY", "ORIG_DOCKER_TLS_VERIFY"];
+            let [to, from] = if self.restore { names } else { [names[1], names[0]] };
+            write!(f, "; export {to}={}; unset {from}", quoted(verify))?;
+        }
+        writeln!(f)
     }
 }
 
@@ -91,6 +101,10 @@ mod tests {
         assert_eq!(was_set.expect("works"), "export DOCKER_HOST=tcp://192.0.2.1:2375; unset ORIG_DOCKER_HOST\n");
         let was_unset = restored(Environment::of([("ORIG_DOCKER_HOST", "")]));
         assert_eq!(was_unset.expect("works"), "unset DOCKER_HOST; unset ORIG_DOCKER_HOST\n");
+        let with_tls = Environment::of([("ORIG_DOCKER_HOST", "tcp://h:1"), ("ORIG_DOCKER_TLS_VERIFY", "1")]);
+        let expected = "export DOCKER_HOST=tcp://h:1; unset ORIG_DOCKER_HOST; export DOCKER_TLS_VERIFY=1; \
+                        unset ORIG_DOCKER_TLS_VERIFY\n";
+        assert_eq!(restored(with_tls).expect("works"), expected);
         let error = restored(Environment::of([])).expect_err("nothing there").to_string();
         assert!(error.contains("nothing to restore"), "{error}");
     }
