@@ -111,6 +111,17 @@ pub(crate) enum Command {
         #[arg(long, value_name = "PATH")]
         prefix: Option<PathBuf>,
     },
+    /// Take weft off this host: docker compose run --rm weft reset
+    ///
+    /// Removes the services, what they made in the host's network, their sockets and state, the key and the addresses that
+    /// this host owns among them, and what `weft install` put on the host. Containers that run lose the network and nothing
+    /// else. Those that were made to wait for it are named, and start without it: the program that they wait in is kept until a
+    /// reset finds none.
+    Reset {
+        /// The Docker Engine's own socket.
+        #[arg(long, env = "WEFT_ENGINE_SOCKET", value_name = "PATH", default_value = "/var/run/docker.sock")]
+        engine_socket: PathBuf,
+    },
     /// Show the versions of the command and of the services.
     Version,
 }

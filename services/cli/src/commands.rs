@@ -5,6 +5,7 @@ mod env;
 mod install;
 mod log_level;
 mod peers;
+mod reset;
 mod status;
 mod version;
 
@@ -39,6 +40,7 @@ pub(crate) async fn run(
         Command::DnsLookup { name } => dns_lookup(name, services, output).await,
         Command::LogLevel { service, level } => log_level::log_level(service, &level, services, output).await,
         Command::Install { prefix } => install::install(prefix, output),
+        Command::Reset { engine_socket } => reset::reset(engine_socket, output).await,
         Command::Version => version::version(services, output).await,
     }
 }

@@ -9,11 +9,12 @@ use weft_docker_proxy_core::{
     inspect::Inspection,
     list, route, top,
 };
+use weft_engine::encode;
 use weft_service::trace::Span;
 
 use crate::{
     attach::Attacher,
-    engine::{Engine, encode},
+    engine::Engine,
     metrics::Metrics,
     relay::{Answer, Interceptor, Request, ResponseHead},
     traces::{self, Traces},

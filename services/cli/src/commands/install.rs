@@ -1,7 +1,7 @@
 //! `install`: the command, its completions and man pages on the host.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -17,36 +17,69 @@ const MOUNTED: &str = "/host/usr/local";
 /// Where programs go that no package brought.
 const LOCAL: &str = "/usr/local";
 
-pub(super) fn install(prefix: Option<PathBuf>, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+/// Where the program is, below the prefix.
+const PROGRAM: &str = "bin/weft";
+
+/// Where completions are, below the prefix.
+const COMPLETIONS: [(Shell, &str); 3] = [
+    (Shell::Bash, "share/bash-completion/completions/weft"),
+    (Shell::Zsh, "share/zsh/site-functions/_weft"),
+    (Shell::Fish, "share/fish/vendor_completions.d/weft.fish"),
+];
+
+fn default_prefix() -> PathBuf {
     let mounted = Path::new(MOUNTED).is_dir();
-    let prefix = prefix.unwrap_or_else(|| PathBuf::from(if mounted { MOUNTED } else { LOCAL }));
+    PathBuf::from(if mounted { MOUNTED } else { LOCAL })
+}
+
+fn man_page(prefix: &Path, name: &str) -> PathBuf {
+    prefix.join(format!("share/man/man1/{name}.1"))
+}
+
+/// Returns a path as the host has it: in the container the host's folders lie below /host.
+fn on_host(path: &Path) -> PathBuf {
+    path.strip_prefix("/host").map_or_else(|_| path.to_owned(), |path| Path::new("/").join(path))
+}
+
+/// Removes what [`install`] wrote without a prefix of the user's, and returns what was there.
+pub(super) fn uninstall() -> anyhow::Result<Vec<PathBuf>> {
+    let prefix = default_prefix();
+    let mut paths = vec![prefix.join(PROGRAM)];
+    paths.extend(COMPLETIONS.map(|(_, path)| prefix.join(path)));
+    paths.extend(man_pages()?.iter().map(|(name, _)| man_page(&prefix, name)));
+    let mut removed = Vec::new();
+    for path in paths {
+        match fs::remove_file(&path) {
+            Ok(()) => removed.push(on_host(&path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("failed to remove {}", on_host(&path).display())),
+        }
+    }
+    Ok(removed)
+}
+
+pub(super) fn install(prefix: Option<PathBuf>, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    let prefix = prefix.unwrap_or_else(default_prefix);
     let mut written = Vec::new();
     let program = fs::read("/proc/self/exe").context("failed to read this program")?;
-    written.push(write(&prefix, "bin/weft", &program, 0o755)?);
-    for (shell, path) in [
-        (Shell::Bash, "share/bash-completion/completions/weft"),
-        (Shell::Zsh, "share/zsh/site-functions/_weft"),
-        (Shell::Fish, "share/fish/vendor_completions.d/weft.fish"),
-    ] {
+    written.push(write(prefix.join(PROGRAM), &program, 0o755)?);
+    for (shell, path) in COMPLETIONS {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut definition(), "weft", &mut script);
-        written.push(write(&prefix, path, &script, 0o644)?);
+        written.push(write(prefix.join(path), &script, 0o644)?);
     }
     for (name, page) in man_pages()? {
-        written.push(write(&prefix, &format!("share/man/man1/{name}.1"), &page, 0o644)?);
+        written.push(write(man_page(&prefix, &name), &page, 0o644)?);
     }
-    // In the container the host's folders lie below /host, which means nothing to who reads this.
-    let shown =
-        written.iter().map(|path| path.strip_prefix("/host").map_or(path.clone(), |path| Path::new("/").join(path)));
-    output.print(&Lines::new("written", shown.map(|path| path.display().to_string()).collect()))?;
+    let shown = written.iter().map(|path| on_host(path).display().to_string());
+    output.print(&Lines::new("written", shown.collect()))?;
     Ok(Outcome::Done)
 }
 
 /// Writes a file whole or not at all, so that a running `weft` is replaced and not overwritten.
-fn write(prefix: &Path, path: &str, bytes: &[u8], mode: u32) -> anyhow::Result<PathBuf> {
-    let path = prefix.join(path);
+fn write(path: PathBuf, bytes: &[u8], mode: u32) -> anyhow::Result<PathBuf> {
     let write = || {
-        fs::create_dir_all(path.parent().unwrap_or(prefix))?;
+        fs::create_dir_all(path.parent().unwrap_or(&path))?;
         let new = path.with_extension("weft-new");
         fs::write(&new, bytes)?;
         fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
@@ -103,7 +136,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_named() {
         let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
-        let error = write(file.path(), "bin/weft", b"", 0o755).expect_err("no folder").to_string();
+        let error = write(file.path().join("bin/weft"), b"", 0o755).expect_err("no folder").to_string();
         assert!(error.contains("/bin/weft") && error.contains("--prefix"), "{error}");
     }
 }

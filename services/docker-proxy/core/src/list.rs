@@ -22,6 +22,36 @@ pub fn restore(reply: &[u8]) -> Result<Option<Vec<u8>>, MalformedBody> {
     Ok(restored.then(|| json::to_bytes(&reply)))
 }
 
+/// A container of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The full id.
+    pub id: String,
+    /// The first name, without its slash.
+    pub name: String,
+}
+
+/// Returns the containers of the engine's own list, not restored, that have the waiting program.
+///
+/// # Errors
+/// [`MalformedBody`] if the reply is not a JSON array.
+pub fn waiting(reply: &[u8]) -> Result<Vec<Listed>, MalformedBody> {
+    let reply: Value = serde_json::from_slice(reply)?;
+    let Value::Array(containers) = &reply else { return Err(MalformedBody::Kind { expected: "array" }) };
+    let waits = |container: &&Object| {
+        let mounts = json::field(container, "Mounts").and_then(Value::as_array);
+        mounts.is_some_and(|mounts| mounts.iter().any(|mount| shim::is_ours(mount, "Destination")))
+    };
+    let listed = |container: &Object| Listed {
+        id: json::text(container, "Id").unwrap_or_default().to_owned(),
+        name: json::texts(json::field(container, "Names"))
+            .first()
+            .map(|name| name.trim_start_matches('/').to_owned())
+            .unwrap_or_default(),
+    };
+    Ok(containers.iter().filter_map(Value::as_object).filter(waits).map(listed).collect())
+}
+
 fn restore_entry(container: &mut Object) -> bool {
     let mounted = shim::unwrap_mount_points(container);
     let Some(command) = json::text(container, "Command").and_then(restore_command) else { return mounted };
@@ -46,7 +76,26 @@ fn restore_command(command: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn containers_with_the_waiting_program_are_found() {
+        let container = |name: &str, target: &str| {
+            let mounts = json!([{ "Type": "bind", "Source": "/var/lib/weft/shim/1/weft-wait", "Destination": target }]);
+            json!({ "Id": "4f66", "Names": [format!("/{name}")], "Mounts": mounts })
+        };
+        let reply = json!([
+            container("one", "/dev/weft-wait.snun"),
+            container("two", "/.dockerenv"),
+            container("other", "/data"),
+            json!({ "Id": "4f67", "Names": null, "Mounts": null }),
+        ]);
+        let found = waiting(reply.to_string().as_bytes()).expect("understood");
+        assert_eq!(found.iter().map(|listed| listed.name.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+        assert!(waiting(b"{}").is_err());
+    }
 
     #[test]
     fn commands_lose_the_waiting_program_and_only_that() {

@@ -1,0 +1,253 @@
+//! `reset`: takes weft off this host.
+
+use std::{
+    fmt, fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+use serde_json::{Value, json};
+use weft_docker_proxy_core::{eligibility::SERVICE_LABEL, list};
+use weft_engine::{Client, encode};
+use weft_proto::client::{SOCKET_FOLDER, Service};
+
+use super::install;
+use crate::{Outcome, output::Output};
+
+/// Where the services keep what outlives them, and the program that containers wait in.
+const STATE_FOLDER: &str = "/var/lib/weft";
+
+/// The part of it that containers have mounted.
+const SHIM_FOLDER: &str = "shim";
+
+/// What was removed, and who has to do without it.
+#[derive(Debug, Serialize)]
+struct Removed {
+    /// Services whose containers were removed.
+    services: Vec<String>,
+    /// Whether links, addresses and rules were removed; there has to be a router for that.
+    network: bool,
+    /// Files and folders.
+    files: Vec<PathBuf>,
+    /// Containers that wait for weft when they start.
+    waiting: Vec<Waiting>,
+}
+
+/// A container that waits for weft when it starts.
+#[derive(Debug, Serialize)]
+struct Waiting {
+    id: String,
+    name: String,
+}
+
+pub(super) async fn reset(engine_socket: PathBuf, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    let engine = Client::new(engine_socket);
+    let waiting = waiting(&engine).await?;
+    let found = own_containers(&engine).await?;
+    let router = match found.iter().find(|(service, _)| *service == Service::Router) {
+        Some((_, id)) => Some(inspect(&engine, id).await?),
+        None => None,
+    };
+    for (_, id) in &found {
+        let id = encode(id);
+        done(&engine, http::Method::POST, &format!("/containers/{id}/stop?t=5"), &[204, 304, 404]).await?;
+        done(&engine, http::Method::DELETE, &format!("/containers/{id}?force=true&v=true"), &[204, 404]).await?;
+    }
+    if let Some(router) = &router {
+        remove_network(&engine, router).await.context("links and rules could not be removed")?;
+    }
+    let state = Path::new(STATE_FOLDER);
+    let keep = (!waiting.is_empty()).then_some(SHIM_FOLDER);
+    if keep.is_some() {
+        abandon(&state.join(SHIM_FOLDER))?;
+    }
+    let mut files = empty(Path::new(SOCKET_FOLDER), None)?;
+    files.extend(empty(state, keep)?);
+    files.extend(install::uninstall()?);
+    let names = found.iter().map(|(service, _)| service.name().to_owned()).collect();
+    output.print(&Removed { services: names, network: router.is_some(), files, waiting })?;
+    Ok(Outcome::Done)
+}
+
+/// Returns the containers that have the waiting program.
+async fn waiting(engine: &Client) -> anyhow::Result<Vec<Waiting>> {
+    let answer = engine.get("/containers/json?all=true").await?;
+    let listed = list::waiting(&answer.body).context("the engine's list of containers is odd")?;
+    Ok(listed.into_iter().map(|listed| Waiting { id: listed.id, name: listed.name }).collect())
+}
+
+/// Returns the services' containers, in the order in which they can go.
+async fn own_containers(engine: &Client) -> anyhow::Result<Vec<(Service, String)>> {
+    let filters = encode(&json!({ "label": [SERVICE_LABEL] }).to_string());
+    let answer = engine.get(&format!("/containers/json?all=true&filters={filters}")).await?;
+    let listed: Vec<Value> = serde_json::from_slice(&answer.body).context("the engine's list of containers is odd")?;
+    let service = |container: &Value| {
+        let name = container["Labels"][SERVICE_LABEL].as_str()?;
+        let service = Service::ALL.into_iter().find(|service| service.name() == name)?;
+        Some((service, container["Id"].as_str()?.to_owned()))
+    };
+    let mut found: Vec<_> = listed.iter().filter_map(service).collect();
+    // Who asks others goes before those.
+    found.sort_by_key(|(service, _)| match service {
+        Service::DockerProxy => 0,
+        Service::Dns => 1,
+        Service::Ipam => 2,
+        Service::Router => 3,
+    });
+    Ok(found)
+}
+
+async fn inspect(engine: &Client, id: &str) -> anyhow::Result<Value> {
+    let answer = engine.get(&format!("/containers/{}/json", encode(id))).await?;
+    serde_json::from_slice(&answer.body).context("the engine's answer about the router is odd")
+}
+
+/// Has the engine do something, where these statuses mean that it is done.
+async fn done(engine: &Client, method: http::Method, target: &str, statuses: &[u16]) -> anyhow::Result<()> {
+    let answer = engine.call(method, target, None).await?;
+    if !statuses.contains(&answer.status) {
+        bail!("the engine answered {} to {target}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim());
+    }
+    Ok(())
+}
+
+/// Has a router like the one that was remove what routers make in the host's network.
+async fn remove_network(engine: &Client, router: &Value) -> anyhow::Result<()> {
+    let mut host_config = router["HostConfig"].clone();
+    host_config["RestartPolicy"] = json!({ "Name": "no" });
+    let body = json!({
+        "Image": router["Image"],
+        "Cmd": ["--remove"],
+        "Env": router["Config"]["Env"],
+        "Labels": { SERVICE_LABEL: Service::Router.name() },
+        "HostConfig": host_config,
+    });
+    let answer = engine.call(http::Method::POST, "/containers/create?name=weft-reset", Some(&body)).await?;
+    let answer: Value = serde_json::from_slice(&answer.body).context("the engine's answer is odd")?;
+    let Some(id) = answer["Id"].as_str().map(encode) else { bail!("the engine made no container: {answer}") };
+    let ran = run(engine, &id).await;
+    done(engine, http::Method::DELETE, &format!("/containers/{id}?force=true&v=true"), &[204, 404]).await?;
+    ran
+}
+
+/// Runs a container to its end, which has to be a good one.
+async fn run(engine: &Client, id: &str) -> anyhow::Result<()> {
+    done(engine, http::Method::POST, &format!("/containers/{id}/start"), &[204]).await?;
+    let answer = engine.call(http::Method::POST, &format!("/containers/{id}/wait"), None).await?;
+    let ended: Value = serde_json::from_slice(&answer.body).context("the engine's answer is odd")?;
+    if ended["StatusCode"] != 0 {
+        let log = engine.get(&format!("/containers/{id}/logs?stderr=true&tail=1")).await?;
+        // Each line has a head of eight bytes.
+        let last = String::from_utf8_lossy(log.body.get(8..).unwrap_or_default()).trim().to_owned();
+        bail!("the router says: {last}");
+    }
+    Ok(())
+}
+
+/// Has containers that wait for weft start without it: the waiting program looks at the sticky bit of its own file.
+fn abandon(shims: &Path) -> anyhow::Result<()> {
+    let failed = || format!("failed to change {}: run this as root", shims.display());
+    for version in fs::read_dir(shims).with_context(failed)? {
+        for program in fs::read_dir(version.with_context(failed)?.path()).with_context(failed)? {
+            let program = program.with_context(failed)?.path();
+            fs::set_permissions(program, fs::Permissions::from_mode(0o1755)).with_context(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a folder of weft's has, but for one entry, and the folder itself if it is empty then and no mount point.
+/// Returns what was removed.
+fn empty(folder: &Path, keep: Option<&str>) -> anyhow::Result<Vec<PathBuf>> {
+    let failed = |path: &Path| format!("failed to remove {}: run this as root", path.display());
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| failed(folder)),
+    };
+    let mut removed = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| failed(folder))?;
+        if keep.is_some_and(|keep| entry.file_name() == keep) {
+            continue;
+        }
+        let path = entry.path();
+        let folder = entry.file_type().with_context(|| failed(&path))?.is_dir();
+        let gone = if folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        gone.with_context(|| failed(&path))?;
+        removed.push(path);
+    }
+    // Where it is a mount point, or keeps something, it stays.
+    if fs::remove_dir(folder).is_ok() {
+        removed = vec![folder.to_owned()];
+    }
+    removed.sort();
+    Ok(removed)
+}
+
+impl fmt::Display for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.services.is_empty() {
+            writeln!(f, "removed {}", self.services.join(", "))?;
+        }
+        if self.network {
+            writeln!(f, "removed links, addresses and rules")?;
+        } else {
+            writeln!(
+                f,
+                "no router was here: if links and rules are left, `docker compose run --rm router --remove` removes them"
+            )?;
+        }
+        for file in &self.files {
+            writeln!(f, "removed {}", file.display())?;
+        }
+        if !self.waiting.is_empty() {
+            let names: Vec<_> = self.waiting.iter().map(|waiting| waiting.name.as_str()).collect();
+            writeln!(
+                f,
+                "kept {STATE_FOLDER}/{SHIM_FOLDER}, without which these containers cannot start: {}; they start without weft now; \
+                 make them anew, and reset again",
+                names.join(", ")
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_removed_with_what_they_have() {
+        let root = tempfile::tempdir().expect("a temporary folder can be made");
+        let folder = root.path().join("weft");
+        fs::create_dir_all(folder.join("router/deep")).expect("made");
+        fs::create_dir_all(folder.join("shim/1")).expect("made");
+        fs::write(folder.join("file"), "").expect("written");
+        fs::write(folder.join("shim/1/weft-wait"), "").expect("written");
+        abandon(&folder.join(SHIM_FOLDER)).expect("changed");
+        let program = fs::metadata(folder.join("shim/1/weft-wait")).expect("kept");
+        assert_eq!(program.permissions().mode() & 0o7777, 0o1755);
+        let removed = empty(&folder, Some(SHIM_FOLDER)).expect("removed");
+        assert_eq!(removed, [folder.join("file"), folder.join("router")]);
+        assert!(folder.join("shim/1").is_dir());
+        assert_eq!(empty(&folder, None).expect("removed"), [folder.clone()]);
+        assert!(!folder.exists());
+        assert_eq!(empty(&folder, None).expect("nothing to remove"), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn who_waits_is_named() {
+        let waiting = ["web", "db"].map(|name| Waiting { id: "4f66".to_owned(), name: name.to_owned() }).into();
+        let removed =
+            Removed { services: vec!["ipam".to_owned()], network: false, files: vec!["/run/weft".into()], waiting };
+        let text = removed.to_string();
+        assert!(
+            text.starts_with("removed ipam\nno router was here") && text.contains("cannot start: web, db;"),
+            "{text}"
+        );
+    }
+}
