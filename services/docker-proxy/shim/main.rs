@@ -5,6 +5,10 @@
 //! for: same process, same environment, same user. It runs in any image, as any user, under any root file system: static,
 //! no heap, no C library, no file opened. The only trace it leaves is a sentence on stderr if something fails.
 //!
+//! Where weft was taken off the host, the file of this program has the sticky bit, which means nothing to the kernel: then
+//! the container starts without its network. Where weft is only away, a container that was promised a network waits for it,
+//! ends, and starts again by the engine's restart policy.
+//!
 //! Exit codes are Docker's: 125 the network did not come, 126 the command cannot be executed, 127 it was not found.
 
 #![no_std]
@@ -21,6 +25,9 @@ use crate::{link::Readiness, syscall::Fd};
 
 /// How long to wait for the network, in milliseconds. Longer than the proxy tries, so that its reason is the one seen.
 const DEADLINE_MILLIS: u64 = 15_000;
+
+/// How long to wait on a host from which weft was taken, in milliseconds.
+const ABANDONED_MILLIS: u64 = 1_000;
 
 const NETWORK_MISSING: i32 = 125;
 const NOT_EXECUTABLE: i32 = 126;
@@ -41,8 +48,13 @@ pub(crate) fn run(process: &Process) -> ! {
     if process.argument_count < 2 {
         fail(NOT_FOUND, &[c"no command was given; usage: weft-wait COMMAND [ARGUMENT]..."]);
     }
-    match link::wait(DEADLINE_MILLIS) {
+    // SAFETY: the list has an entry, as was just seen, and the kernel ends each text with a zero.
+    let abandoned = syscall::is_sticky(unsafe { CStr::from_ptr(*process.arguments) });
+    match link::wait(if abandoned { ABANDONED_MILLIS } else { DEADLINE_MILLIS }) {
         Ok(Readiness::Ready) => {}
+        Ok(Readiness::Missing) | Err(_) if abandoned => {
+            say(&[c"weft was taken off this host: the container starts without its interface ethwe"]);
+        }
         Ok(Readiness::Missing) => fail(
             NETWORK_MISSING,
             &[c"the interface ethwe did not come up within 15 s: is weft running on this host? Try `weft status`"],
@@ -64,11 +76,16 @@ pub(crate) fn run(process: &Process) -> ! {
 
 /// Says one sentence on stderr and ends.
 fn fail(code: i32, parts: &[&CStr]) -> ! {
+    say(parts);
+    syscall::exit(code)
+}
+
+/// Says one sentence on stderr.
+fn say(parts: &[&CStr]) {
     let stderr = Fd::STDERR;
     stderr.write(b"weft-wait: ");
     for part in parts {
         stderr.write(part.to_bytes());
     }
     stderr.write(b"\n");
-    syscall::exit(code)
 }

@@ -2,7 +2,7 @@
 
 use core::{
     arch::asm,
-    ffi::{c_char, c_void},
+    ffi::{CStr, c_char, c_void},
     ptr,
 };
 
@@ -34,6 +34,7 @@ mod number {
     pub(super) const CLOCK_GETTIME: usize = 228;
     pub(super) const EXIT_GROUP: usize = 231;
     pub(super) const PPOLL: usize = 271;
+    pub(super) const STATX: usize = 332;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -49,6 +50,7 @@ mod number {
     pub(super) const SENDTO: usize = 206;
     pub(super) const RECVFROM: usize = 207;
     pub(super) const EXECVE: usize = 221;
+    pub(super) const STATX: usize = 291;
 }
 
 /// Makes a system call and returns the kernel's answer: negative is an error.
@@ -156,6 +158,20 @@ pub(crate) fn monotonic_millis() -> u64 {
     time[0].unsigned_abs() * 1000 + time[1].unsigned_abs() / 1_000_000
 }
 
+/// Tells whether a file has the sticky bit; false if the kernel does not say.
+pub(crate) fn is_sticky(path: &CStr) -> bool {
+    const AT_FDCWD: isize = -100;
+    const STATX_MODE: usize = 2;
+    /// Where `struct statx` has `stx_mode`, in bytes.
+    const MODE: usize = 28;
+    const S_ISVTX: u16 = 0o1000;
+    let mut status = [0_u8; 256];
+    let arguments = [AT_FDCWD as usize, path.as_ptr() as usize, 0, STATX_MODE, status.as_mut_ptr() as usize, 0];
+    // SAFETY: the path ends with a zero, and the array is as long as a struct statx.
+    let answer = unsafe { call(number::STATX, arguments) };
+    answer == 0 && u16::from_ne_bytes([status[MODE], status[MODE + 1]]) & S_ISVTX != 0
+}
+
 /// Becomes another program. Returns only if that fails, with the reason.
 ///
 /// # Safety
@@ -174,8 +190,9 @@ pub(crate) unsafe fn execve(
 ///
 /// Exec gives them back their default meaning.
 pub(crate) fn exit_on_signals() {
-    /// Hang-up, interrupt, quit, terminate.
-    const SIGNALS: [usize; 4] = [1, 2, 3, 15];
+    /// Hang-up, interrupt, quit, terminate, and what images have as `STOPSIGNAL`: both of the user's, power failure, the third
+    /// of those for real time, which systemd takes.
+    const SIGNALS: [usize; 8] = [1, 2, 3, 15, 10, 12, 30, 37];
     const SA_RESTORER: u64 = 0x0400_0000;
     #[repr(C)]
     struct Action {

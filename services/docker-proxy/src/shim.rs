@@ -11,6 +11,9 @@ use anyhow::Context;
 /// The program: static, for this machine.
 const PROGRAM: &[u8] = include_bytes!(env!("WEFT_WAIT"));
 
+/// The program's permissions while weft is on the host. With the sticky bit beside them it waits no longer: weft was taken off.
+const HERE: u32 = 0o755;
+
 /// Puts the program into a folder of its version below `folder`, and returns its path.
 ///
 /// Containers refer to that path for as long as they exist, so a version that is there and whole is left alone, and others
@@ -22,16 +25,22 @@ pub fn install(folder: &Path) -> anyhow::Result<PathBuf> {
     let folder = folder.join(weft_service::VERSION);
     let path = folder.join("weft-wait");
     if fs::read(&path).is_ok_and(|there| there == PROGRAM) {
+        set_mode(&path, HERE)?;
         return Ok(path);
     }
     // A container that starts meanwhile finds the whole program or none.
     let partial = folder.join(".weft-wait.partial");
     fs::create_dir_all(&folder)
         .and_then(|()| fs::write(&partial, PROGRAM))
-        .and_then(|()| fs::set_permissions(&partial, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::set_permissions(&partial, fs::Permissions::from_mode(HERE)))
         .and_then(|()| fs::rename(&partial, &path))
         .with_context(|| format!("failed to put the waiting program at {}", path.display()))?;
     Ok(path)
+}
+
+fn set_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("failed to set the permissions of {}", path.display()))
 }
 
 #[cfg(test)]
@@ -51,8 +60,11 @@ mod tests {
         let path = install(folder.path()).expect("installed");
         let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).expect("it is there"));
         let before = inode();
+        // As what takes weft off leaves it.
+        set_mode(&path, HERE | 0o1000).expect("it is ours");
         assert_eq!(install(folder.path()).expect("installed"), path);
         assert_eq!(inode(), before);
+        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777, HERE);
         fs::write(&path, &PROGRAM[..100]).expect("it can be cut");
         install(folder.path()).expect("repaired");
         assert!(fs::read(&path).expect("it is there") == PROGRAM);
