@@ -125,15 +125,15 @@ mod tests {
         let name = encoded("host.test");
         let query = |name: &[u8], kind: u8| [&[7, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], name, &[0, kind, 0, 1]].concat();
         let known = encoded("host.test");
-        let reply = |name: &[u8], kind| super::reply(&query(name, kind), Some(&known), Ipv4Addr::LOCALHOST);
-        let found = reply(&name, 1).expect("a whole query");
+        let ask = |name: &[u8], kind| reply(&query(name, kind), Some(&known), Ipv4Addr::LOCALHOST);
+        let found = ask(&name, 1).expect("a whole query");
         assert!(found.starts_with(&[7, 9, 0x85, 0x80]) && found.ends_with(&[0, 4, 127, 0, 0, 1]), "{found:?}");
-        let other_type = reply(&name, 28).expect("a whole query");
+        let other_type = ask(&name, 28).expect("a whole query");
         assert_eq!(other_type[2..8], [0x85, 0x80, 0, 1, 0, 0]);
-        let other_name = reply(&encoded("other.test"), 1).expect("a whole query");
+        let other_name = ask(&encoded("other.test"), 1).expect("a whole query");
         assert_eq!(other_name[2..8], [0x85, 0x83, 0, 1, 0, 0]);
-        assert_eq!(super::reply(&[0; 5], Some(&name), Ipv4Addr::LOCALHOST), None);
-        let any = super::reply(&query(&encoded("other.test"), 1), None, ANYBODY).expect("a whole query");
+        assert_eq!(reply(&[0; 5], Some(&name), Ipv4Addr::LOCALHOST), None);
+        let any = reply(&query(&encoded("other.test"), 1), None, ANYBODY).expect("a whole query");
         assert!(any.ends_with(&[0, 4, 192, 0, 2, 1]), "{any:?}");
     }
 }

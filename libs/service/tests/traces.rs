@@ -101,12 +101,7 @@ async fn run(socket: std::path::PathBuf, address: SocketAddr) -> weft_service::R
     assert_eq!(answer.expect_err("no level").code(), tonic::Code::InvalidArgument);
     of_another_service(&socket).await;
 
-    timeout(SOON, async {
-        while trace::problem().is_none() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await?;
+    problem_is(true).await?;
     let problem = trace::problem().unwrap_or_default();
     let expected = format!("traces do not arrive at http://{address} (Connection refused");
     assert!(problem.starts_with(&expected), "{problem}");
@@ -137,16 +132,21 @@ async fn run(socket: std::path::PathBuf, address: SocketAddr) -> weft_service::R
     for (resource, span) in &spans {
         assert_eq!(text(&resource.attributes, "host.name"), Some(host), "{span:?}");
     }
-    timeout(SOON, async {
-        while trace::problem().is_some() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await?;
+    problem_is(false).await?;
     let scrape = read(&merge([fetch_metrics(channel(&socket)).await?])).expect("well-formed");
     assert_eq!(scrape.sum("weft_trace_spans_total", &[("service", "router"), ("result", "sent")]), 3.0);
     assert_eq!(scrape.sum("weft_trace_spans_total", &[("result", "lost")]), 0.0);
     Ok(())
+}
+
+/// Waits until there is a problem, or none.
+async fn problem_is(there: bool) -> Result<(), tokio::time::error::Elapsed> {
+    timeout(SOON, async {
+        while trace::problem().is_some() != there {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
 }
 
 /// Asks for a level that there is not, which changes nothing.

@@ -131,6 +131,16 @@ impl Part {
         lock(&self.held)
     }
 
+    /// Answers nothing while a test wants that.
+    async fn hangs_while(&self, wanted: impl Fn(&Held) -> bool) -> Result<(), Status> {
+        let over = async {
+            while wanted(&self.held()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(SOON, over).await.map_err(|_| Status::deadline_exceeded("the test never lets go"))
+    }
+
     /// Runs a script in the network of a process of the host.
     async fn in_network(&self, pid: u32, script: &str) -> Result<(), Status> {
         let pid = pid.to_string();
@@ -175,9 +185,7 @@ impl address_service_server::AddressService for Part {
         request: Request<ipam::AllocateRequest>,
     ) -> Result<Response<ipam::AllocateResponse>, Status> {
         let request = request.into_inner();
-        while self.held().allocation_hangs {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.hangs_while(|held| held.allocation_hangs).await?;
         let mut held = self.held();
         if let Some(refusal) = &held.refusal {
             return Err(refusal.clone());
@@ -275,9 +283,7 @@ impl attachment_service_server::AttachmentService for Part {
             let nodad = if matches!(address, IpNet::V6(_)) { " nodad" } else { "" };
             script.push_str(&format!("ip addr add {address} dev ethwe{nodad}\n"));
         }
-        while self.held().hangs {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.hangs_while(|held| held.hangs).await?;
         script.push_str("ip link set ethwe-peer up\nip link set ethwe up\nip link set ethwe alias weft\n");
         self.in_network(request.pid, &script).await?;
         let attachment = Some(attachment(&request.container_id, &addresses));
