@@ -551,6 +551,16 @@ async fn a_stop_ends_connections_cleanly() {
     }
 }
 
+#[tokio::test]
+async fn thousands_of_connections_cost_little() {
+    let (_client, served) = UnixStream::pair().expect("a pair of sockets");
+    let looking = Looking { engine: PathBuf::new() };
+    let (_stop, shutdown) = Shutdown::triggered();
+    // What a connection has beside the bytes that wait in it.
+    let size = size_of_val(&serve(served, &looking.engine, &looking, &shutdown));
+    assert!(size < 6 * 1024, "{size} bytes");
+}
+
 /// Writes so many bytes, and counts those that were taken.
 async fn pour(stream: &mut UnixStream, most: u64, taken: &AtomicU64) {
     let block: Vec<u8> = (0..=250).cycle().take(251 * 256).collect();
