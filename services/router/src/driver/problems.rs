@@ -46,20 +46,32 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    /// Compares what there is now with what there was.
+    /// Compares what there is now with what there was. A problem whose message differs from that of one that is gone in
+    /// figures only is the same one, with other figures.
     fn update(&mut self, current: &[Found], now: Instant) {
-        self.since.retain(|(reason, message), _| {
-            let stays = current.iter().any(|found| (&found.reason, &found.message) == (reason, message));
+        let is_current = |reason: &str, message: &str| {
+            current.iter().any(|found| found.reason == reason && found.message == message)
+        };
+        let mut gone = BTreeMap::new();
+        self.since.retain(|(reason, message), since| {
+            let stays = is_current(reason, message);
             if !stays {
-                tracing::info!(reason, "solved: {message}");
+                gone.insert((reason.clone(), without_figures(message)), (message.clone(), *since));
             }
             stays
         });
         for Found { reason, message, since } in current {
             self.since.entry((reason.clone(), message.clone())).or_insert_with(|| {
+                if let Some((_, since)) = gone.remove(&(reason.clone(), without_figures(message))) {
+                    tracing::debug!(reason, "{message}");
+                    return since;
+                }
                 tracing::warn!(reason, "{message}");
                 since.unwrap_or(now)
             });
+        }
+        for ((reason, _), (message, _)) in gone {
+            tracing::info!(reason, "solved: {message}");
         }
     }
 
@@ -69,6 +81,19 @@ impl Problems {
         let age = since.map(|since| now.saturating_duration_since(*since)).unwrap_or_default();
         ProblemView { reason: reason.to_owned(), message: message.to_owned(), age }
     }
+}
+
+/// Returns a message with one `#` for each number.
+fn without_figures(message: &str) -> String {
+    let mut shape = String::with_capacity(message.len());
+    for c in message.chars() {
+        if !c.is_ascii_digit() {
+            shape.push(c);
+        } else if !shape.ends_with('#') {
+            shape.push('#');
+        }
+    }
+    shape
 }
 
 impl Driver {
@@ -163,5 +188,26 @@ impl Driver {
             .chain(paths)
             .chain(targets)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_as_old_as_it_is_whatever_its_figures() {
+        let found = |message: &str| Found { reason: "lossy".to_owned(), message: message.to_owned(), since: None };
+        let start = crate::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let age = |problems: &Problems, message: &str| problems.view("lossy", message, at(9)).age.as_secs();
+        let mut problems = Problems::default();
+        problems.update(&[found("12 frames of one are lost")], at(0));
+        problems.update(&[found("345 frames of one are lost")], at(4));
+        assert_eq!(age(&problems, "345 frames of one are lost"), 9);
+        problems.update(&[found("345 frames of one are lost"), found("6 frames of one are lost")], at(5));
+        assert_eq!(age(&problems, "6 frames of one are lost"), 4, "the other one is still there");
+        problems.update(&[found("6 frames of two are lost")], at(7));
+        assert_eq!(age(&problems, "6 frames of two are lost"), 2);
     }
 }
