@@ -177,9 +177,8 @@ struct Process {
 
 impl Process {
     async fn of(weft: &Weft) -> anyhow::Result<Self> {
-        let container = weft.container("docker-proxy").await?;
-        let pid = weft.host().docker(&["inspect", "--format", "{{.State.Pid}}", &container]).await?;
-        Ok(Self { folder: weft.host().path(&format!("/proc/{}", pid.trim())) })
+        let process = weft.process("docker-proxy").await?;
+        Ok(Self { folder: weft.host().path(&format!("/proc/{process}")) })
     }
 
     /// Has the kernel count the largest memory anew.

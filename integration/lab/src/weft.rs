@@ -207,9 +207,16 @@ impl Weft {
     /// # Errors
     /// If it does not run.
     pub async fn kill(&self, service: &str) -> anyhow::Result<()> {
+        self.host.exec(&["kill", "-9", &self.process(service).await?]).await.map(drop)
+    }
+
+    /// Returns the process of a service, as its host numbers it.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub async fn process(&self, service: &str) -> anyhow::Result<String> {
         let container = self.container(service).await?;
-        let process = self.host.docker(&["inspect", "--format", "{{.State.Pid}}", &container]).await?;
-        self.host.exec(&["kill", "-9", &process]).await.map(drop)
+        self.host.docker(&["inspect", "--format", "{{.State.Pid}}", &container]).await
     }
 
     /// Returns the id of a service's container.

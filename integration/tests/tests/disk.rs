@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use weft_integration_tests::{Conversation, Mesh, PASSWORD, SOON, hosts_with_images, reports, says};
+use weft_integration_tests::{Conversation, Mesh, PASSWORD, SOON, hosts_with_images, reports, says, slow_disk};
 use weft_lab::{Host, Launch, Weft, eventually};
 
 /// Folders of the services that keep something.
@@ -143,18 +143,7 @@ async fn slow_disk_delays_and_breaks_nothing() -> anyhow::Result<()> {
     let mut conversation = Conversation::start(&one, &two).await?;
     let mut tracers = Vec::new();
     for service in ["router", "ipam"] {
-        let container = mesh.on(1).container(service).await?;
-        let process = host.docker(&["inspect", "--format", "{{.State.Pid}}", &container]).await?;
-        let arguments = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,sync_file_range,msync"];
-        let delay = ["-e", "inject=fsync,fdatasync,sync_file_range,msync:delay_exit=200ms", "-p", &process];
-        let tracer = host.command("strace", arguments.into_iter().chain(delay)).into_tokio().spawn()?;
-        tracers.push(tracer);
-        eventually("the disk is slow", SOON, async || {
-            let status = host.exec(&["grep", "TracerPid", &format!("/proc/{process}/status")]).await?;
-            ensure!(!status.ends_with("\t0"), "{status}");
-            Ok(())
-        })
-        .await?;
+        tracers.push(slow_disk(mesh.on(1), service, "200ms").await?);
     }
     let began = now();
     let first = mesh.container(1, "first", &[]).await?;
