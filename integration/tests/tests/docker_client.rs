@@ -175,6 +175,8 @@ async fn compose_does_what_it_does_at_the_engine() -> anyhow::Result<()> {
         let mut second = Client::start(docker(host, through_weft, &["logs", "--follow", "application-second-1"]))?;
         second.says("hello from second").await?;
         ensure!(second.ends().await? == Some(0), "following a log does not end");
+        // The log ends a moment before the engine says that the container has.
+        docker(host, through_weft, &["wait", "application-second-1"]).text().await?;
         let mut states: Vec<_> = compose(&["ps", "--all", "--format", "{{.Service}} {{.State}} {{.ExitCode}}"])
             .await?
             .lines()

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use weft_integration_tests::{Container, PASSWORD, hosts_with_images, says, shows};
+use weft_integration_tests::{Client, Container, Mesh, PASSWORD, docker as docker_of, hosts_with_images, says, shows};
 use weft_lab::{Authority, Host, HostCommand, Launch, Weft, image};
 
 /// Where the engine's certificates lie, below what compose.yaml mounts.
@@ -102,4 +102,25 @@ async fn the_engines_command_line_counts() -> anyhow::Result<()> {
     ensure!(docker(&host, address, folder, &ps).text().await?.lines().count() == 1, "the API is another's");
     ensure!(!docker(&host, address, "", &ps).output().await?.status.success(), "it is open");
     lab.stop().await
+}
+
+#[tokio::test]
+async fn a_stop_is_an_end_that_clients_see() -> anyhow::Result<()> {
+    let mesh = Mesh::start(1).await?;
+    let host = mesh.lab.host(1);
+    let script = "echo said; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    host.docker_via_proxy(&["run", "--detach", "--name", "there", image::BUSYBOX, "sh", "-c", script]).await?;
+    let mut logs = Client::start(docker_of(host, true, &["logs", "--follow", "there"]))?;
+    logs.says("said").await?;
+    let wait = Client::start(docker_of(host, true, &["wait", "there"]))?;
+    let attached = Client::start(docker_of(host, true, &["attach", "--no-stdin", "there"]))?;
+    let restart = ["restart", "docker-proxy"];
+    mesh.on(1).compose(restart).text().await?;
+    for client in [logs, attached] {
+        client.ends().await.context("a client hangs on a proxy that is gone")?;
+    }
+    ensure!(wait.ends().await? != Some(0), "the end of the proxy looks like that of the container");
+    mesh.on(1).ready().await?;
+    ensure!(host.docker_via_proxy(&["exec", "there", "echo", "again"]).await? == "again", "it is not there again");
+    mesh.stop().await
 }
