@@ -138,7 +138,6 @@ async fn full_disk_loses_nothing_and_is_told() -> anyhow::Result<()> {
 #[tokio::test]
 async fn slow_disk_delays_and_breaks_nothing() -> anyhow::Result<()> {
     let mesh = Mesh::start(2).await?;
-    let host = mesh.lab.host(1).clone();
     let (one, two) = tokio::try_join!(mesh.container(1, "one", &[]), mesh.container(2, "two", &[]))?;
     let mut conversation = Conversation::start(&one, &two).await?;
     let mut tracers = Vec::new();
