@@ -89,7 +89,8 @@ where
                 // An answer that has begun ends too early, which its framing shows.
                 if !answering.load(Relaxed) {
                     let message = "weft's docker-proxy was stopped before the request was answered: try again";
-                    let _ = refuse(&mut writer, UNAVAILABLE, message).await;
+                    // A client that does not read must not keep the service.
+                    let _ = tokio::time::timeout(LINGER, refuse(&mut writer, UNAVAILABLE, message)).await;
                 }
                 break;
             }
