@@ -3,12 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, ensure};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use weft_integration_tests::{Container, Conversation, Mesh, SOON};
 use weft_lab::{EngineKit, Host, eventually};
 
 /// Containers on the host whose engine is restarted.
 const CONTAINERS: u32 = 50;
+
+/// Containers on the host whose engine leaves them alone.
+const RESTORED: u32 = 10;
 
 /// How long the engine and all containers may take to come back, weft's own among them.
 const BACK: Duration = Duration::from_secs(40);
@@ -85,13 +88,21 @@ async fn with_live_restore_containers_do_not_notice_the_engine() -> anyhow::Resu
         Ok(())
     })
     .await?;
-    let (one, two) =
-        tokio::try_join!(mesh.container(1, "one", &["--restart", "always"]), mesh.container(2, "two", &[]))?;
+    let start = |number: u32| {
+        let mesh = &mesh;
+        async move { mesh.container(1, &format!("many-{number}"), &["--restart", "always"]).await }
+    };
+    let (many, two) = tokio::try_join!(try_join_all((1..=RESTORED).map(start)), mesh.container(2, "two", &[]))?;
+    let (one, had) = (&many[0], addresses(&host).await?);
+    ensure!(had.len() == RESTORED as usize, "{} containers of {RESTORED} run", had.len());
     // From the other host: what reads an `exec` ends with the engine.
-    let mut conversation = Conversation::start(&two, &one).await?;
+    let mut conversation = Conversation::start(&two, one).await?;
     conversation.goes_on().await?;
-    let process = async || host.docker(&["inspect", "--format", "{{.State.Pid}}", "one"]).await;
-    let before = process().await?;
+    let processes = async || {
+        let list = "docker inspect --format '{{.Name}} {{.State.Pid}}' $(docker ps --quiet --filter name=many-) | sort";
+        host.exec(&["sh", "-c", list]).await
+    };
+    let (before, rules) = (processes().await?, rules(&host).await?);
 
     for (way, kill) in [("stopped", false), ("killed", true)] {
         let what = |step: &str| format!("{step} after the engine was {way}");
@@ -105,7 +116,7 @@ async fn with_live_restore_containers_do_not_notice_the_engine() -> anyhow::Resu
         host.exec(&["sh", "-ec", "iptables -F; ip6tables -F"]).await?;
         mesh.lab.start_engine(1).await?;
         conversation.goes_on().await.with_context(|| what("the connection"))?;
-        ensure!(process().await? == before, "{}", what("the container was restarted"));
+        ensure!(processes().await? == before, "{}", what("a container was restarted"));
         mesh.on(1).ready().await.with_context(|| what("getting ready"))?;
         let name = format!("new-{way}");
         let new = eventually(&what("the proxy is back"), SOON, async || {
@@ -116,6 +127,21 @@ async fn with_live_restore_containers_do_not_notice_the_engine() -> anyhow::Resu
         two.finds(&name, Some(new.ipv4), SOON).await?;
         two.pings(&new.ipv4.to_string()).await?;
         conversation.goes_on().await.with_context(|| what("the connection, later,"))?;
+        host.docker_via_proxy(&["rm", "--force", &name]).await?;
+        all_are_back(&host, &had, &two).await.with_context(|| what("all containers"))?;
+        eventually(&what("weft's rules are as before"), SOON, async || {
+            let now = self::rules(&host).await?;
+            ensure!(now == rules, "they are:\n{now}\nand were:\n{rules}");
+            Ok(())
+        })
+        .await?;
     }
     mesh.stop().await
+}
+
+/// Returns weft's table, and its rules in the chains of others, whose own rules may stand around them in any order.
+async fn rules(host: &Host) -> anyhow::Result<String> {
+    let list =
+        "nft --stateless list table inet weft; iptables -S | grep -i weft | sort; ip6tables -S | grep -i weft | sort";
+    host.exec(&["sh", "-c", list]).await
 }
