@@ -47,12 +47,43 @@ pub fn rewrite(inspect: &[u8], body: &[u8]) -> Result<Option<Vec<u8>>, Malformed
     Ok(Some(json::to_bytes(&Value::Object(config))))
 }
 
-/// Reads the client's configuration; empty if it sent none.
+/// The fields of a container's configuration. What names none of them is no configuration to the engine.
+const FIELDS: &[&str] = &[
+    "ArgsEscaped",
+    "AttachStderr",
+    "AttachStdin",
+    "AttachStdout",
+    "Cmd",
+    "Domainname",
+    "Entrypoint",
+    "Env",
+    "ExposedPorts",
+    "Healthcheck",
+    "Hostname",
+    "Image",
+    "Labels",
+    "MacAddress",
+    "NetworkDisabled",
+    "OnBuild",
+    "OpenStdin",
+    "Shell",
+    "StdinOnce",
+    "StopSignal",
+    "StopTimeout",
+    "Tty",
+    "User",
+    "Volumes",
+    "WorkingDir",
+];
+
+/// Reads the client's configuration; empty if it sent none. Some clients send the query's parameters in its place.
 fn client_config(body: &[u8]) -> Result<Object, MalformedBody> {
     if body.trim_ascii().is_empty() || body.trim_ascii() == b"null" {
         return Ok(Object::new());
     }
-    json::parse_object(body)
+    let config = json::parse_object(body)?;
+    let is_field = |key: &String| FIELDS.iter().any(|field| field.eq_ignore_ascii_case(key));
+    Ok(if config.keys().any(is_field) { config } else { Object::new() })
 }
 
 fn is_empty(words: Option<&Value>) -> bool {
@@ -79,5 +110,28 @@ mod tests {
             assert_eq!((&config["Hostname"], &config["Domainname"]), (&json!("4f66ad9a0b2e"), &json!("")));
         }
         assert_eq!(committed("u")["Domainname"], "weft.internal", "the user's");
+    }
+
+    /// A container that waits, as the engine shows it.
+    fn waiting() -> Vec<u8> {
+        let config = json!({
+            "Hostname": "driven", "OpenStdin": true, "User": "me", "Cmd": ["date"], "Entrypoint": ["/dev/weft-wait.nnnu"],
+        });
+        json!({ "Config": config }).to_string().into_bytes()
+    }
+
+    fn rewritten(body: &str) -> Value {
+        let rewritten = rewrite(&waiting(), body.as_bytes()).expect("understood").expect("rewritten");
+        serde_json::from_slice(&rewritten).expect("JSON")
+    }
+
+    #[test]
+    fn a_body_that_names_no_field_is_no_configuration() {
+        let all = rewritten("");
+        assert_eq!((&all["User"], &all["OpenStdin"], &all["Entrypoint"]), (&json!("me"), &json!(true), &json!([])));
+        for body in ["null", "{}", r#"{"container":"driven","repo":"committed","comment":"made"}"#] {
+            assert_eq!(rewritten(body), all, "{body}");
+        }
+        assert_eq!(rewritten(r#"{"repo":"committed","user":"you"}"#)["User"], Value::Null);
     }
 }

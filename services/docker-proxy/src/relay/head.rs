@@ -92,6 +92,11 @@ impl Head {
     /// Returns the head with another body length: fields that spoke of the old one are gone, all others are as they came.
     #[must_use]
     pub fn with_length(&self, length: usize) -> Vec<u8> {
+        let mut told = self.values("content-length").map(<[u8]>::trim_ascii);
+        let same = told.next() == Some(length.to_string().as_bytes()) && told.next().is_none();
+        if same && ["transfer-encoding", "trailer", "expect"].iter().all(|name| self.values(name).next().is_none()) {
+            return self.bytes.clone();
+        }
         self.with(&[], &format!("Content-Length: {length}"))
     }
 
@@ -305,6 +310,15 @@ mod tests {
         let head = request(text).await.expect("valid").expect("one").head;
         let expected = "POST /x HTTP/1.1\r\nHost: a\r\nX-odd:  b \r\nContent-Length: 3\r\n\r\n";
         assert_eq!(String::from_utf8(head.with_length(3)).expect("text"), expected);
+    }
+
+    #[tokio::test]
+    async fn a_length_that_is_right_stays_where_it_is() {
+        let text = "POST /x HTTP/1.1\r\nContent-length:  3\r\nHost: a\r\n\r\n";
+        let head = request(text).await.expect("valid").expect("one").head;
+        assert_eq!(String::from_utf8(head.with_length(3)).expect("text"), text);
+        let expected = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n";
+        assert_eq!(String::from_utf8(head.with_length(4)).expect("text"), expected);
     }
 
     #[tokio::test]
