@@ -9,6 +9,9 @@ const path = require("path");
 const { PassThrough, Readable } = require("stream");
 const Docker = require("dockerode");
 
+// The library says there what it thinks of old calls.
+console.log = console.error;
+
 const IMAGE = "busybox";
 const HERE = process.env.HERE;
 const WAIT = ["sh", "-c", "echo out; sleep 0.2; echo err >&2; trap 'exit 3' TERM; while :; do sleep 0.1; done"];

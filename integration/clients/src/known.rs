@@ -38,6 +38,42 @@ pub(crate) const KNOWN: &[Known] = &[
         at: &[["committed", "ContainerConfig", "", "weft-wait"], ["ContainerConfig", "stdout", "", "weft-wait"]],
     },
     Known {
+        what: "A container that asks for no host name has its own name, in weft's domain, and on other networks than the \
+               default one that name is among its aliases.",
+        reason: "Weft gives it the name under which others find it.",
+        at: &[
+            ["inspect", r"Config\.Domainname", "", "weft.internal"],
+            ["inspect", r"Config\.Hostname", "ID", ""],
+            ["network container:member", "stdout", "ID", "member"],
+            ["inspect", r"Networks\..*\.Aliases", "", "only here: \"[a-z]+\"$"],
+        ],
+    },
+    Known {
+        what: "Once `docker cp` was used with an attached container, `diff`, `export` and `commit` show an empty file in `/dev`, \
+               named `weft-wait` and a few letters.",
+        reason: "For a copy the engine mounts all that the container mounts below the container's own files, and makes \
+                 the places for that where they are missing.",
+        at: &[["diff|changes|changed", "", "", "/dev.*weft-wait"], ["export", "", "", "dev/weft-wait"]],
+    },
+    Known {
+        what: "A container on the network `none` has the interface `ethwe`.",
+        reason: "That network is weft's to add to, as it was Weave Net's; `WEFT_CIDR=none` keeps a container off it.",
+        at: &[["network none", "stdout", "^.lo", "ethwe"]],
+    },
+    Known {
+        what: "With `--init` the first process of a container names the waiting program among its arguments.",
+        reason: "The engine's init keeps the arguments it was started with. The process that it starts has its own.",
+        at: &[["--init ", "stdout", "docker-init", "docker-init -- /dev/weft-wait"]],
+    },
+    Known {
+        what: "What is no HTTP, and a create whose body is no JSON object, is refused with 400 in weft's words.",
+        reason: "Weft passes on what it has understood, and nothing else.",
+        at: &[
+            ["^no HTTP", "", "", "not an HTTP"],
+            ["^a create ", "", "", "body is not valid JSON|body must be a JSON object"],
+        ],
+    },
+    Known {
         what: "A request whose length can be read in two ways is refused with 400.",
         reason: "The engine takes one of the two lengths. A request that two servers may read in two ways is never passed on.",
         at: &[

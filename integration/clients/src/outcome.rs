@@ -50,12 +50,16 @@ const VARIES: &[(&str, &str)] = &[
     // Addresses on the engine's own bridges.
     (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
     (r"\b172\.\d+\.\d+\.\d+\b", "ADDRESS"),
+    // Where a piece of output ends and the next begins is chance.
+    (r"(?s)[\x01\x02]\x00\x00\x00.{4}", ""),
+    // Processes, where they are told as text.
+    (r"^\d+$", "NUMBER"),
     // The socket itself, where a client names it.
     (r"(unix|http)://[^\s]*docker\.sock", "SOCKET"),
     (r"/run/(weft/docker/)?docker\.sock", "SOCKET"),
     (r"Date: [^\r\n]*", "Date: TIME"),
     // Ports that the kernel chose.
-    (r"\b(\d+\.\d+\.\d+\.\d+):\d{4,5}->", "$1:PORT->"),
+    (r"(\d|:):\d{4,5}->", "$1:PORT->"),
     // Columns are as wide as what is in them.
     (r"[ \t]{2,}", " "),
 ];
@@ -65,8 +69,10 @@ const VARYING_FIELDS: &[&str] = &[
     "CertIssuerPublicKey",
     "Created",
     "LastUsedAt",
+    "Index",
     "NFd",
     "NGoroutines",
+    "PID",
     "Pid",
     "SystemTime",
     "id",
@@ -82,7 +88,7 @@ const NAMES: &[&str] = &["Id", "ID", "Name", "Names", "Destination", "Path", "id
 /// Returns a call's outcome without what differs from run to run.
 pub(crate) fn normal(call: &str, value: &Value) -> Value {
     // Of measurements, only what is measured can be the same.
-    let measured = call.starts_with("stats");
+    let measured = call.contains("stats");
     normalise(value, measured)
 }
 

@@ -65,7 +65,7 @@ const SAID: &[(&str, &str)] = &[
     ),
     (
         "a create in chunks",
-        "POST /v1.41/containers/create HTTP/1.1\nHost: d\nContent-Type: application/json\nTransfer-Encoding: chunked\nConnection: close\n\nb\n{\"Image\":\"n\n9\nothing\"}\n\n0\n\n",
+        "POST /v1.41/containers/create HTTP/1.1\nHost: d\nContent-Type: application/json\nTransfer-Encoding: chunked\nConnection: close\n\nb\n{\"Image\":\"n\n8\nothing\"}\n0\n\n",
     ),
     (
         "a create that is asked for",
@@ -145,8 +145,11 @@ const SAID: &[(&str, &str)] = &[
 /// If nothing listens there.
 pub(crate) async fn drive(socket: &Path) -> anyhow::Result<Vec<Outcome>> {
     let mut outcomes = vec![Outcome::new("library", "plain HTTP/1.1")];
+    let session = socket.components().count().to_string();
     for (what, said) in SAID {
-        let heard = converse(socket, &said.replace('\n', "\r\n")).await.with_context(|| (*what).to_owned())?;
+        let heard = converse(socket, &said.replace('\n', "\r\n").replace("Uuid: one", &format!("Uuid: one-{session}")))
+            .await
+            .with_context(|| (*what).to_owned())?;
         outcomes.push(Outcome::new(*what, heard));
     }
     Ok(outcomes)
@@ -166,8 +169,21 @@ async fn converse(socket: &Path, said: &str) -> anyhow::Result<String> {
             heard.extend_from_slice(&bytes[..count]);
         }
     }
-    let _ = stream.shutdown().await;
-    let rest = timeout(LIMIT, stream.read_to_end(&mut heard)).await;
-    let end = if rest.is_ok() { "" } else { "\nwithout an end" };
-    Ok(format!("{}{end}", String::from_utf8_lossy(&heard)))
+    if said.starts_with("GET /_ping") {
+        let _ = stream.shutdown().await;
+    }
+    let read = async {
+        // What follows an upgrade is no HTTP, and comes when it likes.
+        while !heard.starts_with(b"HTTP/1.1 101 ") || !heard.windows(4).any(|end| end == b"\r\n\r\n") {
+            if stream.read_buf(&mut heard).await? == 0 {
+                break;
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    let end = if timeout(LIMIT, read).await.is_ok() { "" } else { "\nwithout an end" };
+    let heard = String::from_utf8_lossy(&heard);
+    let heard =
+        if heard.starts_with("HTTP/1.1 101 ") { heard.split("\r\n\r\n").next().unwrap_or_default() } else { &heard };
+    Ok(format!("{heard}{end}"))
 }

@@ -29,6 +29,8 @@ pub(crate) struct Results {
 pub(crate) struct Engine {
     /// Its version.
     pub(crate) version: String,
+    /// Whether no other was before it.
+    pub(crate) first: bool,
     /// By client.
     pub(crate) driven: Vec<Driven>,
 }
@@ -46,6 +48,8 @@ pub(crate) struct Driven {
     pub(crate) calls: BTreeSet<String>,
     /// The reasons of what differed.
     pub(crate) reasons: BTreeSet<usize>,
+    /// How many differences have none.
+    pub(crate) faults: usize,
 }
 
 impl Results {
@@ -86,7 +90,8 @@ impl Results {
                     [] => "no difference".to_owned(),
                     numbers => format!("differences {}", numbers.join(", ")),
                 };
-                write!(text, " {} calls, {differences} |", driven.made)?;
+                let faults = if driven.faults == 0 { String::new() } else { format!(", **{} faults**", driven.faults) };
+                write!(text, " {} calls, {differences}{faults} |", driven.made)?;
             }
             text.push('\n');
         }

@@ -187,9 +187,11 @@ mod tests {
     const OF_THE_LIBRARY: &[&str] = &[
         "client_version",
         "into_bytes",
+        "new",
         "set_timeout",
         "timeout",
         "upload_to_container_streaming",
+        "with_keypair",
         "with_request_modifier",
         "with_timeout",
     ];

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::Context;
-use serde_json::json;
+use serde_json::{Value, json};
 use weft_lab::{HostCommand, Project};
 
 use crate::outcome::Outcome;
@@ -21,7 +21,10 @@ pub(crate) async fn run(command: impl Fn(&str) -> HostCommand, file: &str) -> an
     let mut outcomes = Vec::new();
     for step in steps.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let output = command(step).limit(LIMIT).output().await.with_context(|| format!("at the step {step:?}"))?;
-        let outcome = json!({ "exit": output.status.code(), "stdout": output.stdout, "stderr": output.stderr });
+        let stdout =
+            serde_json::from_str(&output.stdout).ok().filter(|said: &Value| said.is_object() || said.is_array());
+        let stdout = stdout.unwrap_or(Value::String(output.stdout));
+        let outcome = json!({ "exit": output.status.code(), "stdout": stdout, "stderr": output.stderr });
         outcomes.push(Outcome::new(step, outcome));
     }
     Ok(outcomes)
