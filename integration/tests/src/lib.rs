@@ -5,7 +5,7 @@ mod client;
 mod conversation;
 mod otlp;
 mod resolver;
-mod slow_disk;
+mod slow;
 mod trace;
 mod transfer;
 
@@ -21,7 +21,7 @@ pub use conversation::Conversation;
 use futures::future::try_join_all;
 pub use otlp::OtlpReceiver;
 pub use resolver::Resolver;
-pub use slow_disk::slow_disk;
+pub use slow::{slow_calls, slow_disk};
 pub use trace::no_trace;
 pub use transfer::transfers;
 use weft_lab::{EngineKit, Host, HostCommand, Lab, LabBuilder, Launch, Weft, eventually, image};
