@@ -69,6 +69,7 @@ const VARYING_FIELDS: &[&str] = &[
     "CertIssuerPublicKey",
     "Created",
     "LastUsedAt",
+    "ExecIDs",
     "Index",
     "NFd",
     "NGoroutines",
