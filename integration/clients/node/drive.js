@@ -197,7 +197,7 @@ async function containers() {
   await call(made, "inspect", noted("stopped"));
   await call(made, "remove", { v: true });
   await call(made, "remove", noted("missing"));
-  const echo = "while read line; do echo got $line; done; echo end >&2; exit 4";
+  const echo = "while read line; do echo got $line; done; sleep 0.2; echo end >&2; exit 4";
   const attached = await call(docker, "createContainer", noted("to attach to"), {
     name: "echo", Image: IMAGE, Cmd: ["sh", "-c", echo], OpenStdin: true, StdinOnce: true, AttachStdin: true,
   });

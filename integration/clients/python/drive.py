@@ -252,7 +252,7 @@ def executions() -> None:
 
 
 def streams() -> None:
-    echo = "while read line; do echo got $line; done; echo end >&2; exit 4"
+    echo = "while read line; do echo got $line; done; sleep 0.2; echo end >&2; exit 4"
     for kind, options in (("pipe", {}), ("terminal", {"tty": True})):
         name = f"echo-{kind}"
         command = ["sh", "-c", echo] if kind == "pipe" else ["sh", "-c", "sleep 0.5; stty size; read line; read line; exit 4"]

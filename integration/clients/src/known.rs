@@ -56,6 +56,11 @@ pub(crate) const KNOWN: &[Known] = &[
         at: &[["diff|changes|changed", "", "", "/dev.*weft-wait"], ["export", "", "", "dev/weft-wait"]],
     },
     Known {
+        what: "A container that was created without a `HostConfig` shows its `Runtime` before it starts.",
+        reason: "Weft adds one, and the engine fills in what it lacks.",
+        at: &[["inspect", r"HostConfig\.Runtime", "null", "runc"]],
+    },
+    Known {
         what: "A container on the network `none` has the interface `ethwe`.",
         reason: "That network is weft's to add to, as it was Weave Net's; `WEFT_CIDR=none` keeps a container off it.",
         at: &[["network none", "stdout", "^.lo", "ethwe"]],

@@ -82,12 +82,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 
 /// Drives all clients on a host of its own.
 async fn on_engine(newer: bool, clients: &[Client], results: &mut Results) -> anyhow::Result<bool> {
-    let mut lab = Lab::new().hosts(1).start().await?;
+    let kit = if newer { EngineKit::newer()? } else { EngineKit::find()? };
+    let lab = Lab::new().hosts(1).engine(kit).start().await?;
     Weft::load(lab.host(1)).await?;
-    if newer {
-        lab.stop_engine(1).await?;
-        lab.upgrade_engine(1, EngineKit::newer()?).await?;
-    }
     let host = lab.host(1).clone();
     prepare(&host).await?;
     Weft::launch(&host, Launch::new("correct horse battery staple")).await?.joined(0).await?;

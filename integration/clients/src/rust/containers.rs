@@ -94,15 +94,14 @@ async fn files(docker: &Docker, to: &mut Calls) {
 
 async fn executions(docker: &Docker, to: &mut Calls) -> anyhow::Result<()> {
     let config: ExecConfig = body(
-        json!({ "Cmd": ["sh", "-c", "stty size; cat; exit 5"], "Tty": true, "AttachStdin": true, "AttachStdout": true }),
+        json!({ "Cmd": ["sh", "-c", "read line; stty size; echo got $line; exit 5"], "Tty": true, "AttachStdin": true, "AttachStdout": true }),
     );
     let exec = docker.create_exec("driven", config).await.context("no exec")?;
     to.record("create_exec", exec.id.len());
     match docker.start_exec(&exec.id, None).await.context("it does not start")? {
         StartExecResults::Attached { output, mut input } => {
             call!(to, docker.resize_exec(&exec.id, ResizeExecOptionsBuilder::default().h(33).w(77).build()));
-            // A terminal's end of input, behind a line.
-            input.write_all(b"one\n\x04").await?;
+            input.write_all(b"one\n").await?;
             to.streamed("start_exec", output).await;
         }
         StartExecResults::Detached => to.record("start_exec", "detached"),
