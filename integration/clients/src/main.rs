@@ -19,6 +19,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use client::{Client, Way};
 use compare::Difference;
+use futures::future::try_join_all;
 use known::KNOWN;
 use outcome::Outcome;
 use report::{Engine, Results};
@@ -60,10 +61,12 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     ensure!(!clients.is_empty(), "no client has one of the names {:?}: see --help", arguments.only);
     let mut results = Results::default();
     let mut good = true;
-    for number in [1, 2] {
-        if arguments.engine.is_none_or(|only| only == number) {
-            good &= on_engine(number == 2, &clients, &mut results).await?;
-        }
+    let wanted =
+        [false, true].into_iter().filter(|&newer| arguments.engine.is_none_or(|only| only == 1 + usize::from(newer)));
+    // Most of the time each waits for processes to start and to end.
+    for (engine, same) in try_join_all(wanted.map(|newer| on_engine(newer, &clients))).await? {
+        results.engines.push(engine);
+        good &= same;
     }
     if arguments.only.is_empty() && arguments.engine.is_none() {
         let seen: BTreeSet<_> = results.reasons();
@@ -81,7 +84,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 }
 
 /// Drives all clients on a host of its own.
-async fn on_engine(newer: bool, clients: &[Client], results: &mut Results) -> anyhow::Result<bool> {
+async fn on_engine(newer: bool, clients: &[Client]) -> anyhow::Result<(Engine, bool)> {
     let kit = if newer { EngineKit::newer()? } else { EngineKit::find()? };
     let lab = Lab::new().hosts(1).engine(kit).start().await?;
     Weft::load(lab.host(1)).await?;
@@ -96,18 +99,16 @@ async fn on_engine(newer: bool, clients: &[Client], results: &mut Results) -> an
     .await?;
     let version = host.docker(&["version", "--format", "{{.Server.Version}}"]).await?;
     let version = version.split('+').next().unwrap_or_default().to_owned();
-    println!("engine {version}");
     let mut engine = Engine { version, first: !newer, driven: Vec::new() };
     let mut good = true;
     for &client in clients {
         good &= compare_ways(client, &host, &mut engine).await.unwrap_or_else(|error| {
-            println!("  {} could not be driven: {error:#}", client.name());
+            println!("{} could not be driven at engine {}: {error:#}", client.name(), engine.version);
             false
         });
     }
-    results.engines.push(engine);
     lab.stop().await?;
-    Ok(good)
+    Ok((engine, good))
 }
 
 /// Lets the host's clients find BuildKit, and its engine log the calls it gets.
@@ -143,7 +144,13 @@ async fn compare_ways(client: Client, host: &Host, engine: &mut Engine) -> anyho
     let missed = if engine.first { client.missed(host, &at_engine).await? } else { Vec::new() };
     let differences = compare::differences(&at_engine, &through_weft);
     let (known, faults): (Vec<_>, Vec<_>) = differences.into_iter().partition(|one| known::reason(one).is_some());
-    println!("  {}: {} calls, {} known differences", client.name(), at_engine.len(), known.len());
+    println!(
+        "{} at engine {}: {} calls, {} known differences",
+        client.name(),
+        engine.version,
+        at_engine.len(),
+        known.len()
+    );
     for Difference { call, place, engine, weft } in &faults {
         println!("    {call}: {place} differs\n      engine: {engine}\n      weft:   {weft}");
     }
