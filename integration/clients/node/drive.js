@@ -14,7 +14,7 @@ console.log = console.error;
 
 const IMAGE = "busybox";
 const HERE = process.env.HERE;
-const WAIT = ["sh", "-c", "echo out; sleep 0.2; echo err >&2; trap 'exit 3' TERM; while :; do sleep 0.1; done"];
+const WAIT = ["sh", "-c", "echo out; sleep 0.2; echo err >&2; trap 'exit 3' TERM; sleep 600 & wait"];
 // What makes handles, or is a part of another call.
 const OF_THE_LIBRARY = new Set(["Docker.runCallback", "Docker.runPromise", "Docker.pullAll"]);
 

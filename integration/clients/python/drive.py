@@ -23,7 +23,7 @@ import docker
 from docker.errors import APIError
 
 IMAGE = "busybox"
-WAIT = ["sh", "-c", "echo out; sleep 0.2; echo err >&2; trap 'exit 3' TERM; while :; do sleep 0.1; done"]
+WAIT = ["sh", "-c", "echo out; sleep 0.2; echo err >&2; trap 'exit 3' TERM; sleep 600 & wait"]
 # What the library makes by itself, without asking the engine, or is made of.
 OF_THE_LIBRARY = {
     "create_container_config", "create_endpoint_config", "create_host_config", "create_networking_config",

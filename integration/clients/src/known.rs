@@ -45,15 +45,8 @@ pub(crate) const KNOWN: &[Known] = &[
             ["inspect", r"Config\.Domainname", "", "weft.internal"],
             ["inspect", r"Config\.Hostname", "ID", ""],
             ["network container:member", "stdout", "ID", "member"],
-            ["inspect", r"Networks\..*\.Aliases", "", "only here: \"[a-z]+\"$"],
+            ["inspect", r"Networks\..*\.(Aliases|DNSNames)", "", "only here: \"[a-z]+\"$"],
         ],
-    },
-    Known {
-        what: "Once `docker cp` was used with an attached container, `diff`, `export` and `commit` show an empty file in `/dev`, \
-               named `weft-wait` and a few letters.",
-        reason: "For a copy the engine mounts all that the container mounts below the container's own files, and makes \
-                 the places for that where they are missing.",
-        at: &[["diff|changes|changed", "", "", "/dev.*weft-wait"], ["export", "", "", "dev/weft-wait"]],
     },
     Known {
         what: "A container that was created without a `HostConfig` shows its `Runtime` before it starts.",
@@ -68,7 +61,7 @@ pub(crate) const KNOWN: &[Known] = &[
     Known {
         what: "With `--init` the first process of a container names the waiting program among its arguments.",
         reason: "The engine's init keeps the arguments it was started with. The process that it starts has its own.",
-        at: &[["--init ", "stdout", "docker-init", "docker-init -- /dev/weft-wait"]],
+        at: &[["--init ", "stdout", "docker-init", r"docker-init -- [/.]+\.dockerenv"]],
     },
     Known {
         what: "What is no HTTP, and a create whose body is no JSON object, is refused with 400 in weft's words.",
@@ -81,10 +74,7 @@ pub(crate) const KNOWN: &[Known] = &[
     Known {
         what: "A request whose length can be read in two ways is refused with 400.",
         reason: "The engine takes one of the two lengths. A request that two servers may read in two ways is never passed on.",
-        at: &[
-            ["import_image_from_stream", "", "chunk length|500", "ambiguous|400"],
-            ["^a length ", "", "", "ambiguous"],
-        ],
+        at: &[["import_image_from_stream", "", "chunk|500", "ambiguous|400"], ["^a length ", "", "", "ambiguous"]],
     },
 ];
 

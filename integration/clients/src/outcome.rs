@@ -39,7 +39,7 @@ const VARIES: &[(&str, &str)] = &[
     (r"(?s)-----BEGIN CERTIFICATE-----.*-----END CERTIFICATE-----", "CERTIFICATE"),
     // Ids of containers, images and layers; short ones; those of swarms; those that BuildKit makes.
     (r"\b[0-9a-f]{64}\b", "ID"),
-    (r"\b[0-9a-f]{12}\b", "ID"),
+    (r"\b[0-9a-f]{12}(\b|_)", "ID$1"),
     (r"\b[0-9a-z]{25}\b", "ID"),
     (r"\b[0-9A-Z]{26}\b", "ID"),
     // Times, ages and durations.
@@ -60,6 +60,8 @@ const VARIES: &[(&str, &str)] = &[
     (r"Date: [^\r\n]*", "Date: TIME"),
     // Ports that the kernel chose.
     (r"(\d|:):\d{4,5}->", "$1:PORT->"),
+    // How a resolver says that it is not there.
+    (r"read: connection refused|i/o timeout", "NO ANSWER"),
     // Columns are as wide as what is in them.
     (r"[ \t]{2,}", " "),
 ];

@@ -82,7 +82,7 @@ impl Results {
         for client in Client::ALL {
             let driven = self.engines.iter().map(|engine| engine.driven.iter().find(|driven| driven.client == client));
             let driven: Vec<_> = driven.flatten().collect();
-            let version = driven.first().map_or("", |driven| driven.version.trim());
+            let version = driven.first().and_then(|driven| driven.version.lines().next()).unwrap_or_default();
             write!(text, "| {version} |")?;
             for driven in driven {
                 let differences: Vec<_> = driven.reasons.iter().map(|number| (number + 1).to_string()).collect();

@@ -24,7 +24,7 @@ use tokio::io::AsyncWriteExt;
 use super::{Calls, IMAGE, archive, body, call, stream};
 
 pub(super) async fn drive(docker: &Docker, to: &mut Calls) -> anyhow::Result<()> {
-    let script = "echo out; sleep 0.2; echo err >&2; trap 'exit 3' TERM; while :; do sleep 0.1; done";
+    let script = "echo out; sleep 0.2; echo err >&2; trap 'exit 3' TERM; sleep 600 & wait";
     let driven = json!({ "Image": IMAGE, "Cmd": ["sh", "-c", script], "Labels": { "who": "me" }, "OpenStdin": true });
     create(docker, to, "driven", driven.clone()).await;
     create(docker, to, "driven", driven).await;
@@ -35,11 +35,11 @@ pub(super) async fn drive(docker: &Docker, to: &mut Calls) -> anyhow::Result<()>
     call!(to, docker.start_container("nothing", None), "missing");
     call!(to, docker.inspect_container("driven", None));
     call!(to, docker.list_containers(Some(ListContainersOptionsBuilder::default().all(true).size(true).build())));
-    let wanted = bollard::query_parameters::TopOptionsBuilder::default().ps_args("-o pid,args").build();
-    call!(to, docker.top_processes("driven", Some(wanted)));
     stream!(to, docker.stats("driven", Some(StatsOptionsBuilder::default().stream(false).build())));
     call!(to, docker.container_changes("driven"));
     files(docker, to).await;
+    let wanted = bollard::query_parameters::TopOptionsBuilder::default().ps_args("-o pid,args").build();
+    call!(to, docker.top_processes("driven", Some(wanted)));
     let update: ContainerUpdateBody = body(json!({ "CpuShares": 512 }));
     call!(to, docker.update_container("driven", update));
     call!(to, docker.resize_container_tty("driven", ResizeContainerTTYOptionsBuilder::default().h(33).w(77).build()));
