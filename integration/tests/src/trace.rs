@@ -59,7 +59,7 @@ fn clean(words: &[&str], output: &Output) -> anyhow::Result<()> {
 /// Tells whether a text names weft, or what it uses.
 fn names_weft(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    ["weft", "ethwe", "169.254.83.53"].iter().any(|word| text.contains(word))
+    ["weft", "ethwe", "169.254.83.53", "./.dockerenv", "\"/.dockerenv\""].iter().any(|word| text.contains(word))
 }
 
 #[cfg(test)]
@@ -68,7 +68,12 @@ mod tests {
 
     #[test]
     fn weft_is_found_however_it_is_written() {
-        assert!(names_weft("\"/dev/weft-wait.nnn\"") && names_weft("WEFT_CIDR") && names_weft("169.254.83.53"));
-        assert!(!names_weft("we are left"));
+        assert!(
+            names_weft("///././././.dockerenv sh")
+                && names_weft("weft-wait")
+                && names_weft("WEFT_CIDR")
+                && names_weft("169.254.83.53")
+        );
+        assert!(!names_weft("we are left") && !names_weft(".dockerenv\nbin/"));
     }
 }

@@ -22,10 +22,7 @@ async fn containers_whose_users_are_remapped_are_attached() -> anyhow::Result<()
     let weft = vec![launch(lab.host(1), None).await?, launch(lab.host(2), Some(lab.host(1))).await?];
     let mesh = Mesh { lab, weft };
     try_join_all(mesh.weft.iter().map(|weft| weft.joined(1))).await?;
-    let (one, two) = tokio::try_join!(
-        mesh.container(1, "one", &["--hostname", "one"]),
-        mesh.container(2, "two", &["--hostname", "two"])
-    )?;
+    let (one, two) = tokio::try_join!(mesh.container(1, "one", &[]), mesh.container(2, "two", &[]))?;
     for (container, other) in [(&one, &two), (&two, &one)] {
         let engine = container.host.docker(&["version", "--format", "{{.Server.Version}}"]).await?;
         let map = container.exec(&["cat", "/proc/self/uid_map"]).await?;

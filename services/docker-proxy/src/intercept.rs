@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Method;
+use tokio::sync::OnceCell;
 use weft_docker_proxy_core::{
     Call, CreateRequest, Decision, ImageConfig, Network, commit, create,
     eligibility::{self, Policy},
@@ -40,6 +41,7 @@ pub struct Intercept {
     engine: Engine,
     attacher: Attacher,
     options: Arc<Options>,
+    user_namespaces: Arc<OnceCell<bool>>,
     metrics: Metrics,
     traces: Traces,
 }
@@ -48,7 +50,14 @@ impl Intercept {
     /// Makes one.
     #[must_use]
     pub fn new(engine: Engine, attacher: Attacher, options: Options, metrics: Metrics) -> Self {
-        Self { engine, attacher, options: Arc::new(options), metrics, traces: Traces::default() }
+        Self {
+            engine,
+            attacher,
+            options: Arc::new(options),
+            user_namespaces: Arc::default(),
+            metrics,
+            traces: Traces::default(),
+        }
     }
 
     /// Counts a client until what is returned is dropped.
@@ -76,8 +85,8 @@ impl Intercept {
                 self.pass(request, &request.body).await
             }
             Decision::Attach { .. } => {
-                let dev_inherited = self.inherits_dev(&create).await?;
-                match create::rewrite(&create, &image, &self.options.create, dev_inherited) {
+                let user_namespaces = self.user_namespaces().await?;
+                match create::rewrite(&create, &image, &self.options.create, user_namespaces) {
                     Ok(body) => self.pass(request, &body).await,
                     Err(reason) => {
                         tracing::debug!(%reason, "a request is left as it is, because the engine will refuse it");
@@ -88,14 +97,15 @@ impl Intercept {
         }
     }
 
-    /// Tells whether a container whose volumes the new one is to have has something at `/dev`.
-    async fn inherits_dev(&self, create: &CreateRequest) -> anyhow::Result<bool> {
-        for name in create.volumes_from() {
-            if self.engine.container(&name).await?.is_some_and(|container| container.covers_dev) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Tells whether the engine remaps users. It ends with its socket when that changes, and so does this service.
+    async fn user_namespaces(&self) -> anyhow::Result<bool> {
+        let ask = async || {
+            let answer = self.engine.get("/info").await?;
+            let info: serde_json::Value = serde_json::from_slice(&answer.body)?;
+            let options = info["SecurityOptions"].as_array().map(Vec::as_slice).unwrap_or_default();
+            anyhow::Ok(options.iter().filter_map(|option| option.as_str()).any(|option| option.contains("name=userns")))
+        };
+        self.user_namespaces.get_or_try_init(ask).await.copied()
     }
 
     /// Returns the configuration of the request's image; nothing if there is no such image.

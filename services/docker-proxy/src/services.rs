@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::time::{sleep, timeout};
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status, transport::Channel};
 use weft_docker_proxy_core::{Container, Outcome, Step, workflow::DualAddress};
 use weft_proto::{
     client::{self, Service},
@@ -17,8 +17,9 @@ use weft_proto::{
         DeregisterRequest, ListRecordsRequest, RegisterRequest, Registration, name_service_client::NameServiceClient,
     },
     ipam::v1::{
-        self as ipam, AllocateRequest, ClaimRequest, FreeRequest, GetStatusRequest as GetIpamStatusRequest,
-        ListAllocationsRequest, LookupRequest, address_service_client::AddressServiceClient,
+        self as ipam, AllocateRequest, ClaimRequest, ClaimResponse, FreeRequest,
+        GetStatusRequest as GetIpamStatusRequest, ListAllocationsRequest, LookupRequest,
+        address_service_client::AddressServiceClient,
     },
     router::v1::{
         AttachRequest, DetachRequest, GetStatusRequest, HostsFile, ListAttachmentsRequest,
@@ -36,6 +37,12 @@ const LAST_WORDS_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How often its reason is looked for.
 const LAST_WORDS_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Pause before an address is asked for again that somebody else has.
+const HELD_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often.
+const HELD_TRIES: u32 = 10;
 
 /// Largest answer that is read, in bytes: the names of a whole mesh.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -168,8 +175,8 @@ impl Services {
             Step::Claim { address } => {
                 let timeout_millis = self.timeout_millis();
                 let request = ClaimRequest { container_id, address: Some(address.into()), timeout_millis };
-                let answer = self.addresses.claim(within(self.options.step_timeout, request)).await?;
-                given(answer.into_inner().address.as_ref())
+                let answer = self.claim(request).await?;
+                given(answer.address.as_ref())
             }
             Step::Attach { pid, addresses } => {
                 let hosts_file = (self.options.rewrite_hosts && !container.hosts_path.is_empty()).then(|| HostsFile {
@@ -225,6 +232,19 @@ impl Services {
         let answer = self.addresses.allocate(within(self.options.step_timeout, request)).await?;
         let address = answer.into_inner().address;
         Ok(dual_address(&address.ok_or(InvalidMessage::missing("AllocateResponse.address"))?)?)
+    }
+
+    /// Asks ipam for an address that was named. Who has it may be gone already, and its address on its way back: ipam is asked
+    /// again for a moment.
+    async fn claim(&mut self, request: ClaimRequest) -> Result<ClaimResponse, Status> {
+        let mut tries = HELD_TRIES;
+        loop {
+            match self.addresses.claim(within(self.options.step_timeout, request.clone())).await {
+                Err(status) if status.code() == Code::AlreadyExists && tries > 0 => sleep(HELD_PAUSE).await,
+                answer => return answer.map(Response::into_inner),
+            }
+            tries -= 1;
+        }
     }
 
     fn timeout_millis(&self) -> u32 {

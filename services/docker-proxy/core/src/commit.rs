@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_host_name_that_weft_made_stays_with_the_container() {
         let committed = |marks: &str| {
-            let entrypoint = format!("/dev/weft-wait.nnn{marks}");
+            let entrypoint = shim::marked(&format!("nnn{marks}"));
             let inspect = json!({ "Id": "4f66ad9a0b2e4f66ad9a0b2e", "Config": {
                 "Hostname": "web", "Domainname": "weft.internal", "Entrypoint": [entrypoint], "Cmd": ["x"] } });
             let config = rewrite(inspect.to_string().as_bytes(), b"").expect("understood").expect("rewritten");
@@ -115,7 +115,7 @@ mod tests {
     /// A container that waits, as the engine shows it.
     fn waiting() -> Vec<u8> {
         let config = json!({
-            "Hostname": "driven", "OpenStdin": true, "User": "me", "Cmd": ["date"], "Entrypoint": ["/dev/weft-wait.nnnu"],
+            "Hostname": "driven", "OpenStdin": true, "User": "me", "Cmd": ["date"], "Entrypoint": ["/./././///./.dockerenv"],
         });
         json!({ "Config": config }).to_string().into_bytes()
     }

@@ -7,7 +7,6 @@ use crate::{
     eligibility::Network,
     health,
     json::{self, MalformedBody, Object},
-    mounts,
     shim::Marks,
 };
 
@@ -34,8 +33,6 @@ pub struct Container {
     pub domainname: String,
     /// `--add-host` entries as given.
     pub extra_hosts: Vec<String>,
-    /// Something of the user's is mounted at `/dev`.
-    pub covers_dev: bool,
     pub(crate) config: Object,
     pub(crate) aliases: Vec<String>,
 }
@@ -77,7 +74,6 @@ impl Container {
             hostname: owned(config, "Hostname"),
             domainname: owned(config, "Domainname"),
             extra_hosts: json::texts(json::field(host_config, "ExtraHosts")),
-            covers_dev: mounts::any_at_dev(json::field(&reply, "Mounts"), "Destination"),
             aliases: aliases(object("NetworkSettings")),
             config: config.clone(),
         })

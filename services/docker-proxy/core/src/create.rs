@@ -8,8 +8,7 @@ use crate::{
     CreateRequest, ImageConfig,
     hostname::HostnameRule,
     json::{self, Object},
-    mounts,
-    shim::{self, Before, Hostname, Marks, Place},
+    shim::{self, Before, Hostname, Marks},
 };
 
 /// What the proxy puts into each container that it attaches.
@@ -46,8 +45,9 @@ pub enum NotRewritten {
 /// Returns the body to send to the engine instead of the client's.
 ///
 /// Everything that is not rewritten stays as the client wrote it: unknown fields, their order, and every digit of numbers.
-/// A request that carries the waiting program already (a copy of another container's settings) gets it once. `dev_inherited`
-/// says that a container of [`CreateRequest::volumes_from`] has [something at `/dev`](crate::Container::covers_dev).
+/// A request that carries the waiting program already (a copy of another container's settings) gets it once.
+/// `user_namespaces` says that the engine remaps users: then some of them cannot set the domain that a kernel has beside its
+/// host name, and a host name that is made has the domain in it.
 ///
 /// # Errors
 /// [`NotRewritten`] if the client's own body is to be sent, because the engine will refuse it.
@@ -55,7 +55,7 @@ pub fn rewrite(
     request: &CreateRequest,
     image: &ImageConfig,
     options: &Options,
-    dev_inherited: bool,
+    user_namespaces: bool,
 ) -> Result<Vec<u8>, NotRewritten> {
     let mut body = request.body().clone();
     let mut host_config = match json::field_mut(&mut body, "HostConfig").map(Value::take) {
@@ -75,16 +75,14 @@ pub fn rewrite(
     let entrypoint = fill_command(&mut body, image)?;
     let (dns, dns_search, hostname) = match &options.dns {
         Some(dns) => {
-            let hostname = set_hostname(&mut body, &host_config, request.name(), dns);
+            let hostname = set_hostname(&mut body, &host_config, request.name(), dns, user_namespaces);
             let (servers, search) = set_resolver(&mut host_config, dns)?;
             (servers, search, hostname)
         }
         None => (Before::Untouched, Before::Untouched, Hostname::Untouched),
     };
-    let dev_covered = dev_inherited || mounts::cover_dev(request.body(), image.config());
-    let place = if dev_covered { Place::EngineFile } else { Place::Dev };
-    let marks = Marks { place, entrypoint: before(entrypoint.as_deref()), dns, dns_search, hostname };
-    add_mount(&mut host_config, &options.shim_host_path, &marks.target())?;
+    let marks = Marks { entrypoint: before(entrypoint.as_deref()), dns, dns_search, hostname };
+    add_mount(&mut host_config, &options.shim_host_path)?;
     let words: Vec<String> = std::iter::once(marks.path()).chain(entrypoint.unwrap_or_default()).collect();
     json::set(&mut body, "Entrypoint", words.into());
     json::set(&mut body, "HostConfig", Value::Object(host_config));
@@ -182,7 +180,13 @@ fn set_resolver(host_config: &mut Object, dns: &Dns) -> Result<(Before, Before),
 }
 
 /// Gives the container a host name and its domain if the user chose neither.
-fn set_hostname(body: &mut Object, host_config: &Object, name: Option<&str>, dns: &Dns) -> Hostname {
+fn set_hostname(
+    body: &mut Object,
+    host_config: &Object,
+    name: Option<&str>,
+    dns: &Dns,
+    user_namespaces: bool,
+) -> Hostname {
     let chosen = |key| json::field(body, key).is_some_and(|value| !value.is_null() && value.as_str() != Some(""));
     // The engine takes no host name for a container that has the host's.
     if chosen("Hostname") || chosen("Domainname") || json::text(host_config, "UTSMode") == Some("host") {
@@ -192,15 +196,19 @@ fn set_hostname(body: &mut Object, host_config: &Object, name: Option<&str>, dns
     let label = dns.hostname.label().and_then(|label| labels?.get(label)?.as_str());
     let domain = dns.domain.trim_end_matches('.');
     let Some(made) = dns.hostname.make(label, name, domain) else { return Hostname::Untouched };
-    json::set(body, "Hostname", made.hostname.into());
-    json::set(body, "Domainname", domain.into());
+    if user_namespaces {
+        json::set(body, "Hostname", format!("{}.{domain}", made.hostname).into());
+    } else {
+        json::set(body, "Hostname", made.hostname.into());
+        json::set(body, "Domainname", domain.into());
+    }
     if made.is_name { Hostname::OfName } else { Hostname::OfRule }
 }
 
-fn add_mount(host_config: &mut Object, source: &str, target: &str) -> Result<(), NotRewritten> {
+fn add_mount(host_config: &mut Object, source: &str) -> Result<(), NotRewritten> {
     let mut mounts = list(host_config, "Mounts")?;
     mounts.retain(|mount| !shim::is_ours(mount, "Target"));
-    mounts.push(json!({ "Type": "bind", "Source": source, "Target": target, "ReadOnly": true }));
+    mounts.push(json!({ "Type": "bind", "Source": source, "Target": shim::TARGET, "ReadOnly": true }));
     json::set(host_config, "Mounts", Value::Array(mounts));
     Ok(())
 }
@@ -230,16 +238,14 @@ mod tests {
         rewrite(&request, &image, &options(), false).map(|body| String::from_utf8(body).expect("UTF-8"))
     }
 
-    fn mounts(marks: &str) -> String {
-        format!(r#""Mounts":[{{"Type":"bind","Source":"/shim","Target":"/dev/weft-wait.{marks}","ReadOnly":true}}]"#)
-    }
+    const MOUNTS: &str = r#""Mounts":[{"Type":"bind","Source":"/shim","Target":"/.dockerenv","ReadOnly":true}]"#;
 
     #[test]
     fn fields_keep_their_order_their_digits_and_their_spelling() {
         let body = r#"{"Image":"x","Big":18446744073709551617000,"f":1.50e+2,"hostconfig":{"Memory":9007199254740993,"Dns":["9.9.9.9"]},"cmd":["a"],"Z":{}}"#;
         let expected = format!(
-            r#"{{"Image":"x","Big":18446744073709551617000,"f":1.50e+2,"hostconfig":{{"Memory":9007199254740993,"Dns":["169.254.83.53","9.9.9.9"],"DnsSearch":["weft.internal"],{}}},"cmd":["a"],"Z":{{}},"Entrypoint":["/dev/weft-wait.nsnu"]}}"#,
-            mounts("nsnu")
+            r#"{{"Image":"x","Big":18446744073709551617000,"f":1.50e+2,"hostconfig":{{"Memory":9007199254740993,"Dns":["169.254.83.53","9.9.9.9"],"DnsSearch":["weft.internal"],{}}},"cmd":["a"],"Z":{{}},"Entrypoint":["/.///././///./.dockerenv"]}}"#,
+            MOUNTS
         );
         assert_eq!(rewritten(body, "null"), Ok(expected));
     }
@@ -248,14 +254,14 @@ mod tests {
     fn the_engines_rule_for_commands_holds() {
         let image = r#"{"Entrypoint":["/entry"],"Cmd":["serve"]}"#;
         let cases = [
-            (r#"{}"#, r#"["/dev/weft-wait.snnu","/entry"]"#, r#"["serve"]"#),
-            (r#"{"Cmd":["x"]}"#, r#"["/dev/weft-wait.snnu","/entry"]"#, r#"["x"]"#),
-            (r#"{"Cmd":"x y"}"#, r#"["/dev/weft-wait.snnu","/entry"]"#, r#""x y""#),
-            (r#"{"Cmd":[],"Entrypoint":null}"#, r#"["/dev/weft-wait.snnu","/entry"]"#, r#"["serve"]"#),
-            (r#"{"Entrypoint":"sh"}"#, r#"["/dev/weft-wait.snnu","sh"]"#, "null"),
-            (r#"{"Entrypoint":["sh"],"Cmd":["-c"]}"#, r#"["/dev/weft-wait.snnu","sh"]"#, r#"["-c"]"#),
-            (r#"{"Entrypoint":[]}"#, r#"["/dev/weft-wait.ennu"]"#, r#"["serve"]"#),
-            (r#"{"Entrypoint":[""],"Cmd":["x"]}"#, r#"["/dev/weft-wait.nnnu"]"#, r#"["x"]"#),
+            (r#"{}"#, r#"["///./././///./.dockerenv","/entry"]"#, r#"["serve"]"#),
+            (r#"{"Cmd":["x"]}"#, r#"["///./././///./.dockerenv","/entry"]"#, r#"["x"]"#),
+            (r#"{"Cmd":"x y"}"#, r#"["///./././///./.dockerenv","/entry"]"#, r#""x y""#),
+            (r#"{"Cmd":[],"Entrypoint":null}"#, r#"["///./././///./.dockerenv","/entry"]"#, r#"["serve"]"#),
+            (r#"{"Entrypoint":"sh"}"#, r#"["///./././///./.dockerenv","sh"]"#, "null"),
+            (r#"{"Entrypoint":["sh"],"Cmd":["-c"]}"#, r#"["///./././///./.dockerenv","sh"]"#, r#"["-c"]"#),
+            (r#"{"Entrypoint":[]}"#, r#"["//./././///./.dockerenv"]"#, r#"["serve"]"#),
+            (r#"{"Entrypoint":[""],"Cmd":["x"]}"#, r#"["/./././///./.dockerenv"]"#, r#"["x"]"#),
         ];
         for (body, entrypoint, command) in cases {
             let made: Value = serde_json::from_str(&rewritten(body, image).expect(body)).expect("JSON");
@@ -283,20 +289,6 @@ mod tests {
     }
 
     #[test]
-    fn the_users_dev_is_left_alone() {
-        let mount = r#"{"Type":"bind","Source":"/shim","Target":"/.dockerenv","ReadOnly":true}"#;
-        let own = rewritten(r#"{"Cmd":["x"],"HostConfig":{"Binds":["/dev:/dev:ro"]}}"#, "null").expect("rewritten");
-        assert!(own.contains(&format!(r#""Mounts":[{mount}]"#)), "{own}");
-        assert!(own.ends_with(r#""Entrypoint":["/./././///./.dockerenv"]}"#), "{own}");
-        let request =
-            CreateRequest::parse(br#"{"Cmd":["x"],"HostConfig":{"VolumesFrom":["a","b:ro"]}}"#, None).expect("valid");
-        assert_eq!(request.volumes_from(), ["a", "b"]);
-        let options = Options { shim_host_path: "/shim".to_owned(), dns: None };
-        let body = rewrite(&request, &ImageConfig::default(), &options, true).expect("rewritten");
-        assert!(String::from_utf8(body).expect("UTF-8").contains(mount));
-    }
-
-    #[test]
     fn a_host_name_is_made_where_none_was_chosen() {
         let cases = [
             (r#"{}"#, Some("web"), "web", "weft.internal", "nnnn"),
@@ -315,7 +307,7 @@ mod tests {
             let value: Value = serde_json::from_slice(&made).expect("JSON");
             assert_eq!(value["Hostname"].as_str().unwrap_or_default(), hostname, "{body}");
             assert_eq!(value["Domainname"].as_str().unwrap_or_default(), domain, "{body}");
-            assert_eq!(value["Entrypoint"][0], format!("/dev/weft-wait.{marks}"), "{body}");
+            assert_eq!(value["Entrypoint"][0], shim::marked(marks), "{body}");
             let copied = CreateRequest::parse(&made, Some("other")).expect("an object");
             let again = rewrite(&copied, &image, &options(), false).expect("rewritten");
             let again: Value = serde_json::from_slice(&again).expect("JSON");
@@ -325,12 +317,21 @@ mod tests {
     }
 
     #[test]
+    fn where_users_are_remapped_the_domain_is_in_the_host_name() {
+        let request = CreateRequest::parse(br#"{"Cmd":["x"]}"#, Some("web")).expect("an object");
+        let body = rewrite(&request, &ImageConfig::default(), &options(), true).expect("rewritten");
+        let value: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((&value["Hostname"], &value["Domainname"]), (&json!("web.weft.internal"), &Value::Null));
+        assert_eq!(value["Entrypoint"][0], shim::marked("nnnn"));
+    }
+
+    #[test]
     fn without_dns_the_resolver_is_the_users() {
         let request = CreateRequest::parse(br#"{"Cmd":["x"],"HostConfig":{}}"#, Some("web")).expect("an object");
         let options = Options { shim_host_path: "/shim".to_owned(), dns: None };
         let body = rewrite(&request, &ImageConfig::default(), &options, false).expect("rewritten");
         let expected =
-            format!(r#"{{"Cmd":["x"],"HostConfig":{{{}}},"Entrypoint":["/dev/weft-wait.nuuu"]}}"#, mounts("nuuu"));
+            format!(r#"{{"Cmd":["x"],"HostConfig":{{{}}},"Entrypoint":["/.////.////.////./.dockerenv"]}}"#, MOUNTS);
         assert_eq!(String::from_utf8(body).expect("UTF-8"), expected);
     }
 }

@@ -300,7 +300,7 @@ mod tests {
             decide_by(false, &json!({}), &json!({ "Env": ["WEAVE_CIDR=10.2.1.1/24"] }), None),
             attach("10.2.1.1/24")
         );
-        let reply = json!({ "Id": "4f66", "Config": { "Entrypoint": ["/dev/weft-wait.nnnu"] } });
+        let reply = json!({ "Id": "4f66", "Config": { "Entrypoint": ["/./././///./.dockerenv"] } });
         let container = Container::parse(reply.to_string().as_bytes()).expect("a container");
         assert_eq!(of_container(&container), attach(""), "it was made when it was attached without asking");
     }

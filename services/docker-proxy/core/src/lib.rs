@@ -20,7 +20,6 @@ pub mod image;
 pub mod inspect;
 mod json;
 pub mod list;
-mod mounts;
 pub mod names;
 pub mod reconcile;
 pub mod request;

@@ -82,14 +82,14 @@ mod tests {
 
     #[test]
     fn containers_with_the_waiting_program_are_found() {
-        let container = |name: &str, target: &str| {
-            let mounts = json!([{ "Type": "bind", "Source": "/var/lib/weft/shim/1/weft-wait", "Destination": target }]);
+        let container = |name: &str, source: &str| {
+            let mounts = json!([{ "Type": "bind", "Source": source, "Destination": "/.dockerenv" }]);
             json!({ "Id": "4f66", "Names": [format!("/{name}")], "Mounts": mounts })
         };
         let reply = json!([
-            container("one", "/dev/weft-wait.snun"),
-            container("two", "/.dockerenv"),
-            container("other", "/data"),
+            container("one", "/var/lib/weft/shim/1/weft-wait"),
+            container("two", "/opt/shim/2/weft-wait"),
+            container("other", "/home/user/.dockerenv"),
             json!({ "Id": "4f67", "Names": null, "Mounts": null }),
         ]);
         let found = waiting(reply.to_string().as_bytes()).expect("understood");
@@ -100,19 +100,19 @@ mod tests {
     #[test]
     fn commands_lose_the_waiting_program_and_only_that() {
         let cases = [
-            ("/dev/weft-wait.nnnu sleep 1", Some("sleep 1")),
-            ("/dev/weft-wait.sssu sh -c 'a b'", Some("sh -c 'a b'")),
-            ("/dev/weft-wait.sssu '/my app' -v", Some("/my app -v")),
-            ("/dev/weft-wait.sssu '/my app'", Some("/my app")),
-            ("/dev/weft-wait.sssu '/my app' ", Some("/my app ")),
-            ("/dev/weft-wait.sssu 'x", Some("'x")),
-            ("/dev/weft-wait.sssu '", Some("'")),
-            ("/dev/weft-wait.sssu 'x'", Some("'x'")),
+            ("/./././///./.dockerenv sleep 1", Some("sleep 1")),
+            ("///.///.///.////./.dockerenv sh -c 'a b'", Some("sh -c 'a b'")),
+            ("///.///.///.////./.dockerenv '/my app' -v", Some("/my app -v")),
+            ("///.///.///.////./.dockerenv '/my app'", Some("/my app")),
+            ("///.///.///.////./.dockerenv '/my app' ", Some("/my app ")),
+            ("///.///.///.////./.dockerenv 'x", Some("'x")),
+            ("///.///.///.////./.dockerenv '", Some("'")),
+            ("///.///.///.////./.dockerenv 'x'", Some("'x'")),
             ("/././/././.dockerenv '/my app' -v", Some("/my app -v")),
             ("/.dockerenv sleep 1", None),
             ("/dev/weft-wait sleep 1", None),
             ("/dev/weft-wait.xyz sleep 1", None),
-            ("sleep /dev/weft-wait.nnnu", None),
+            ("sleep /./././///./.dockerenv", None),
             ("", None),
         ];
         for (command, expected) in cases {

@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_host_name_made_of_the_name_goes_with_it() {
         let renamed = |marks: &str| {
-            let entrypoint = format!("/dev/weft-wait.nnn{marks}");
+            let entrypoint = crate::shim::marked(&format!("nnn{marks}"));
             let config = json!({ "Hostname": "old", "Domainname": "weft.internal", "Entrypoint": [entrypoint] });
             names("/new", config, &[])
         };

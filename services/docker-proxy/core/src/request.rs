@@ -36,15 +36,6 @@ impl CreateRequest {
         Network::of(json::object(&self.body, "HostConfig"))
     }
 
-    /// Returns the containers whose volumes the new one is to have.
-    #[must_use]
-    pub fn volumes_from(&self) -> Vec<String> {
-        let host_config = json::object(&self.body, "HostConfig");
-        let listed = json::texts(host_config.and_then(|config| json::field(config, "VolumesFrom")));
-        let name = |entry: &String| entry.split_once(':').map_or(entry.as_str(), |(name, _)| name).to_owned();
-        listed.iter().map(name).collect()
-    }
-
     /// Returns the name that the client gave the container.
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()

@@ -1,43 +1,25 @@
 //! How a container waits for its network: the waiting program before its entrypoint, and how that is taken back.
 //!
-//! The program is mounted read-only at a path below `/dev`, which is a file system of the container's own: the mount
-//! point leaves no trace in the container's layer, so neither `docker diff` nor `docker commit` shows it. It is an entry of
-//! `HostConfig.Mounts`, which the engine leaves out when it is empty and refuses when the program is missing.
-//!
-//! Where the user mounts something at `/dev`, which may be the host's, the program lies over `/.dockerenv`: an empty file
-//! that the engine puts into each container, below what belongs to the container. So nothing is made there either.
+//! The program is mounted read-only over `/.dockerenv`, an empty file that the engine puts into each container, below what
+//! belongs to the container: no mount point is made, so neither `docker diff` nor `docker commit` nor `docker cp` shows or leaves
+//! anything. It is an entry of `HostConfig.Mounts`, which the engine leaves out when it is empty and refuses when the program
+//! is missing.
 //!
 //! What the user asked for is recovered from what the engine stores, not from a label: a label would be merged into every
 //! image that is committed, and could not be taken out of it. Only four things do not follow from the structure: whether
-//! a list that became longer was null or empty before, whether it became longer at all, and who chose the host name. One letter
-//! for each is appended to the program's path, as in `/dev/weft-wait.snun`: entrypoint, `Dns`, `DnsSearch`, host name. Before
-//! `/.dockerenv`, which has its name already, each is a number of slashes and a dot, which mean nothing in a path:
-//! `///././///./.` for `snun`.
+//! a list that became longer was null or empty before, whether it became longer at all, and who chose the host name. Each is
+//! written before the program's path as a number of slashes and a dot, which mean nothing in a path: entrypoint, `Dns`,
+//! `DnsSearch`, host name, as in `///././///././.dockerenv`.
 
 use serde_json::Value;
 
 use crate::json::{self, Object};
 
-/// Where the waiting program is inside a container, before the marks.
-pub const CONTAINER_PATH: &str = "/dev/weft-wait";
-
-/// What the engine puts into each container, and the program lies over where `/dev` is the user's.
-const ENGINE_FILE: &str = "/.dockerenv";
-
-/// The letters of the marks. A mark is as many slashes as its place here, counted from one.
-const LETTERS: &[u8; 4] = b"nesu";
+/// What the engine puts into each container, and the program lies over.
+pub(crate) const TARGET: &str = "/.dockerenv";
 
 /// Name of the program on the host.
 const PROGRAM: &str = "/weft-wait";
-
-/// Where the waiting program is inside a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Below `/dev`.
-    Dev,
-    /// Over `/.dockerenv`.
-    EngineFile,
-}
 
 /// What a list was before the proxy put its own element first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +44,7 @@ impl Before {
         }
     }
 
-    /// Returns its place in [`LETTERS`].
+    /// Returns how it is written: one less than the number of slashes.
     const fn index(self) -> usize {
         match self {
             Self::Null => 0,
@@ -72,12 +54,12 @@ impl Before {
         }
     }
 
-    const fn from_letter(letter: u8) -> Option<Self> {
-        match letter {
-            b'n' => Some(Self::Null),
-            b'e' => Some(Self::Empty),
-            b's' => Some(Self::Some),
-            b'u' => Some(Self::Untouched),
+    const fn from_index(index: usize) -> Option<Self> {
+        match index {
+            0 => Some(Self::Null),
+            1 => Some(Self::Empty),
+            2 => Some(Self::Some),
+            3 => Some(Self::Untouched),
             _ => None,
         }
     }
@@ -111,7 +93,7 @@ pub(crate) enum Hostname {
 }
 
 impl Hostname {
-    /// Returns its place in [`LETTERS`].
+    /// Returns how it is written: one less than the number of slashes.
     const fn index(self) -> usize {
         match self {
             Self::OfName => 0,
@@ -120,11 +102,11 @@ impl Hostname {
         }
     }
 
-    const fn from_letter(letter: u8) -> Option<Self> {
-        match letter {
-            b'n' => Some(Self::OfName),
-            b'e' => Some(Self::OfRule),
-            b'u' => Some(Self::Untouched),
+    const fn from_index(index: usize) -> Option<Self> {
+        match index {
+            0 => Some(Self::OfName),
+            1 => Some(Self::OfRule),
+            3 => Some(Self::Untouched),
             _ => None,
         }
     }
@@ -133,7 +115,6 @@ impl Hostname {
 /// What was before in what the proxy changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Marks {
-    pub(crate) place: Place,
     pub(crate) entrypoint: Before,
     pub(crate) dns: Before,
     pub(crate) dns_search: Before,
@@ -145,35 +126,20 @@ impl Marks {
     pub(crate) fn path(self) -> String {
         let [entrypoint, dns, dns_search] = [self.entrypoint, self.dns, self.dns_search].map(Before::index);
         let marks = [entrypoint, dns, dns_search, self.hostname.index()];
-        match self.place {
-            Place::Dev => {
-                format!("{CONTAINER_PATH}.{}", marks.map(|mark| char::from(LETTERS[mark])).iter().collect::<String>())
-            }
-            Place::EngineFile => marks.map(|mark| format!("{}.", "/".repeat(mark + 1))).concat() + ENGINE_FILE,
-        }
-    }
-
-    /// Returns where the program is mounted.
-    pub(crate) fn target(self) -> String {
-        match self.place {
-            Place::Dev => self.path(),
-            Place::EngineFile => ENGINE_FILE.to_owned(),
-        }
+        marks.map(|mark| format!("{}.", "/".repeat(mark + 1))).concat() + TARGET
     }
 
     /// Reads the marks from a path; none if it is another program's.
     pub(crate) fn parse(path: &str) -> Option<Self> {
-        let (place, letters) = match path.strip_prefix(CONTAINER_PATH) {
-            Some(marks) => (Place::Dev, marks.strip_prefix('.')?.bytes().collect()),
-            None => (Place::EngineFile, letters_of_slashes(path.strip_suffix(ENGINE_FILE)?)?),
-        };
-        let [entrypoint, dns, dns_search, hostname] = <[u8; 4]>::try_from(letters).ok()?;
+        let groups = path.strip_suffix(TARGET)?.strip_suffix('.')?.split('.');
+        let mark = |group: &str| group.len().checked_sub(1).filter(|_| group.bytes().all(|byte| byte == b'/'));
+        let marks: Vec<usize> = groups.take(5).map(mark).collect::<Option<_>>()?;
+        let [entrypoint, dns, dns_search, hostname] = <[usize; 4]>::try_from(marks).ok()?;
         Some(Self {
-            place,
-            entrypoint: Before::from_letter(entrypoint)?,
-            dns: Before::from_letter(dns)?,
-            dns_search: Before::from_letter(dns_search)?,
-            hostname: Hostname::from_letter(hostname)?,
+            entrypoint: Before::from_index(entrypoint)?,
+            dns: Before::from_index(dns)?,
+            dns_search: Before::from_index(dns_search)?,
+            hostname: Hostname::from_index(hostname)?,
         })
     }
 
@@ -185,16 +151,6 @@ impl Marks {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
         }
     }
-}
-
-/// Reads marks that are written as slashes with a dot after each group.
-fn letters_of_slashes(text: &str) -> Option<Vec<u8>> {
-    let groups = text.strip_suffix('.')?.split('.');
-    let letter = |group: &str| {
-        let letter = LETTERS.get(group.len().checked_sub(1)?).copied();
-        letter.filter(|_| group.bytes().all(|byte| byte == b'/'))
-    };
-    groups.take(5).map(letter).collect()
 }
 
 /// Takes the waiting program out of a container's `Config` and returns its marks; none if it is not there.
@@ -237,9 +193,15 @@ pub(crate) fn unwrap_mount_points(container: &mut Object) -> bool {
 /// Tells whether a mount, which names where it is in the field `target`, carries the waiting program.
 pub(crate) fn is_ours(mount: &Value, target: &str) -> bool {
     let Some(mount) = mount.as_object() else { return false };
-    let program = || json::text(mount, "Source").is_some_and(|source| source.ends_with(PROGRAM));
-    json::text(mount, target)
-        .is_some_and(|target| Marks::parse(target).is_some() || (target == ENGINE_FILE && program()))
+    json::text(mount, target) == Some(TARGET)
+        && json::text(mount, "Source").is_some_and(|source| source.ends_with(PROGRAM))
+}
+
+/// Returns the program's path with marks that are given by letters: `n`ull, `e`mpty, `s`ome, `u`ntouched.
+#[cfg(test)]
+pub(crate) fn marked(letters: &str) -> String {
+    let mark = |letter| "nesu".find(letter).map(|index| format!("{}.", "/".repeat(index + 1))).expect("a mark");
+    letters.chars().map(mark).collect::<String>() + TARGET
 }
 
 #[cfg(test)]
@@ -247,25 +209,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_are_read_back_from_both_places() {
+    fn marks_are_read_back() {
         let all = [Before::Null, Before::Empty, Before::Some, Before::Untouched];
-        for place in [Place::Dev, Place::EngineFile] {
-            for number in 0..64_usize {
-                let [entrypoint, dns, dns_search] = [number / 16, number / 4 % 4, number % 4].map(|index| all[index]);
-                for hostname in [Hostname::OfName, Hostname::OfRule, Hostname::Untouched] {
-                    let marks = Marks { place, entrypoint, dns, dns_search, hostname };
-                    assert_eq!(Marks::parse(&marks.path()), Some(marks), "{}", marks.path());
-                }
+        for number in 0..64_usize {
+            let [entrypoint, dns, dns_search] = [number / 16, number / 4 % 4, number % 4].map(|index| all[index]);
+            for hostname in [Hostname::OfName, Hostname::OfRule, Hostname::Untouched] {
+                let marks = Marks { entrypoint, dns, dns_search, hostname };
+                assert_eq!(Marks::parse(&marks.path()), Some(marks), "{}", marks.path());
             }
         }
         let marks = Marks {
-            place: Place::EngineFile,
             entrypoint: Before::Some,
             dns: Before::Null,
             dns_search: Before::Untouched,
             hostname: Hostname::OfName,
         };
         assert_eq!(marks.path(), "///././///././.dockerenv");
+        assert_eq!(marked("snun"), marks.path());
     }
 
     #[test]
@@ -273,17 +233,13 @@ mod tests {
         for path in [
             "",
             "/.dockerenv",
-            "/./.dockerenv",
             "/./././.dockerenv",
             "/././././././.dockerenv",
             "/././././.dockerenv/x",
             "/././././///.dockerenv",
             "/.//////./././.dockerenv",
+            "/./././//./.dockerenv",
             "/.a./././.dockerenv",
-            "/dev/weft-wait.nnn",
-            "/dev/weft-wait.nnnnn",
-            "/dev/weft-wait.nnns",
-            "/dev/weft-wait.nnxn",
         ] {
             assert_eq!(Marks::parse(path), None, "{path}");
         }

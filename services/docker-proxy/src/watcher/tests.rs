@@ -85,7 +85,7 @@ impl Setting {
             ("/containers/json".to_owned(), serde_json::json!(listed).to_string()),
         ]);
         for (id, attach) in known {
-            let entrypoint = if *attach { "/dev/weft-wait.nnnu" } else { "sh" };
+            let entrypoint = if *attach { "/./././///./.dockerenv" } else { "sh" };
             let (state, config) =
                 (serde_json::json!({ "Running": true, "Pid": 7 }), serde_json::json!({ "Entrypoint": [entrypoint] }));
             let inspection = serde_json::json!({ "Id": id, "State": state, "Config": config });
