@@ -35,7 +35,10 @@ pub(crate) const KNOWN: &[Known] = &[
     Known {
         what: "`ContainerConfig` of a committed image names the waiting program.",
         reason: "The engine fills it in by itself. Nothing uses it, and newer engines have dropped it.",
-        at: &[["committed", "ContainerConfig", "", "weft-wait"], ["ContainerConfig", "stdout", "", "weft|second"]],
+        at: &[
+            ["committed", "ContainerConfig", "", r"\.dockerenv"],
+            ["ContainerConfig", "stdout", "", r"\.dockerenv|weft\.internal|second"],
+        ],
     },
     Known {
         what: "A container that asks for no host name has its own name, in weft's domain, and on other networks than the \
