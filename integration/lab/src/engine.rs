@@ -93,6 +93,9 @@ fn variable(name: &str) -> Option<PathBuf> {
     env::var(name).ok().map(PathBuf::from)
 }
 
+/// A setting that later engines no longer know, and refuse to start with.
+const FORGOTTEN: &str = "oom-score-adjust";
+
 /// Returns the engine's configuration file.
 pub(crate) fn configuration(lab: &str, host: &str, kit: &EngineKit, settings: &BTreeMap<String, Value>) -> String {
     // Without `tls` the engine waits a quarter of a minute before it listens on plain TCP.
@@ -103,14 +106,21 @@ pub(crate) fn configuration(lab: &str, host: &str, kit: &EngineKit, settings: &B
         "storage-driver": "overlay2",
         "tls": false,
     });
-    // Later engines refuse to start with a setting that they no longer know.
     if kit.root != newer_folder() {
-        configuration["oom-score-adjust"] = 0.into();
+        configuration[FORGOTTEN] = 0.into();
     }
     for (name, value) in settings {
         configuration[name] = value.clone();
     }
     format!("{configuration:#}\n")
+}
+
+/// Takes what later engines do not know out of an engine's configuration file.
+pub(crate) fn for_newer(configuration: &str) -> anyhow::Result<String> {
+    let mut configuration: serde_json::Map<String, Value> =
+        serde_json::from_str(configuration).context("the engine's configuration is no JSON object")?;
+    configuration.remove(FORGOTTEN);
+    Ok(format!("{:#}\n", Value::Object(configuration)))
 }
 
 /// A running engine; killed when dropped.

@@ -277,8 +277,9 @@ impl Lab {
     /// If the lab has fewer hosts.
     pub async fn upgrade_engine(&mut self, number: usize, kit: EngineKit) -> anyhow::Result<()> {
         self.hosts[number - 1].set_engine(kit);
-        // Later engines refuse to start with a setting that they no longer know.
-        self.host(number).exec(&["sed", "-i", "/\"oom-score-adjust\"/d", "/etc/docker/daemon.json"]).await?;
+        let file = self.host(number).path("/etc/docker/daemon.json");
+        let settings = std::fs::read_to_string(&file).context("failed to read the engine's settings")?;
+        std::fs::write(&file, engine::for_newer(&settings)?).context("failed to write the engine's settings")?;
         self.state()?.write()?;
         self.start_engine(number).await
     }
