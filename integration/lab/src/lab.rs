@@ -278,8 +278,8 @@ impl Lab {
     pub async fn upgrade_engine(&mut self, number: usize, kit: EngineKit) -> anyhow::Result<()> {
         self.hosts[number - 1].set_engine(kit);
         let file = self.host(number).path("/etc/docker/daemon.json");
-        let settings = std::fs::read_to_string(&file).context("failed to read the engine's settings")?;
-        std::fs::write(&file, engine::for_newer(&settings)?).context("failed to write the engine's settings")?;
+        let settings = fs::read_to_string(&file).context("failed to read the engine's settings")?;
+        fs::write(&file, engine::for_newer(&settings)?).context("failed to write the engine's settings")?;
         self.state()?.write()?;
         self.start_engine(number).await
     }

@@ -32,6 +32,16 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How a service ended, beside failing.
 pub type Result<T = (), E = anyhow::Error> = std::result::Result<T, E>;
 
+/// Lets the process have as many files and sockets open as it may at most: some engines begin with a thousand, for programs that
+/// wait for them by `select`.
+fn allow_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
 /// Runs a service from start to stop and returns what the process should exit with: 0 done, 1 failed.
 ///
 /// With `--health` it only asks the running service of this kind whether it is ready. An error is printed once, with its
@@ -52,6 +62,7 @@ where
         };
     }
     logging::start(options);
+    allow_files();
     last_words::forget(service, &options.socket_folder);
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::on_signals()?;

@@ -369,10 +369,11 @@ impl State {
                 let _ = reply.send(self.views(now));
             }
             Request::IsAttached { name, reply } => {
-                let named = self
-                    .facts
-                    .values()
-                    .find(|known| known.name == name || known.id.as_str().starts_with(name.as_str()));
+                let known = || self.facts.values();
+                let is = |known: &&Container| known.name == name || known.id.as_str() == name;
+                let starts = |known: &&Container| known.id.as_str().starts_with(name.as_str());
+                // As the engine finds it.
+                let named = known().find(is).or_else(|| known().find(starts));
                 let attached =
                     named.and_then(|known| self.workflow.status(&known.id)).is_some_and(|status| status.attached);
                 // As above.

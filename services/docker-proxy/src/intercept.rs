@@ -233,6 +233,7 @@ impl Intercept {
             Call::Exec { container } => self.exec(request, container, span).await,
             Call::Inspect { .. } => self.inspect(request).await,
             Call::List => self.restored(request, list::restore).await,
+            Call::DiskUsage => self.restored(request, list::restore_disk_usage).await,
             Call::Top => self.restored(request, top::restore).await,
             Call::Commit { container } => self.commit(request, container).await,
             Call::Other => self.pass(request, &request.body).await,

@@ -34,10 +34,10 @@ use crate::{
 };
 use options::Options;
 
-/// Clients that are served at a time; others wait to be accepted.
+/// Clients that are served at a time by Unix sockets, and as many by TCP; others wait to be accepted.
 const MOST_CLIENTS: u32 = 4096;
 
-/// Clients that have not shown their certificate yet; others wait to be accepted.
+/// Clients of an address that have not shown their certificate yet; others wait to be accepted.
 const MOST_HANDSHAKES: usize = 256;
 
 /// How long a client may take to agree on keys.
@@ -110,8 +110,8 @@ impl Listeners {
             engine,
             local: LocalClients::new(intercept.clone(), names),
             intercept,
-            clients: Arc::new(Semaphore::new(MOST_CLIENTS as usize)),
-            handshakes: Arc::new(Semaphore::new(MOST_HANDSHAKES)),
+            unix_clients: Arc::new(Semaphore::new(MOST_CLIENTS as usize)),
+            tcp_clients: Arc::new(Semaphore::new(MOST_CLIENTS as usize)),
             shutdown,
         });
         let mut accepting = JoinSet::new();
@@ -119,8 +119,9 @@ impl Listeners {
             accepting.spawn(Arc::clone(&serving).accept(socket));
         }
         while accepting.join_next().await.is_some() {}
-        // The semaphore is never closed.
-        let _ = serving.clients.acquire_many(MOST_CLIENTS).await;
+        // The semaphores are never closed.
+        let _ = serving.unix_clients.acquire_many(MOST_CLIENTS).await;
+        let _ = serving.tcp_clients.acquire_many(MOST_CLIENTS).await;
     }
 }
 
@@ -129,8 +130,9 @@ struct Serving {
     engine: Engine,
     intercept: Intercept,
     local: LocalClients<Intercept>,
-    clients: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
+    /// Apart, so that who reaches a TCP address cannot keep others from the Unix socket.
+    unix_clients: Arc<Semaphore>,
+    tcp_clients: Arc<Semaphore>,
     shutdown: Shutdown,
 }
 
@@ -144,11 +146,15 @@ enum Client {
 impl Serving {
     /// Accepts clients of one socket until the stop.
     async fn accept(self: Arc<Self>, socket: Socket) {
-        let admission = if matches!(socket, Socket::Tls(..)) { &self.handshakes } else { &self.clients };
+        let admission = match socket {
+            Socket::Unix(_) => Arc::clone(&self.unix_clients),
+            Socket::Tcp(_) => Arc::clone(&self.tcp_clients),
+            Socket::Tls(..) => Arc::new(Semaphore::new(MOST_HANDSHAKES)),
+        };
         loop {
             let accepting = async {
                 // The semaphores are never closed.
-                let permit = Arc::clone(admission).acquire_owned().await.map_err(io::Error::other)?;
+                let permit = Arc::clone(&admission).acquire_owned().await.map_err(io::Error::other)?;
                 io::Result::Ok((socket.accept().await?, permit))
             };
             let accepted = tokio::select! {
@@ -207,7 +213,7 @@ impl Serving {
             Err(_) => return tracing::debug!("a client did not agree on keys in time"),
         };
         // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&self.clients).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&self.tcp_clients).acquire_owned().await else { return };
         drop(handshake);
         if acceptor.verifies() {
             self.serve(stream, &self.intercept, permit).await;

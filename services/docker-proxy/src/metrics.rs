@@ -95,7 +95,7 @@ const fn index(call: &Call) -> usize {
         Call::Inspect { .. } => 5,
         Call::List => 6,
         Call::Commit { .. } => 7,
-        Call::Top | Call::Other => 8,
+        Call::Top | Call::DiskUsage | Call::Other => 8,
     }
 }
 

@@ -11,21 +11,29 @@ use anyhow::Context;
 /// The program: static, for this machine.
 const PROGRAM: &[u8] = include_bytes!(env!("WEFT_WAIT"));
 
+/// The program's name.
+const NAME: &str = "weft-wait";
+
 /// The program's permissions while weft is on the host. With the sticky bit beside them it waits no longer: weft was taken off.
 const HERE: u32 = 0o755;
 
 /// Puts the program into a folder of its version below `folder`, and returns its path.
 ///
 /// Containers refer to that path for as long as they exist, so a version that is there and whole is left alone, and others
-/// are not removed.
+/// are not removed. Containers that have any of them wait for weft again.
 ///
 /// # Errors
 /// If the folder cannot be written.
 pub fn install(folder: &Path) -> anyhow::Result<PathBuf> {
+    for version in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = version.path().join(NAME);
+        if path.exists() {
+            set_mode(&path, HERE)?;
+        }
+    }
     let folder = folder.join(weft_service::VERSION);
-    let path = folder.join("weft-wait");
+    let path = folder.join(NAME);
     if fs::read(&path).is_ok_and(|there| there == PROGRAM) {
-        set_mode(&path, HERE)?;
         return Ok(path);
     }
     // A container that starts meanwhile finds the whole program or none.
@@ -61,10 +69,17 @@ mod tests {
         let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).expect("it is there"));
         let before = inode();
         // As what takes weft off leaves it.
-        set_mode(&path, HERE | 0o1000).expect("it is ours");
+        let older = folder.path().join("0.0.1").join(NAME);
+        fs::create_dir(folder.path().join("0.0.1")).and_then(|()| fs::write(&older, "older")).expect("made");
+        for path in [&path, &older] {
+            set_mode(path, HERE | 0o1000).expect("it is ours");
+        }
         assert_eq!(install(folder.path()).expect("installed"), path);
         assert_eq!(inode(), before);
-        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777, HERE);
+        for path in [&path, &older] {
+            assert_eq!(fs::metadata(path).expect("it is there").permissions().mode() & 0o7777, HERE);
+        }
+        assert_eq!(fs::read(&older).expect("it is there"), b"older");
         fs::write(&path, &PROGRAM[..100]).expect("it can be cut");
         install(folder.path()).expect("repaired");
         assert!(fs::read(&path).expect("it is there") == PROGRAM);

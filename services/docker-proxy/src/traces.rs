@@ -125,7 +125,7 @@ fn route(call: &Call, target: &str) -> Option<&'static str> {
         }),
         Call::Exec { .. } => Some("/containers/{id}/exec"),
         Call::Commit { .. } => Some("/commit"),
-        Call::Inspect { .. } | Call::List | Call::Top | Call::Other => None,
+        Call::Inspect { .. } | Call::List | Call::Top | Call::DiskUsage | Call::Other => None,
     }
 }
 

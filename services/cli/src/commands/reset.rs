@@ -4,6 +4,7 @@ use std::{
     fmt, fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -21,6 +22,12 @@ const STATE_FOLDER: &str = "/var/lib/weft";
 
 /// The part of it that containers have mounted.
 const SHIM_FOLDER: &str = "shim";
+
+/// The program that they wait in, in a folder for each version.
+const PROGRAM: &str = "weft-wait";
+
+/// How long the engine may take for each step. Removing interfaces of hundreds of containers takes its time.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What was removed, and who has to do without it.
 #[derive(Debug, Serialize)]
@@ -43,21 +50,21 @@ struct Waiting {
 }
 
 pub(super) async fn reset(engine_socket: PathBuf, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let engine = Client::new(engine_socket);
-    let waiting = waiting(&engine).await?;
+    let engine = Client::new(engine_socket).with_deadline(DEADLINE);
     let found = own_containers(&engine).await?;
-    let router = match found.iter().find(|(service, _)| *service == Service::Router) {
-        Some((_, id)) => Some(inspect(&engine, id).await?),
-        None => None,
-    };
-    for (_, id) in &found {
-        let id = encode(id);
-        done(&engine, http::Method::POST, &format!("/containers/{id}/stop?t=5"), &[204, 304, 404]).await?;
-        done(&engine, http::Method::DELETE, &format!("/containers/{id}?force=true&v=true"), &[204, 404]).await?;
+    // The router's goes last: without it nobody can take links and rules away.
+    let (routers, others): (Vec<_>, Vec<_>) = found.iter().partition(|(service, _)| *service == Service::Router);
+    for (_, id) in others {
+        remove(&engine, id).await?;
     }
-    if let Some(router) = &router {
-        remove_network(&engine, router).await.context("links and rules could not be removed")?;
+    for (_, id) in &routers {
+        let router = inspect(&engine, id).await?;
+        stop(&engine, id).await?;
+        remove_network(&engine, &router).await.context("links and rules could not be removed: try again")?;
+        remove(&engine, id).await?;
     }
+    // Nobody makes more of them now.
+    let waiting = waiting(&engine).await?;
     let state = Path::new(STATE_FOLDER);
     let keep = (!waiting.is_empty()).then_some(SHIM_FOLDER);
     if keep.is_some() {
@@ -67,8 +74,17 @@ pub(super) async fn reset(engine_socket: PathBuf, output: &mut Output<'_>) -> an
     files.extend(empty(state, keep)?);
     files.extend(install::uninstall()?);
     let names = found.iter().map(|(service, _)| service.name().to_owned()).collect();
-    output.print(&Removed { services: names, network: router.is_some(), files, waiting })?;
+    output.print(&Removed { services: names, network: !routers.is_empty(), files, waiting })?;
     Ok(Outcome::Done)
+}
+
+async fn stop(engine: &Client, id: &str) -> anyhow::Result<()> {
+    done(engine, http::Method::POST, &format!("/containers/{}/stop?t=5", encode(id)), &[204, 304, 404]).await
+}
+
+async fn remove(engine: &Client, id: &str) -> anyhow::Result<()> {
+    stop(engine, id).await?;
+    done(engine, http::Method::DELETE, &format!("/containers/{}?force=true&v=true", encode(id)), &[204, 404]).await
 }
 
 /// Returns the containers that have the waiting program.
@@ -124,7 +140,7 @@ async fn remove_network(engine: &Client, router: &Value) -> anyhow::Result<()> {
         "Labels": { SERVICE_LABEL: Service::Router.name() },
         "HostConfig": host_config,
     });
-    let answer = engine.call(http::Method::POST, "/containers/create?name=weft-reset", Some(&body)).await?;
+    let answer = engine.call(http::Method::POST, "/containers/create", Some(&body)).await?;
     let answer: Value = serde_json::from_slice(&answer.body).context("the engine's answer is odd")?;
     let Some(id) = answer["Id"].as_str().map(encode) else { bail!("the engine made no container: {answer}") };
     let ran = run(engine, &id).await;
@@ -149,9 +165,14 @@ async fn run(engine: &Client, id: &str) -> anyhow::Result<()> {
 /// Has containers that wait for weft start without it: the waiting program looks at the sticky bit of its own file.
 fn abandon(shims: &Path) -> anyhow::Result<()> {
     let failed = || format!("failed to change {}: run this as root", shims.display());
-    for version in fs::read_dir(shims).with_context(failed)? {
-        for program in fs::read_dir(version.with_context(failed)?.path()).with_context(failed)? {
-            let program = program.with_context(failed)?.path();
+    let versions = match fs::read_dir(shims) {
+        // Then those containers do not start in any way.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        versions => versions.with_context(failed)?,
+    };
+    for version in versions {
+        let program = version.with_context(failed)?.path().join(PROGRAM);
+        if program.exists() {
             fs::set_permissions(program, fs::Permissions::from_mode(0o1755)).with_context(failed)?;
         }
     }
@@ -234,7 +255,7 @@ mod tests {
         let removed = empty(&folder, Some(SHIM_FOLDER)).expect("removed");
         assert_eq!(removed, [folder.join("file"), folder.join("router")]);
         assert!(folder.join("shim/1").is_dir());
-        assert_eq!(empty(&folder, None).expect("removed"), [folder.clone()]);
+        assert_eq!(empty(&folder, None).expect("removed"), std::slice::from_ref(&folder));
         assert!(!folder.exists());
         assert_eq!(empty(&folder, None).expect("nothing to remove"), Vec::<PathBuf>::new());
     }

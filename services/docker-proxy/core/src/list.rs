@@ -15,11 +15,28 @@ use crate::{
 pub fn restore(reply: &[u8]) -> Result<Option<Vec<u8>>, MalformedBody> {
     let mut reply: Value = serde_json::from_slice(reply)?;
     let Value::Array(containers) = &mut reply else { return Err(MalformedBody::Kind { expected: "array" }) };
+    let restored = restore_entries(containers);
+    Ok(restored.then(|| json::to_bytes(&reply)))
+}
+
+/// Does the same to the list of containers in the reply to `GET /system/df`.
+///
+/// # Errors
+/// [`MalformedBody`] if the reply is not a JSON object; it is then passed on as it is.
+pub fn restore_disk_usage(reply: &[u8]) -> Result<Option<Vec<u8>>, MalformedBody> {
+    let mut reply = json::parse_object(reply)?;
+    let Some(Value::Array(containers)) = json::field_mut(&mut reply, "Containers") else { return Ok(None) };
+    let restored = restore_entries(containers);
+    Ok(restored.then(|| json::to_bytes(&Value::Object(reply))))
+}
+
+/// Restores containers in place and tells whether there was anything to restore.
+fn restore_entries(containers: &mut [Value]) -> bool {
     let mut restored = false;
     for container in containers.iter_mut().filter_map(Value::as_object_mut) {
         restored |= restore_entry(container);
     }
-    Ok(restored.then(|| json::to_bytes(&reply)))
+    restored
 }
 
 /// A container of a list.
@@ -79,6 +96,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn containers_are_restored_where_space_is_counted_too() {
+        let command = |words: &str| json!({ "Images": [], "Containers": [{ "Command": words }], "LayersSize": 7 });
+        let reply = command(&format!("{} sleep 1", shim::marked("snun")));
+        let restored = restore_disk_usage(reply.to_string().as_bytes()).expect("understood").expect("restored");
+        assert_eq!(serde_json::from_slice::<Value>(&restored).expect("JSON"), command("sleep 1"));
+        for right in [command("sleep 1"), json!({ "Containers": null }), json!({})] {
+            assert!(restore_disk_usage(right.to_string().as_bytes()).expect("understood").is_none());
+        }
+    }
 
     #[test]
     fn containers_with_the_waiting_program_are_found() {

@@ -42,6 +42,8 @@ pub enum Call {
     List,
     /// `GET /containers/{id}/top`.
     Top,
+    /// `GET /system/df`.
+    DiskUsage,
     /// `POST /commit`.
     Commit {
         /// The query's `container`.
@@ -67,6 +69,7 @@ fn parse(method: &Method, path_and_query: &str) -> Option<Call> {
     if *method == Method::GET {
         return match segments {
             ["containers", "json"] => Some(Call::List),
+            ["system", "df"] => Some(Call::DiskUsage),
             ["containers", id, "json"] => Some(Call::Inspect { container: container(id)? }),
             ["containers", id, "top"] => container(id).map(|_| Call::Top),
             _ => None,
@@ -164,6 +167,7 @@ mod tests {
             (Method::POST, "/containers/web/exec", Call::Exec { container: at("web") }),
             (Method::GET, "/containers/web/json?size=1", Call::Inspect { container: at("web") }),
             (Method::GET, "/containers/json", Call::List),
+            (Method::GET, "/system/df?type=container", Call::DiskUsage),
             (Method::GET, "/containers/web/top?ps_args=-ef", Call::Top),
             (Method::GET, "/containers/json?all=1&filters=%7B%7D", Call::List),
             (Method::POST, "/commit?author=&container=web&repo=x", Call::Commit { container: at("web") }),

@@ -74,6 +74,10 @@ impl Options {
         for address in ApiAddress::parse_list(&self.hosts.join(" ")).context("--host (WEFT_DOCKER_PROXY_HOSTS)")? {
             match address {
                 ApiAddress::Unix(path) if path == always => {}
+                ApiAddress::Unix(path) if path == engine_socket => bail!(
+                    "--host (WEFT_DOCKER_PROXY_HOSTS): {} is the Docker Engine's own socket: choose another path",
+                    path.display()
+                ),
                 ApiAddress::Unix(path) => plan.unix.push(path),
                 ApiAddress::Tcp(address) => plan.tcp.push(address),
             }
@@ -207,6 +211,7 @@ mod tests {
         for (arguments, says) in [
             (&["-H", "unix://a.sock"][..], "\"a.sock\" is no absolute path"),
             (&["-H", "tcp://host"], "\"host\" is no IP address"),
+            (&["-H", "unix:///no/engine.sock"], "is the Docker Engine's own socket"),
             (&["-H", "tcp://127.0.0.1:1", "-H", "tcp://127.0.0.1:1"], "tcp://127.0.0.1:1 is named twice"),
         ] {
             let error = format!("{:#}", plan(arguments).await.expect_err("refused"));

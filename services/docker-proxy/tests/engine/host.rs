@@ -34,15 +34,22 @@ const PROXY: &str = env!("CARGO_BIN_EXE_weft-docker-proxy");
 pub(crate) struct Proxied {
     services: Services,
     proxy: Option<Child>,
+    options: Vec<String>,
     lab: Lab,
 }
 
 impl Proxied {
     pub(crate) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts it with options for the proxy.
+    pub(crate) async fn start_with(options: &[&str]) -> anyhow::Result<Self> {
         let lab = Lab::new().hosts(1).start().await?;
         lab.host(1).load_images(&image::testing_archive()?).await?;
         let services = Services::start(lab.host(1))?;
-        let mut host = Self { services, proxy: None, lab };
+        let options = options.iter().copied().map(str::to_owned).collect();
+        let mut host = Self { services, proxy: None, options, lab };
         host.start_proxy().await?;
         Ok(host)
     }
@@ -51,6 +58,7 @@ impl Proxied {
     pub(crate) async fn start_proxy(&mut self) -> anyhow::Result<()> {
         let timeout = ATTACH_TIMEOUT.as_secs().to_string();
         let arguments = ["--engine-socket", "/run/docker.sock", "--attach-timeout", &timeout];
+        let arguments = arguments.into_iter().chain(self.options.iter().map(String::as_str));
         self.start_proxy_as(self.lab_host().command(PROXY, arguments)).await
     }
 

@@ -302,6 +302,49 @@ async fn a_restarted_container_keeps_its_address_until_it_is_removed() -> anyhow
 }
 
 #[tokio::test]
+async fn options_do_what_they_say() -> anyhow::Result<()> {
+    let host = Proxied::start_with(&[
+        "--no-default-ipalloc",
+        "--rewrite-inspect",
+        "--hostname-from-label",
+        "host",
+        "--hostname-match",
+        "^aws-[0-9]+-(.*)$",
+        "--hostname-replacement",
+        "my-$1",
+    ])
+    .await?;
+    let said = host.via_proxy(&["run", "--rm", image::BUSYBOX, "ip", "-o", "link"]).await?;
+    ensure!(!said.contains("ethwe"), "nobody asked for an address: {said}");
+    let asks = ["run", "--detach", "--env", "WEAVE_CIDR=", "--name"];
+    for (name, options, hostname) in [
+        ("aws-17-foo", &[][..], "my-foo"),
+        ("plain", &[], "plain"),
+        ("labelled", &["--label", "host=store"], "store"),
+        ("own", &["--hostname", "chosen"], "chosen"),
+    ] {
+        host.via_proxy(&[&asks[..], &[name], options, &[image::BUSYBOX, "sleep", "600"]].concat()).await?;
+        let said = host.via_proxy(&["exec", name, "hostname"]).await?;
+        ensure!(said == hostname, "{name} has the host name {said:?}");
+        let address = host.address(name).await?;
+        let format = "{{.NetworkSettings.IPAddress}}/{{.NetworkSettings.IPPrefixLen}}";
+        let shown = host.via_proxy(&["inspect", "--format", format, name]).await?;
+        ensure!(shown == address, "{name} has {address}, and is shown with {shown}");
+        ensure!(
+            host.services().held().names.values().flatten().any(|known| known == hostname),
+            "{hostname} is no name"
+        );
+    }
+    host.stop().await?;
+
+    let host = Proxied::start_with(&["--without-dns"]).await?;
+    let show = ["run", "--rm", "--name", "quiet", image::BUSYBOX, "sh", "-c", "cat /etc/resolv.conf; hostname"];
+    let said = host.via_proxy(&show).await?;
+    ensure!(!said.contains("169.254.83.53") && !said.contains("quiet"), "its resolver and host name: {said}");
+    host.stop().await
+}
+
+#[tokio::test]
 async fn a_process_beside_it_sees_the_network_too() -> anyhow::Result<()> {
     let mut host = Proxied::start().await?;
     host.via_proxy(&["create", "--name", "late", image::BUSYBOX, "sleep", "600"]).await?;
