@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod host;
+mod seen;
 mod services;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -12,7 +13,6 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use host::{ATTACH_TIMEOUT, Proxied, SOON};
-use serde_json::Value;
 use tonic::Status;
 use weft_lab::{eventually, image};
 use weft_proto::{
@@ -163,88 +163,6 @@ async fn streams_pass() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn inspection_shows_what_was_asked_for() -> anyhow::Result<()> {
-    let host = Proxied::start().await?;
-    for (number, options) in [
-        &[image::BUSYBOX][..],
-        &[image::CONFIGURED, "word"],
-        &["--entrypoint", "/bin/ip", image::CONFIGURED],
-        &["--dns", "192.0.2.53", "--dns-search", "example.org", "--volume", "/data", image::NO_SHELL],
-        &[
-            "--init",
-            "--read-only",
-            "--tmpfs",
-            "/tmp",
-            "--user",
-            "1:1",
-            "--hostname",
-            "own",
-            image::BUSYBOX,
-            "ip",
-            "addr",
-        ],
-    ]
-    .iter()
-    .enumerate()
-    {
-        let (direct, proxied) = (format!("direct-{number}"), format!("proxied-{number}"));
-        host.engine(&[&["create", "--name", &direct], *options].concat()).await?;
-        host.via_proxy(&[&["create", "--name", &proxied], *options].concat()).await?;
-        for start in [false, true] {
-            if start {
-                host.engine(&["start", &direct]).await?;
-                host.via_proxy(&["start", &proxied]).await?;
-                host.via_proxy(&["wait", &direct, &proxied]).await?;
-            }
-            let expected = comparable(&host.engine(&["inspect", &direct]).await?)?;
-            let shown = comparable(&host.via_proxy(&["inspect", &proxied]).await?)?;
-            for (key, value) in &expected {
-                let shown = shown.get(key);
-                ensure!(shown == Some(value), "{options:?}, started: {start}: {key} is {shown:?} instead of {value}");
-            }
-        }
-        let changed = host.via_proxy(&["diff", &proxied]).await?;
-        let expected = host.engine(&["diff", &direct]).await?;
-        ensure!(changed == expected, "{options:?}: the file system differs: {changed} instead of {expected}");
-        let (own, copy) = (format!("copy-of-{direct}"), format!("copy-of-{proxied}"));
-        host.engine(&["commit", &direct, &own]).await?;
-        host.via_proxy(&["commit", &proxied, &copy]).await?;
-        let format =
-            ["inspect", "--format", "{{json .Config.Entrypoint}} {{json .Config.Cmd}} {{json .Config.Volumes}}"];
-        let expected = host.engine(&[&["image"], &format[..], &[&own]].concat()).await?;
-        let shown = host.engine(&[&["image"], &format[..], &[&copy]].concat()).await?;
-        // Only an empty entrypoint keeps the engine from taking the container's; both mean that there is none.
-        let shown = shown.replacen("[]", "null", 1);
-        ensure!(shown == expected, "{options:?}: the image starts {shown} instead of {expected}");
-    }
-    host.stop().await
-}
-
-/// Returns what an inspection says, without what differs between any two containers, and without the host name that weft makes
-/// of the name where the engine takes the id.
-fn comparable(inspection: &str) -> anyhow::Result<serde_json::Map<String, Value>> {
-    let id = |value: &Value| value.as_str().map(str::to_owned).context("no text");
-    let mut inspections: Vec<Value> = serde_json::from_str(inspection)?;
-    let inspection = inspections.pop().context("one container")?;
-    let (name, id) = (id(&inspection["Name"])?, id(&inspection["Id"])?);
-    let text = inspection.to_string().replace(&id, "ID").replace(&id[..12], "ID").replace(&name, "/NAME");
-    let Value::Object(mut container) = serde_json::from_str(&text)? else { anyhow::bail!("no object") };
-    for key in ["Created", "State", "NetworkSettings", "GraphDriver"] {
-        container.remove(key);
-    }
-    let config = container.get_mut("Config").context("no configuration")?;
-    if config["Hostname"] == name.trim_start_matches('/') && config["Domainname"] == "weft.internal" {
-        (config["Hostname"], config["Domainname"]) = ("ID".into(), "".into());
-    }
-    if let Some(Value::Array(mounts)) = container.get_mut("Mounts") {
-        for mount in mounts.iter_mut().filter_map(Value::as_object_mut) {
-            mount.retain(|key, _| key != "Name" && key != "Source");
-        }
-    }
-    Ok(container)
-}
-
-#[tokio::test]
 async fn a_restarted_container_keeps_its_address_until_it_is_removed() -> anyhow::Result<()> {
     let host = Proxied::start().await?;
     let run = ["run", "--detach", "--name", "kept", "--hostname", "store", "--restart", "always", image::BUSYBOX];
@@ -298,49 +216,6 @@ async fn a_restarted_container_keeps_its_address_until_it_is_removed() -> anyhow
     ensure!(host.address("renamed").await? == address, "an old event took its network");
     host.via_proxy(&["rm", "--force", "renamed"]).await?;
     host.holds_nothing().await?;
-    host.stop().await
-}
-
-#[tokio::test]
-async fn options_do_what_they_say() -> anyhow::Result<()> {
-    let host = Proxied::start_with(&[
-        "--no-default-ipalloc",
-        "--rewrite-inspect",
-        "--hostname-from-label",
-        "host",
-        "--hostname-match",
-        "^aws-[0-9]+-(.*)$",
-        "--hostname-replacement",
-        "my-$1",
-    ])
-    .await?;
-    let said = host.via_proxy(&["run", "--rm", image::BUSYBOX, "ip", "-o", "link"]).await?;
-    ensure!(!said.contains("ethwe"), "nobody asked for an address: {said}");
-    let asks = ["run", "--detach", "--env", "WEAVE_CIDR=", "--name"];
-    for (name, options, hostname) in [
-        ("aws-17-foo", &[][..], "my-foo"),
-        ("plain", &[], "plain"),
-        ("labelled", &["--label", "host=store"], "store"),
-        ("own", &["--hostname", "chosen"], "chosen"),
-    ] {
-        host.via_proxy(&[&asks[..], &[name], options, &[image::BUSYBOX, "sleep", "600"]].concat()).await?;
-        let said = host.via_proxy(&["exec", name, "hostname"]).await?;
-        ensure!(said == hostname, "{name} has the host name {said:?}");
-        let address = host.address(name).await?;
-        let format = "{{.NetworkSettings.IPAddress}}/{{.NetworkSettings.IPPrefixLen}}";
-        let shown = host.via_proxy(&["inspect", "--format", format, name]).await?;
-        ensure!(shown == address, "{name} has {address}, and is shown with {shown}");
-        ensure!(
-            host.services().held().names.values().flatten().any(|known| known == hostname),
-            "{hostname} is no name"
-        );
-    }
-    host.stop().await?;
-
-    let host = Proxied::start_with(&["--without-dns"]).await?;
-    let show = ["run", "--rm", "--name", "quiet", image::BUSYBOX, "sh", "-c", "cat /etc/resolv.conf; hostname"];
-    let said = host.via_proxy(&show).await?;
-    ensure!(!said.contains("169.254.83.53") && !said.contains("quiet"), "its resolver and host name: {said}");
     host.stop().await
 }
 
