@@ -6,6 +6,7 @@
 //! than the one that was looked at.
 
 mod body;
+mod chunks;
 mod connection;
 mod head;
 mod message;

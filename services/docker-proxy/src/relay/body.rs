@@ -4,13 +4,10 @@ use std::io::{self, ErrorKind};
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::head::Framing;
-
-/// Longest line between chunks: a size with its extensions, or a trailer.
-const LONGEST_CHUNK_LINE: u64 = 16 * 1024;
-
-/// Most lines of trailers.
-const MOST_TRAILERS: usize = 128;
+use super::{
+    chunks::{Chunks, malformed},
+    head::Framing,
+};
 
 /// Passes a body on as it comes, flushing whenever nothing more is waiting.
 ///
@@ -47,20 +44,23 @@ where
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
-        Framing::Chunked => loop {
-            let (size, _) = read_chunk_size(reader).await?;
-            if size == 0 {
-                read_trailers(reader).await?;
-                break;
+        Framing::Chunked => {
+            let mut chunks = Chunks::default();
+            while !chunks.ended() {
+                let available = reader.fill_buf().await?;
+                if available.is_empty() {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                let (length, passed) = (available.len(), chunks.pass(available, |data| body.extend_from_slice(data)));
+                reader.consume(passed);
+                if body.len() as u64 > limit {
+                    return Ok(None);
+                }
+                if passed < length && !chunks.ended() {
+                    return Err(malformed());
+                }
             }
-            if (body.len() as u64).saturating_add(size) > limit {
-                return Ok(None);
-            }
-            if (&mut *reader).take(size).read_to_end(&mut body).await? as u64 != size {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            read_chunk_end(reader).await?;
-        },
+        }
         Framing::UntilClose => {
             if (&mut *reader).take(limit.saturating_add(1)).read_to_end(&mut body).await? as u64 > limit {
                 return Ok(None);
@@ -104,60 +104,21 @@ where
     R: AsyncBufRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    loop {
-        let (size, line) = read_chunk_size(reader).await?;
-        writer.write_all(&line).await?;
-        if size == 0 {
-            return writer.write_all(&read_trailers(reader).await?).await;
+    let mut chunks = Chunks::default();
+    while !chunks.ended() {
+        let available = reader.fill_buf().await?;
+        if available.is_empty() {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
-        copy_exactly(size, reader, writer).await?;
-        read_chunk_end(reader).await?;
-        writer.write_all(b"\r\n").await?;
-    }
-}
-
-/// Reads the line before a chunk and returns the chunk's size and the line.
-async fn read_chunk_size(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<(u64, Vec<u8>)> {
-    let line = read_line(reader).await?;
-    // Before an extension there may be white space, but nothing else (RFC 9112, section 7.1.1).
-    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
-    // Fifteen digits are more than any disk holds, and never overflow.
-    let valid = (1..=15).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
-    let size = std::str::from_utf8(digits).ok().filter(|_| valid).and_then(|text| u64::from_str_radix(text, 16).ok());
-    size.map(|size| (size, line)).ok_or_else(|| malformed("a chunk size is no number"))
-}
-
-async fn read_chunk_end(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
-    let mut end = [0; 2];
-    reader.read_exact(&mut end).await?;
-    if end == *b"\r\n" { Ok(()) } else { Err(malformed("a chunk is longer than it says")) }
-}
-
-/// Reads up to the empty line that ends a chunked body.
-async fn read_trailers(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Vec<u8>> {
-    let mut trailers = Vec::new();
-    for _ in 0..MOST_TRAILERS {
-        let line = read_line(reader).await?;
-        trailers.extend_from_slice(&line);
-        if line == b"\r\n" {
-            return Ok(trailers);
+        let (length, passed) = (available.len(), chunks.pass(available, |_| {}));
+        writer.write_all(&available[..passed]).await?;
+        reader.consume(passed);
+        writer.flush().await?;
+        if passed < length && !chunks.ended() {
+            return Err(malformed());
         }
     }
-    Err(malformed("there are too many trailers"))
-}
-
-async fn read_line(reader: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    (&mut *reader).take(LONGEST_CHUNK_LINE).read_until(b'\n', &mut line).await?;
-    match line.as_slice() {
-        [.., b'\r', b'\n'] => Ok(line),
-        [] => Err(ErrorKind::UnexpectedEof.into()),
-        _ => Err(malformed("a line between chunks is too long or does not end")),
-    }
-}
-
-fn malformed(reason: &'static str) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, reason)
+    Ok(())
 }
 
 #[cfg(test)]
