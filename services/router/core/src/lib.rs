@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod datagram;
+pub mod fit;
 pub mod forward;
 pub mod gossip;
 pub mod handshake;

@@ -156,6 +156,18 @@ impl<'a> Cut<'a> {
         (self.frame.len() - self.layout.payload).div_ceil(self.size)
     }
 
+    /// Returns the length of the headers of every slice, in bytes.
+    #[must_use]
+    pub const fn headers(&self) -> usize {
+        self.layout.payload
+    }
+
+    /// Cuts after every `size` bytes of payload instead, at least one. TCP may be cut anywhere; UDP may not.
+    #[must_use]
+    pub fn with_size(self, size: u16) -> Self {
+        Self { size: usize::from(size.max(1)), ..self }
+    }
+
     /// Returns the length of a slice, headers included.
     #[must_use]
     pub fn slice_length(&self, index: usize) -> usize {
