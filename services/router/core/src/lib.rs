@@ -14,6 +14,7 @@ pub mod mesh;
 pub mod neighbour;
 pub mod path;
 pub mod replay;
+pub mod route;
 pub mod segment;
 pub mod session;
 pub mod target;

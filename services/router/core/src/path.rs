@@ -1,4 +1,19 @@
-//! Which endpoint a peer is reached at: probes every candidate, uses what answers, notices when it stops.
+//! How a peer is reached: probes every way there is, uses the best that works, notices when it stops.
+//!
+//! A way is UDP to an endpoint, a relay, or the control connection. Score, hysteresis and damping: `docs/decisions/paths.md`;
+//! when probes go where: `docs/wire-protocol.md`, section 4.5. What is left to others: sealing and sending, and which relays
+//! there are ([`crate::route`]).
+
+mod batch;
+mod candidate;
+mod choose;
+pub mod cost;
+mod damping;
+mod loss;
+mod probes;
+mod schedule;
+mod size;
+mod view;
 
 use std::{
     collections::VecDeque,
@@ -6,281 +21,355 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Without an answer for this long, a path is down.
+use weft_types::PeerName;
+
+pub use candidate::CandidateState;
+pub use view::{CandidateView, Unused};
+
+use candidate::Candidate;
+use probes::{Probes, Purpose};
+
+/// Without an answer for this long, a way is gone.
 pub const DEAD_TIME: Duration = Duration::from_secs(3);
-/// Without an answer for this long, other candidates are probed closely, and one that answers takes over.
-const DOUBT_TIME: Duration = Duration::from_millis(1200);
-/// Between probes of each candidate while no path is up or the one in use is in doubt.
-const SEARCH_INTERVAL: Duration = Duration::from_millis(200);
-/// How long a search probes that closely.
-const EAGER_SEARCH: Duration = Duration::from_secs(10);
-/// Between probes after that, and on a path in use without traffic.
-const IDLE_INTERVAL: Duration = Duration::from_secs(1);
-/// Between probes on a path in use that carries traffic.
-const BUSY_INTERVAL: Duration = Duration::from_millis(500);
-/// Between probes of candidates that are not in use.
-const SPARE_INTERVAL: Duration = Duration::from_secs(10);
-/// Probes that may be answered; older ones are forgotten.
-const OUTSTANDING: usize = 64;
+/// What every way carries, in bytes of the sealed datagram: it fits an underlay of 1124 bytes with IPv6 (40) and UDP (8)
+/// inside a relayed datagram (20).
+pub const BASE_SIZE: usize = 1124 - 40 - 8 - 20;
 /// Endpoints learnt from the peer's datagrams.
 const LEARNED: usize = 2;
+/// Endpoints that are given at most.
+const ENDPOINTS: usize = 16;
+/// Relays that are given at most.
+const RELAYS: usize = 2;
+
+/// How datagrams reach a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Via {
+    /// By UDP to an endpoint of its own.
+    Direct(SocketAddr),
+    /// Over others: the neighbour to whom the relayed datagram is given.
+    Relay(PeerName),
+    /// Inside the control connection with the very peer.
+    Stream,
+}
 
 /// A probe to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeRequest {
     /// Where to.
-    pub endpoint: SocketAddr,
-    /// What the answer returns.
+    pub via: Via,
+    /// What the answer returns. Where there are several, the first 8 bytes are a number that each next one raises by one.
     pub token: [u8; 16],
+    /// Bytes of the whole sealed datagram; 0 for as few as a probe may have.
+    pub size: usize,
+    /// How many of it, sent as one batch.
+    pub count: u8,
+}
+
+/// How datagrams reach a peer now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// The way.
+    pub via: Via,
+    /// The largest sealed datagram that is known to pass, in bytes.
+    pub largest: usize,
+    /// Whether that is all that passes; else a larger one may be found any moment.
+    pub proven: bool,
+    /// Whether batches pass that one send cuts into datagrams.
+    pub batched: bool,
+}
+
+/// What the link with a neighbour is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Datagrams pass by UDP.
+    pub direct: bool,
+    /// Datagrams pass inside the control connection.
+    pub stream: bool,
+    /// Cost of the better of them, as [`cost::Quality::cost`] tells; [`cost::LinkCost`] turns it into what is published.
+    pub cost: u32,
 }
 
 /// What became of a peer's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathEvent {
-    /// An endpoint answers, and is used from now on.
+    /// A way is used from now on.
     Up {
         /// It.
-        endpoint: SocketAddr,
-        /// Of the probe.
+        via: Via,
+        /// Its delay.
         round_trip: Duration,
     },
-    /// No endpoint answers.
+    /// No way works.
     Down {
-        /// The one that was used last.
-        endpoint: Option<SocketAddr>,
+        /// The one that was used last, or the first that was tried.
+        via: Option<Via>,
     },
+    /// Of the way in use, what it carries has changed.
+    Changed,
 }
 
-#[derive(Debug)]
-struct Candidate {
-    endpoint: SocketAddr,
-    learned: bool,
-    next_probe: Instant,
-}
-
-#[derive(Debug)]
-struct Active {
-    endpoint: SocketAddr,
-    last_answer: Instant,
-    round_trip: Duration,
-}
-
-/// The endpoints of one peer.
+/// The ways to one peer.
 #[derive(Debug)]
 pub struct Paths {
+    /// The latest time that anybody told.
+    now: Instant,
     candidates: Vec<Candidate>,
-    active: Option<Active>,
-    outstanding: VecDeque<(u64, SocketAddr, Instant)>,
-    next_probe: u64,
+    next_id: u32,
+    active: Option<u32>,
+    active_since: Instant,
+    link: Option<u32>,
+    probes: Probes,
     search_started: Instant,
     down_reported: bool,
     busy: bool,
+    wanted: usize,
+    announced: Option<Choice>,
     events: VecDeque<PathEvent>,
 }
 
 impl Paths {
-    /// Starts without any endpoint.
+    /// Starts without any way.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
+            now,
             candidates: Vec::new(),
+            next_id: 0,
             active: None,
-            outstanding: VecDeque::new(),
-            next_probe: 0,
+            active_since: now,
+            link: None,
+            probes: Probes::default(),
             search_started: now,
             down_reported: false,
             busy: false,
+            wanted: BASE_SIZE,
+            announced: None,
             events: VecDeque::new(),
         }
     }
 
-    /// Returns where datagrams go.
-    #[must_use]
-    pub fn endpoint(&self) -> Option<SocketAddr> {
-        self.active.as_ref().map(|active| active.endpoint)
-    }
-
-    /// Returns the smoothed round trip of the path in use.
-    #[must_use]
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.active.as_ref().map(|active| active.round_trip)
-    }
-
-    /// Replaces the candidates that are given, not those that were learnt; a path in use stays so while it answers.
+    /// Replaces the endpoints that are given, the first 16 of them, not those that were learnt; one in use stays so while it
+    /// answers.
     pub fn set_endpoints(&mut self, endpoints: &[SocketAddr], now: Instant) {
-        let active = self.endpoint();
+        let ways = endpoints.iter().take(ENDPOINTS).map(|endpoint| (Via::Direct(*endpoint), 1)).collect::<Vec<_>>();
+        self.set_ways(&ways, |via| matches!(via, Via::Direct(_)), now);
+    }
+
+    /// Replaces the relays: neighbours, each with the number of links of the whole way over it, best first, the first two of
+    /// them. One in use stays so until another way answers.
+    pub fn set_relays(&mut self, relays: &[(PeerName, u8)], now: Instant) {
+        let ways = relays.iter().take(RELAYS).map(|(relay, hops)| (Via::Relay(*relay), *hops)).collect::<Vec<_>>();
+        self.set_ways(&ways, |via| matches!(via, Via::Relay(_)), now);
+    }
+
+    /// Says whether there is a control connection with the peer itself.
+    pub fn set_stream(&mut self, connected: bool, now: Instant) {
+        let ways: &[_] = if connected { &[(Via::Stream, 1)] } else { &[] };
+        self.set_ways(ways, |via| via == Via::Stream, now);
+    }
+
+    /// Makes these the given ones among the ways of one kind.
+    fn set_ways(&mut self, ways: &[(Via, u8)], of_kind: impl Fn(Via) -> bool, now: Instant) {
+        self.now = self.now.max(now);
+        let active = self.active;
+        let probes = &mut self.probes;
         self.candidates.retain_mut(|candidate| {
-            candidate.learned |= Some(candidate.endpoint) == active && !endpoints.contains(&candidate.endpoint);
-            candidate.learned || endpoints.contains(&candidate.endpoint)
+            if !of_kind(candidate.via) || ways.iter().any(|(via, _)| *via == candidate.via) {
+                return true;
+            }
+            // A learnt endpoint was not given before either.
+            let kept = !candidate.given || Some(candidate.id) == active;
+            candidate.given = false;
+            if !kept {
+                probes.forget(candidate.id);
+            }
+            kept
         });
-        for endpoint in endpoints {
-            match self.candidates.iter_mut().find(|candidate| candidate.endpoint == *endpoint) {
-                Some(candidate) => candidate.learned = false,
+        for (via, hops) in ways {
+            match self.candidates.iter_mut().find(|candidate| candidate.via == *via) {
+                Some(candidate) => {
+                    candidate.given = true;
+                    candidate.hops = *hops;
+                }
                 None => {
-                    self.candidates.push(Candidate { endpoint: *endpoint, learned: false, next_probe: now });
-                    if active.is_none() {
-                        self.search_started = now;
+                    self.add(*via, *hops, true);
+                    if self.active.is_none() {
+                        self.search_started = self.now;
                     }
                 }
             }
         }
+        self.decide();
     }
 
-    /// Probes all candidates anew, as after a new session.
+    fn add(&mut self, via: Via, hops: u8, given: bool) -> u32 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.candidates.push(Candidate::new(id, via, hops, given, self.now));
+        id
+    }
+
+    /// Says what full frames need, in bytes of the sealed datagram.
+    pub fn set_wanted(&mut self, bytes: usize) {
+        if bytes == self.wanted {
+            return;
+        }
+        self.wanted = bytes;
+        for candidate in self.candidates.iter_mut().filter(|candidate| candidate.is_alive()) {
+            candidate.sizes.set_wanted(bytes, self.now);
+        }
+        self.decide();
+    }
+
+    /// Says whether frames were sent lately; the way in use is probed more closely then.
+    pub const fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
+    }
+
+    /// Counts sealed datagrams that were sent, probes and answers among them: the peer counts what comes.
+    pub fn handle_sent(&mut self, via: Via, datagrams: u64) {
+        if let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.via == via) {
+            candidate.datagrams = candidate.datagrams.saturating_add(datagrams);
+        }
+    }
+
+    /// Probes all ways anew, as after a new session.
     pub fn restart(&mut self, now: Instant) {
+        self.now = self.now.max(now);
         for candidate in &mut self.candidates {
-            candidate.next_probe = now;
+            candidate.last_probe = None;
+            candidate.count_anew();
         }
         if self.active.is_none() {
-            self.search_started = now;
+            self.search_started = self.now;
         }
     }
 
     /// Takes the path down at once: there are no keys by which probes could be sealed.
     pub fn handle_keys_lost(&mut self, now: Instant) {
-        let endpoint = self.active.take().map(|active| active.endpoint);
-        self.outstanding.clear();
-        self.search_started = now;
+        self.now = self.now.max(now);
+        let via = self.active_candidate().map(|active| active.via);
+        self.active = None;
+        self.announced = None;
+        self.probes.clear();
+        self.search_started = self.now;
         self.down_reported = true;
-        self.events.push_back(PathEvent::Down { endpoint });
+        self.push(PathEvent::Down { via });
+        self.forget_answers();
+        self.decide();
     }
 
-    /// Says whether frames were sent since the last call; a path in use is probed more closely then.
-    pub const fn set_busy(&mut self, busy: bool) {
-        self.busy = busy;
-    }
-
-    /// Takes note of where an authentic datagram came from. `newest` says that none sealed later came before it and that
-    /// it carried a frame: then a source that was never heard of is where the peer has moved to.
-    pub fn handle_source(&mut self, source: SocketAddr, newest: bool, now: Instant) {
-        let learned = |endpoint: SocketAddr| {
-            self.candidates.iter().find(|candidate| candidate.endpoint == endpoint).map(|candidate| candidate.learned)
-        };
-        match learned(source) {
-            Some(true) if newest && self.endpoint().is_some_and(|active| active != source) => {
-                if self.endpoint().and_then(learned) == Some(true) {
-                    self.follow(source, now);
+    /// Takes note of which way an authentic datagram came. `newest` says that none sealed later came before it and that it
+    /// carried a frame: then an endpoint that was never heard of is where the peer has moved to.
+    pub fn handle_source(&mut self, via: Via, newest: bool, now: Instant) {
+        if !matches!(via, Via::Direct(_)) {
+            return;
+        }
+        self.now = self.now.max(now);
+        let active = self.active_candidate().filter(|active| matches!(active.via, Via::Direct(_)));
+        let active = active.map(|active| (active.via, active.given));
+        let known = self.candidates.iter().find(|candidate| candidate.via == via);
+        match known.map(|known| (known.id, known.given)) {
+            Some((id, false)) if newest && active.is_some_and(|(used, given)| used != via && !given) => self.follow(id),
+            Some(_) => {}
+            None => {
+                self.make_room();
+                let id = self.add(via, 1, false);
+                if newest && active.is_some() {
+                    self.follow(id);
                 }
-                return;
-            }
-            Some(_) => return,
-            None => {}
-        }
-        let learned = self.candidates.iter().filter(|candidate| candidate.learned).count();
-        if learned >= LEARNED {
-            let active = self.endpoint();
-            let oldest =
-                self.candidates.iter().position(|candidate| candidate.learned && Some(candidate.endpoint) != active);
-            if let Some(oldest) = oldest {
-                self.candidates.remove(oldest);
             }
         }
-        self.candidates.push(Candidate { endpoint: source, learned: true, next_probe: now });
-        if newest {
-            self.follow(source, now);
-        }
     }
 
-    fn follow(&mut self, endpoint: SocketAddr, now: Instant) {
-        if let Some(active) = &mut self.active {
-            active.endpoint = endpoint;
-            active.last_answer = now;
-            self.events.push_back(PathEvent::Up { endpoint, round_trip: active.round_trip });
-        }
-    }
-
-    /// Takes an answer to a probe.
-    pub fn handle_answer(&mut self, token: [u8; 16], now: Instant) {
-        let [a, b, c, d, e, f, g, h, ..] = token;
-        let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        let Some(index) = self.outstanding.iter().position(|(sent, ..)| *sent == number) else { return };
-        let Some((_, endpoint, sent)) = self.outstanding.remove(index) else { return };
-        let round_trip = now.saturating_duration_since(sent);
-        match &mut self.active {
-            Some(active) if active.endpoint == endpoint => {
-                active.last_answer = now;
-                active.round_trip = (active.round_trip * 7 + round_trip) / 8;
+    /// Makes room for a learnt endpoint in place of the oldest.
+    fn make_room(&mut self) {
+        let learned = |candidate: &Candidate| !candidate.given && matches!(candidate.via, Via::Direct(_));
+        if self.candidates.iter().filter(|candidate| learned(candidate)).count() >= LEARNED {
+            let active = self.active;
+            let oldest = |candidate: &Candidate| learned(candidate) && Some(candidate.id) != active;
+            if let Some(oldest) = self.candidates.iter().position(oldest) {
+                let removed = self.candidates.remove(oldest);
+                self.probes.forget(removed.id);
             }
-            Some(active) if now.saturating_duration_since(active.last_answer) < DOUBT_TIME => {}
-            Some(_) | None => self.activate(endpoint, round_trip, now),
         }
     }
 
-    fn activate(&mut self, endpoint: SocketAddr, round_trip: Duration, now: Instant) {
-        self.active = Some(Active { endpoint, last_answer: now, round_trip });
-        self.down_reported = false;
-        self.events.push_back(PathEvent::Up { endpoint, round_trip });
-        for candidate in &mut self.candidates {
-            let interval = if candidate.endpoint == endpoint { BUSY_INTERVAL } else { SPARE_INTERVAL };
-            candidate.next_probe = now + interval;
+    /// Uses an endpoint that the peer has moved to.
+    fn follow(&mut self, id: u32) {
+        let (now, wanted) = (self.now, self.wanted);
+        let round_trip = self.round_trip();
+        if let Some(candidate) = self.find_mut(id) {
+            candidate.handle_life(wanted, now);
+            candidate.round_trip = candidate.round_trip.or(round_trip);
+            candidate.last_probe = None;
+        }
+        self.active = Some(id);
+        self.active_since = now;
+        self.candidates.iter_mut().for_each(Candidate::count_anew);
+        self.decide();
+    }
+
+    /// Takes an answer to a probe: its token, and how many datagrams the peer had received that way.
+    pub fn handle_answer(&mut self, token: [u8; 16], received: u64, now: Instant) {
+        self.now = self.now.max(now);
+        let Some(question) = self.probes.answer(token) else { return };
+        let (now, wanted, active) = (self.now, self.wanted, self.active);
+        let Some(candidate) = self.find_mut(question.way) else { return };
+        candidate.handle_life(wanted, now);
+        match question.purpose {
+            Purpose::Alive => candidate.handle_alive(&question, received, active == Some(question.way), now),
+            Purpose::Size(size) => candidate.sizes.handle_answer(size, now),
+            Purpose::Trial if question.is_late() => {}
+            Purpose::Trial => candidate.handle_trial(true, now),
+            Purpose::Batch if question.is_late() || !question.is_complete() => {}
+            Purpose::Batch => candidate.batches.handle_result(question.answered(), true, now),
+        }
+        self.decide();
+    }
+
+    /// Takes note that the kernel refused a sealed datagram of so many bytes as too large.
+    pub fn handle_refused(&mut self, via: Via, bytes: usize) {
+        let now = self.now;
+        if let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.via == via) {
+            candidate.sizes.handle_refused(bytes, now);
+            self.decide();
         }
     }
 
-    /// Lets time pass: notices paths that stopped answering.
+    /// Takes note that the kernel refused to cut a batch into datagrams.
+    pub fn handle_batch_refused(&mut self, via: Via, now: Instant) {
+        self.now = self.now.max(now);
+        let now = self.now;
+        if let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.via == via) {
+            candidate.batches.handle_refused(now);
+            self.decide();
+        }
+    }
+
+    /// Lets time pass: notices ways that stopped answering, and takes those into use that have proved themselves.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if let Some(active) = &self.active {
-            let silence = now.saturating_duration_since(active.last_answer);
-            if silence >= DEAD_TIME {
-                let endpoint = Some(active.endpoint);
-                self.active = None;
-                self.down_reported = true;
-                self.search_started = now;
-                self.events.push_back(PathEvent::Down { endpoint });
-            }
-            if silence >= DOUBT_TIME {
-                for candidate in &mut self.candidates {
-                    candidate.next_probe = candidate.next_probe.min(now + SEARCH_INTERVAL);
+        self.now = self.now.max(now);
+        let now = self.now;
+        while let Some(question) = self.probes.poll_lost(now) {
+            let Some(candidate) = self.find_mut(question.way) else { continue };
+            let alive = candidate.lost_in_row == 0;
+            match question.purpose {
+                Purpose::Alive => candidate.handle_silence(question.sent),
+                Purpose::Size(size) => candidate.sizes.handle_lost(size, alive, now),
+                Purpose::Trial => candidate.handle_trial(false, now),
+                Purpose::Batch => {
+                    let single_pass = alive && !candidate.sizes.is_in_doubt();
+                    candidate.batches.handle_result(question.answered(), single_pass, now);
                 }
             }
-        } else if !self.down_reported && now.saturating_duration_since(self.search_started) >= DEAD_TIME {
-            self.down_reported = true;
-            let endpoint = self.candidates.first().map(|candidate| candidate.endpoint);
-            self.events.push_back(PathEvent::Down { endpoint });
         }
-    }
-
-    /// Returns a probe that is due.
-    pub fn poll_probe(&mut self, now: Instant) -> Option<ProbeRequest> {
-        let eager = now.saturating_duration_since(self.search_started) < EAGER_SEARCH;
-        let (active, doubt) = match &self.active {
-            Some(active) => (Some(active.endpoint), now.saturating_duration_since(active.last_answer) >= DOUBT_TIME),
-            None => (None, false),
-        };
-        let candidate = self.candidates.iter_mut().find(|candidate| candidate.next_probe <= now)?;
-        let interval = match active {
-            Some(_) if doubt => SEARCH_INTERVAL,
-            Some(endpoint) if endpoint == candidate.endpoint && self.busy => BUSY_INTERVAL,
-            Some(endpoint) if endpoint == candidate.endpoint => IDLE_INTERVAL,
-            Some(_) => SPARE_INTERVAL,
-            None if eager => SEARCH_INTERVAL,
-            None => IDLE_INTERVAL,
-        };
-        candidate.next_probe = now + interval;
-        let number = self.next_probe;
-        self.next_probe += 1;
-        if self.outstanding.len() == OUTSTANDING {
-            self.outstanding.pop_front();
-        }
-        self.outstanding.push_back((number, candidate.endpoint, now));
-        let mut token = [0; 16];
-        token[..8].copy_from_slice(&number.to_be_bytes());
-        Some(ProbeRequest { endpoint: candidate.endpoint, token })
+        self.decide();
     }
 
     /// Returns what became of the path, oldest first.
     pub fn poll_event(&mut self) -> Option<PathEvent> {
         self.events.pop_front()
-    }
-
-    /// Returns when to call [`Paths::handle_timeout`] and [`Paths::poll_probe`] again.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let probe = self.candidates.iter().map(|candidate| candidate.next_probe).min();
-        let dead = match &self.active {
-            Some(active) => Some(active.last_answer + DEAD_TIME),
-            None => (!self.down_reported).then_some(self.search_started + DEAD_TIME),
-        };
-        probe.into_iter().chain(dead).min()
     }
 }
 

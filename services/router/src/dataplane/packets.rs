@@ -16,7 +16,7 @@ use weft_router_core::{
     },
     forward::{DropReason, FairQueue, Switch, Verdict, flow_of},
     hostnet::announcement,
-    path::{PathEvent, ProbeRequest},
+    path::{PathEvent, ProbeRequest, Via},
     segment::{Cut, Join, complete_checksum},
     virtio::{self, Offload},
 };
@@ -171,7 +171,15 @@ impl Packets {
             }
         }
         for (id, probe) in probes.drain(..) {
-            self.send_probe(id, probe.endpoint, Probe { answer: false, token: probe.token }, now);
+            let Via::Direct(endpoint) = probe.via else { continue };
+            let (number, rest) = probe.token.split_at(8);
+            let first = number.iter().fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+            for number in first..first + u64::from(probe.count) {
+                let mut token = probe.token;
+                token[..8].copy_from_slice(&number.to_be_bytes());
+                token[8..].copy_from_slice(rest);
+                self.send_probe(id, endpoint, Probe { answer: false, token }, now);
+            }
         }
         self.probes = probes;
         let expired = self.peers.expire(now);
@@ -224,9 +232,18 @@ impl Packets {
         peer.update_destination(id, &self.socket, now);
         let name = peer.name;
         while let Some(event) = peer.paths.poll_event() {
-            self.events.push_back(match event {
-                PathEvent::Up { endpoint, round_trip } => Event::PathUp { peer: name, endpoint, round_trip },
-                PathEvent::Down { endpoint } => Event::PathDown { peer: name, endpoint },
+            let endpoint = |via| match via {
+                Via::Direct(endpoint) => Some(endpoint),
+                Via::Relay(_) | Via::Stream => None,
+            };
+            self.events.extend(match event {
+                PathEvent::Up { via, round_trip } => {
+                    endpoint(via).map(|endpoint| Event::PathUp { peer: name, endpoint, round_trip })
+                }
+                PathEvent::Down { via } => {
+                    Some(Event::PathDown { peer: name, endpoint: via.and_then(endpoint) })
+                }
+                PathEvent::Changed => None,
             });
         }
     }
@@ -466,9 +483,9 @@ impl Packets {
         peer.received.bytes += datagram.len() as u64;
         touch(&mut self.touched, id, peer);
         self.timers_changed |= std::mem::take(&mut peer.promoted);
-        if peer.paths.endpoint() != Some(source) {
-            peer.paths.handle_source(source, newest && is_frame, now);
-            if peer.paths.endpoint() == Some(source) {
+        if peer.endpoint() != Some(source) {
+            peer.paths.handle_source(Via::Direct(source), newest && is_frame, now);
+            if peer.endpoint() == Some(source) {
                 self.path_changed(id, now);
             }
             self.timers_changed |= !is_frame;
@@ -485,7 +502,7 @@ impl Packets {
             Inbound::Segment(header, length) => self.join(id, &name, header, buffer, end - length..end)?,
             Inbound::Probe(probe) if probe.answer => {
                 if let Some(peer) = self.peers.get_mut(id) {
-                    peer.paths.handle_answer(probe.token, now);
+                    peer.paths.handle_answer(probe.token, 0, now);
                 }
                 self.path_changed(id, now);
             }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use std::{
 use weft_router_core::{
     datagram::{Header, OpenError, Opened, Opener, REKEY_AFTER, Sealer},
     forward::DropReason,
-    path::Paths,
+    path::{Paths, Via},
     session::{AGE_LIMIT, EstablishedSession, SessionIndex},
 };
 use weft_types::PeerName;
@@ -170,9 +171,17 @@ impl Peer {
         });
     }
 
+    /// Returns where datagrams go.
+    pub(super) fn endpoint(&self) -> Option<SocketAddr> {
+        match self.paths.choice()?.via {
+            Via::Direct(endpoint) => Some(endpoint),
+            Via::Relay(_) | Via::Stream => None,
+        }
+    }
+
     /// Brings `destination` in line with the path in use.
     pub(super) fn update_destination(&mut self, id: usize, socket: &DataSocket, now: Instant) {
-        let endpoint = self.paths.endpoint();
+        let endpoint = self.endpoint();
         let batched = may_batch(socket, self.refused_until, now);
         self.destination = endpoint.and_then(|endpoint| socket.address_of(endpoint)).map(|address| Destination {
             address,
@@ -405,7 +414,7 @@ mod tests {
             assert!(end.peers.of_session(SessionIndex(1)).is_none());
             let peer = end.peers.get_mut(0).expect("added");
             assert_eq!(peer.seal(&mut [0; HEADER + 1 + TAG]), Err(DropReason::NoSession));
-            assert_eq!(peer.paths.poll_event(), Some(PathEvent::Down { endpoint: None }));
+            assert_eq!(peer.paths.poll_event(), Some(PathEvent::Down { via: None }));
             assert_eq!(end.peers.poll_timeout(), None, "nothing is left to wait for");
         }
         assert_eq!(b.open(late, now + AGE_LIMIT), Err(DropReason::UnknownSession));
