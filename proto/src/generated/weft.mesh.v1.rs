@@ -39,7 +39,7 @@ pub struct Introduction {
 /// One message of a control connection.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControlMessage {
-    #[prost(oneof = "control_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "control_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub kind: ::core::option::Option<control_message::Kind>,
 }
 /// Nested message and enum types in `ControlMessage`.
@@ -58,6 +58,9 @@ pub mod control_message {
         Routed(super::Routed),
         #[prost(message, tag = "6")]
         Goodbye(super::Goodbye),
+        /// A sealed or relayed datagram whole, where UDP does not pass.
+        #[prost(bytes, tag = "7")]
+        Datagram(::prost::alloc::vec::Vec<u8>),
     }
 }
 /// Shows that the sender is alive; echoed at once with `echo` set.
@@ -242,6 +245,27 @@ pub struct PeerInfo {
     /// 16 bytes: id of the ring that the origin's addresses come from. Empty: it has none yet.
     #[prost(bytes = "vec", tag = "6")]
     pub ring_id: ::prost::alloc::vec::Vec<u8>,
+    /// Where other peers see the origin's datagrams come from, where that is none of `endpoints`: outside of a NAT.
+    #[prost(message, repeated, tag = "7")]
+    pub data_endpoints: ::prost::alloc::vec::Vec<super::super::common::v1::Endpoint>,
+    /// Marks of the origin's passwords, each below 65536: of the one it has, then of the older one that it takes too.
+    #[prost(uint32, repeated, tag = "8")]
+    pub password_marks: ::prost::alloc::vec::Vec<u32>,
+}
+/// Value of the channel "revocations": one for each key that the origin lets in no more. Key: its 32 bytes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Revocation {
+    /// Who revoked it; of several the lowest.
+    #[prost(message, optional, tag = "1")]
+    pub by: ::core::option::Option<super::super::common::v1::PeerName>,
+    /// What the revoked peer was called then.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub nickname: ::prost::alloc::string::String,
+    /// Marks of the passwords then in force, each below 65536. At most 16.
+    #[prost(uint32, repeated, tag = "4")]
+    pub password_marks: ::prost::alloc::vec::Vec<u32>,
 }
 /// Value of the channel "links": one for each established connection of the origin. Key: the remote peer's 32 bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -253,9 +277,15 @@ pub struct Link {
     pub endpoint: ::core::option::Option<super::super::common::v1::Endpoint>,
     #[prost(bool, tag = "3")]
     pub outbound: bool,
-    /// Whether sealed datagrams pass directly, both ways.
+    /// Whether sealed datagrams pass directly by UDP, both ways.
     #[prost(bool, tag = "4")]
     pub data_direct: bool,
+    /// Whether they pass inside the control connection instead.
+    #[prost(bool, tag = "5")]
+    pub data_stream: bool,
+    /// What a datagram over this link costs, in units of 0.1 ms; what ways over several links add up.
+    #[prost(uint32, tag = "6")]
+    pub cost: u32,
 }
 /// Value of the channel "attachments": one for each attached container of the origin. Key: the container's id.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -313,6 +343,10 @@ pub enum GoodbyeReason {
     /// The sender heard nothing for too long, or what it heard made no sense.
     Silence = 10,
     ProtocolError = 11,
+    /// The receiver's key was revoked.
+    Revoked = 12,
+    /// The receiver's key is new to the sender, which lets no new one in with the password that it was shown.
+    UnknownKey = 13,
 }
 impl GoodbyeReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -333,6 +367,8 @@ impl GoodbyeReason {
             Self::ConnectionLimit => "GOODBYE_REASON_CONNECTION_LIMIT",
             Self::Silence => "GOODBYE_REASON_SILENCE",
             Self::ProtocolError => "GOODBYE_REASON_PROTOCOL_ERROR",
+            Self::Revoked => "GOODBYE_REASON_REVOKED",
+            Self::UnknownKey => "GOODBYE_REASON_UNKNOWN_KEY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -350,6 +386,8 @@ impl GoodbyeReason {
             "GOODBYE_REASON_CONNECTION_LIMIT" => Some(Self::ConnectionLimit),
             "GOODBYE_REASON_SILENCE" => Some(Self::Silence),
             "GOODBYE_REASON_PROTOCOL_ERROR" => Some(Self::ProtocolError),
+            "GOODBYE_REASON_REVOKED" => Some(Self::Revoked),
+            "GOODBYE_REASON_UNKNOWN_KEY" => Some(Self::UnknownKey),
             _ => None,
         }
     }

@@ -85,6 +85,35 @@ pub struct Connection {
     #[prost(uint64, tag = "15")]
     pub age_seconds: u64,
 }
+/// One way by which datagrams may reach a peer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DataPath {
+    #[prost(enumeration = "PathKind", tag = "1")]
+    pub kind: i32,
+    /// Where datagrams go by `DIRECT_UDP`.
+    #[prost(message, optional, tag = "2")]
+    pub endpoint: ::core::option::Option<super::super::common::v1::Endpoint>,
+    /// Printed name of the neighbour to whom datagrams go by `RELAY`.
+    #[prost(string, tag = "3")]
+    pub relay: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub in_use: bool,
+    /// Round trip of its probes, in microseconds; 0 while unknown.
+    #[prost(uint64, tag = "5")]
+    pub round_trip_micros: u64,
+    /// Datagrams that are lost of a thousand.
+    #[prost(uint32, tag = "6")]
+    pub loss_permille: u32,
+    /// Largest sealed datagram that it is known to carry, in bytes; 0 while unknown.
+    #[prost(uint32, tag = "7")]
+    pub largest_bytes: u32,
+    /// Whether batches of datagrams survive it.
+    #[prost(bool, tag = "8")]
+    pub batched: bool,
+    /// Why it is not used; empty for the one in use.
+    #[prost(string, tag = "9")]
+    pub reason: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Peer {
     #[prost(message, optional, tag = "1")]
@@ -100,6 +129,16 @@ pub struct Peer {
     /// Whom the peer says it is connected with.
     #[prost(message, repeated, tag = "6")]
     pub links: ::prost::alloc::vec::Vec<PeerLink>,
+    /// Ways by which datagrams reach it, the one in use first, the others as good as they are.
+    #[prost(message, repeated, tag = "7")]
+    pub data_paths: ::prost::alloc::vec::Vec<DataPath>,
+    /// Cipher of the data session, as in "AES-256-GCM"; empty without a session.
+    #[prost(string, tag = "8")]
+    pub cipher: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "9")]
+    pub sent_bytes: u64,
+    #[prost(uint64, tag = "10")]
+    pub received_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerLink {
@@ -109,8 +148,14 @@ pub struct PeerLink {
     pub endpoint: ::core::option::Option<super::super::common::v1::Endpoint>,
     #[prost(bool, tag = "3")]
     pub outbound: bool,
+    /// Whether sealed datagrams pass by UDP, or inside the control connection.
     #[prost(bool, tag = "4")]
     pub data_direct: bool,
+    #[prost(bool, tag = "5")]
+    pub data_stream: bool,
+    /// What a datagram over the link costs, in units of 0.1 ms.
+    #[prost(uint32, tag = "6")]
+    pub cost: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DataPlaneStatus {
@@ -138,6 +183,11 @@ pub struct DataPlaneStatus {
         ::prost::alloc::string::String,
         u64,
     >,
+    /// Datagrams handed on for other peers, and their bytes.
+    #[prost(uint64, tag = "10")]
+    pub relayed_datagrams: u64,
+    #[prost(uint64, tag = "11")]
+    pub relayed_bytes: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchPeersRequest {}
@@ -168,6 +218,20 @@ pub struct RemoveTargetsResponse {
     /// Those that were no targets.
     #[prost(string, repeated, tag = "1")]
     pub unknown: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokePeersRequest {
+    /// Printed names, nicknames that only one peer has, or whole keys in hexadecimal.
+    #[prost(string, repeated, tag = "1")]
+    pub peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RevokePeersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub revoked: ::prost::alloc::vec::Vec<PeerIdentity>,
+    /// What is left to do, as a sentence for people.
+    #[prost(string, tag = "2")]
+    pub next: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PublishRequest {
@@ -461,6 +525,10 @@ pub enum PathKind {
     None = 1,
     /// Sealed datagrams straight to the peer.
     DirectUdp = 2,
+    /// Sealed datagrams that other peers hand on; they cannot open them.
+    Relay = 3,
+    /// Sealed datagrams inside the control connection with the peer.
+    Stream = 4,
 }
 impl PathKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -472,6 +540,8 @@ impl PathKind {
             Self::Unspecified => "PATH_KIND_UNSPECIFIED",
             Self::None => "PATH_KIND_NONE",
             Self::DirectUdp => "PATH_KIND_DIRECT_UDP",
+            Self::Relay => "PATH_KIND_RELAY",
+            Self::Stream => "PATH_KIND_STREAM",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -480,6 +550,8 @@ impl PathKind {
             "PATH_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "PATH_KIND_NONE" => Some(Self::None),
             "PATH_KIND_DIRECT_UDP" => Some(Self::DirectUdp),
+            "PATH_KIND_RELAY" => Some(Self::Relay),
+            "PATH_KIND_STREAM" => Some(Self::Stream),
             _ => None,
         }
     }
@@ -492,6 +564,8 @@ pub enum PeerState {
     Reachable = 2,
     /// No chain of links leads to it: what it published is suspended, not gone.
     Unreachable = 3,
+    /// Its key was revoked: nobody lets it in, and what it published is suspended.
+    Revoked = 4,
 }
 impl PeerState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -504,6 +578,7 @@ impl PeerState {
             Self::Local => "PEER_STATE_LOCAL",
             Self::Reachable => "PEER_STATE_REACHABLE",
             Self::Unreachable => "PEER_STATE_UNREACHABLE",
+            Self::Revoked => "PEER_STATE_REVOKED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -513,6 +588,7 @@ impl PeerState {
             "PEER_STATE_LOCAL" => Some(Self::Local),
             "PEER_STATE_REACHABLE" => Some(Self::Reachable),
             "PEER_STATE_UNREACHABLE" => Some(Self::Unreachable),
+            "PEER_STATE_REVOKED" => Some(Self::Revoked),
             _ => None,
         }
     }
@@ -708,6 +784,31 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("weft.router.v1.PeerService", "RemoveTargets"));
             self.inner.unary(req, path, codec).await
         }
+        /// Has the whole mesh let keys in no more, for good. Answers when this host keeps it. All or nothing.
+        pub async fn revoke_peers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokePeersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokePeersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.router.v1.PeerService/RevokePeers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.router.v1.PeerService", "RevokePeers"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -755,6 +856,14 @@ pub mod peer_service_server {
             request: tonic::Request<super::RemoveTargetsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RemoveTargetsResponse>,
+            tonic::Status,
+        >;
+        /// Has the whole mesh let keys in no more, for good. Answers when this host keeps it. All or nothing.
+        async fn revoke_peers(
+            &self,
+            request: tonic::Request<super::RevokePeersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokePeersResponse>,
             tonic::Status,
         >;
     }
@@ -1001,6 +1110,51 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RemoveTargetsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.router.v1.PeerService/RevokePeers" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokePeersSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::RevokePeersRequest>
+                    for RevokePeersSvc<T> {
+                        type Response = super::RevokePeersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokePeersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::revoke_peers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokePeersSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

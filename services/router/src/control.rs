@@ -7,6 +7,7 @@ mod connection;
 mod dial;
 mod listen;
 mod resolve;
+mod stream;
 mod throttle;
 mod traffic;
 
@@ -24,7 +25,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 use weft_router_core::{
-    handshake::{Password, StaticKey},
+    handshake::{PasswordAge, Passwords, StaticKey},
     mesh::{ConnectionId, ControlMessage, DialId, Goodbye, Introduction, Problem, ProtocolError},
     target::DialAddress,
 };
@@ -33,6 +34,7 @@ use weft_types::PeerName;
 use crate::direction::Direction;
 
 pub use listen::bind;
+pub use stream::{Stream, TakeDatagrams};
 pub use traffic::{Kind, Traffic};
 
 /// Events that may wait for the driver; connections that produce more are read more slowly.
@@ -106,8 +108,12 @@ pub struct Connected {
     pub remote: SocketAddr,
     /// Which dial led here, if we dialled.
     pub dial: Option<DialId>,
+    /// Which of our passwords it knows; nothing in a mesh without one.
+    pub password: Option<PasswordAge>,
     /// Takes what is to be written.
     pub outgoing: Outgoing,
+    /// Takes datagrams that are to be written behind it.
+    pub stream: Stream,
 }
 
 /// The sending side of a connection.
@@ -140,10 +146,11 @@ impl Outgoing {
 #[derive(Debug)]
 struct Shared {
     key: StaticKey,
-    password: Option<Password>,
+    passwords: Option<Passwords>,
     /// Where the host's root folder is seen.
     host_root: PathBuf,
     events: mpsc::Sender<ControlEvent>,
+    datagrams: Box<dyn TakeDatagrams>,
     next_connection: AtomicU64,
     traffic: traffic::Counters,
 }
@@ -162,15 +169,21 @@ pub struct Control {
 
 impl Control {
     /// Makes the state that connections share, and the queue of what they report. Names of peers are resolved as the host
-    /// does whose root folder is seen at `host_root`.
+    /// does whose root folder is seen at `host_root`. Datagrams that come inside connections go to `datagrams`.
     #[must_use]
-    pub fn new(key: StaticKey, password: Option<Password>, host_root: PathBuf) -> (Self, mpsc::Receiver<ControlEvent>) {
+    pub fn new(
+        key: StaticKey,
+        passwords: Option<Passwords>,
+        host_root: PathBuf,
+        datagrams: Box<dyn TakeDatagrams>,
+    ) -> (Self, mpsc::Receiver<ControlEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS);
         let shared = Shared {
             key,
-            password,
+            passwords,
             host_root,
             events,
+            datagrams,
             next_connection: AtomicU64::new(1),
             traffic: traffic::Counters::default(),
         };

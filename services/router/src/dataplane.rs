@@ -2,11 +2,14 @@
 //!
 //! The control side talks to it by [`Command`]s and hears [`Event`]s; counters are read from [`Statistics`].
 
+mod arrivals;
 mod engine;
 mod facility;
 mod packets;
 mod peers;
 mod receive;
+mod routes;
+mod sessions;
 mod socket;
 mod statistics;
 mod tap;
@@ -22,14 +25,18 @@ use std::{
 use tokio::sync::mpsc;
 use weft_router_core::{
     forward::ForwardingTable,
+    path::Via,
     session::{EstablishedSession, SessionIndex},
 };
 use weft_types::{MacAddress, PeerName};
 
+use crate::control::Stream;
+
 pub use self::{
-    engine::{DataPlaneHandle, Stopped},
+    engine::{DataPlaneHandle, Inbox, Stopped},
     facility::{Facility, FacilityState, UnknownFacility},
-    statistics::{PeerStatistics, Statistics, Traffic},
+    routes::{Route, RouteTable},
+    statistics::{PathView, PeerStatistics, Statistics, Traffic},
     tap::{Tap, open_tap},
 };
 
@@ -47,6 +54,8 @@ pub struct DataPlaneConfig {
     pub port: u16,
     /// MTU of containers' interfaces, in bytes. Larger frames are dropped and counted.
     pub mtu: u16,
+    /// The local peer.
+    pub local: PeerName,
     /// Facilities that must not be used even where they are present.
     pub masked: BTreeSet<Facility>,
 }
@@ -68,37 +77,69 @@ pub enum Command {
     InstallSession(EstablishedSession),
     /// Forgets sessions, endpoints and counters of a peer.
     RemovePeer(PeerName),
-    /// Says where a peer may be reached by UDP, best first. Each is probed; the first that answers is used.
+    /// Says where a peer may be reached by UDP, best first.
     SetEndpoints {
         /// Who is reached there.
         peer: PeerName,
         /// Candidates.
         endpoints: Vec<SocketAddr>,
     },
+    /// Says by which control connection with a peer datagrams may go, if there is one.
+    SetStream {
+        /// Who is at the other end.
+        peer: PeerName,
+        /// Takes the datagrams.
+        stream: Option<Stream>,
+    },
+    /// Replaces the ways over other peers.
+    SetRoutes(Arc<RouteTable>),
     /// Replaces the forwarding table.
     SetForwarding(Arc<ForwardingTable>),
     /// Tells containers of this host at which MACs addresses are now.
     Announce(Vec<(IpAddr, MacAddress)>),
 }
 
+/// How datagrams pass to a peer with nobody between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkState {
+    /// Whether they pass inside the control connection, and not by UDP.
+    pub stream: bool,
+    /// What one costs, in units of 0.1 ms; small changes of it are not told.
+    pub cost: u32,
+}
+
 /// What the data plane tells the control side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Sealed probes pass both ways.
+    /// A way to a peer works, and is used from now on.
     PathUp {
-        /// Whom the path leads to.
+        /// Whom it leads to.
         peer: PeerName,
-        /// Where its datagrams go.
-        endpoint: SocketAddr,
-        /// Of the probe.
+        /// It.
+        via: Via,
+        /// Of its probes.
         round_trip: Duration,
     },
-    /// No probe was answered for the dead time (3 s).
+    /// No way to a peer works.
     PathDown {
-        /// Whom the path led to.
+        /// Which.
         peer: PeerName,
-        /// Where probes went, if an endpoint was known.
-        endpoint: Option<SocketAddr>,
+        /// The way that was used last, or tried first.
+        via: Option<Via>,
+    },
+    /// Datagrams pass to a peer with nobody between, in another way than before or at another cost; or they no longer do.
+    LinkChanged {
+        /// Which.
+        peer: PeerName,
+        /// How.
+        link: Option<LinkState>,
+    },
+    /// A peer sees our datagrams come from somewhere else than before.
+    Observed {
+        /// Which.
+        peer: PeerName,
+        /// From there.
+        endpoint: SocketAddr,
     },
     /// The session in use has sealed or lasted enough: agree on new keys.
     RekeyWanted {

@@ -20,18 +20,18 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use weft_proto::ipam::v1::RingInfo;
 use weft_router_core::{
     gossip::Entry,
-    mesh::{ATTACHMENTS_CHANNEL, ConnectionId, Event, Introduced, Mesh, PeerView, Problem},
+    mesh::{ATTACHMENTS_CHANNEL, ConnectionId, DataLink, Event, Introduced, LINKS_CHANNEL, Mesh, PeerView, Problem},
     session::agreement::Agreement,
 };
 use weft_service::Shutdown;
 
 pub use self::{
     attachments::Attachment,
-    handle::{Command, DriverHandle, Stopping},
+    handle::{Command, DriverHandle, Revoked, Stopping},
     subscriptions::{Reachable, Update},
     view::{DataView, Located, ProblemView, Status},
 };
@@ -43,9 +43,11 @@ use self::{
     subscriptions::Subscriptions,
 };
 use crate::{
+    admitted::Revocations,
     control::{Connected, Control, ControlEvent, Outgoing},
     dataplane::{self, DataPlaneHandle},
     identity::Identity,
+    kept_targets::KeptTargets,
     kernel::Kernel,
     store::Store,
 };
@@ -57,7 +59,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long goodbyes may take at the end.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
 
-/// File with the targets that were added at run time.
+/// File with the targets, as changed at run time.
 pub const TARGETS_FILE: &str = "targets.json";
 /// File with the channels that this host publishes on.
 pub const CHANNELS_FILE: &str = "channels.json";
@@ -81,7 +83,7 @@ pub struct Parts {
     pub agreement: Agreement,
     /// Key and generation of this peer.
     pub identity: Identity,
-    /// Targets that the configuration names, and which are therefore not persisted.
+    /// Targets that the configuration names.
     pub configured_targets: Vec<String>,
     /// Where state is kept.
     pub store: Store,
@@ -107,6 +109,7 @@ pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::Jo
     let (peer_sender, peers) = watch::channel(Vec::new());
     let (subnets, wanted_subnets) = watch::channel(BTreeSet::new());
     tokio::spawn(keep_subnets(parts.kernel.clone(), wanted_subnets));
+    let local = parts.mesh.local().peer;
     let driver = Driver {
         mesh: parts.mesh,
         agreement: parts.agreement,
@@ -117,7 +120,7 @@ pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::Jo
         kernel: parts.kernel,
         connections: BTreeMap::new(),
         refused: BTreeMap::new(),
-        paths: Paths::new(parts.data_plane),
+        paths: Paths::new(local, parts.data_plane),
         attachments: Attachments::new(parts.attachments),
         subscriptions: Subscriptions::default(),
         problems: Problems::default(),
@@ -177,7 +180,8 @@ impl Driver {
         self.publish_attachments(clock());
         self.drain(clock(), Dirty { forwarding: true, reachability: true, peers: true }).await;
         let outcome = loop {
-            let timeout = [self.mesh.poll_timeout().map(|(at, _)| at), self.agreement.poll_timeout()];
+            let timeout =
+                [self.mesh.poll_timeout().map(|(at, _)| at), self.agreement.poll_timeout(), self.paths.poll_timeout()];
             let wake = timeout.into_iter().flatten().min().unwrap_or_else(|| clock() + TICK);
             tokio::select! {
                 () = shutdown.requested() => break Ok(()),
@@ -197,6 +201,7 @@ impl Driver {
             self.mesh.handle_timeout(now);
             self.agreement.handle_timeout(now);
             self.drain(now, Dirty::default()).await;
+            self.paths.handle_timeout(&self.mesh, now).await;
         };
         self.say_goodbye(control_events).await;
         outcome
@@ -229,10 +234,21 @@ impl Driver {
                 let _ = reply.send(self.mesh.introduction(random, remote));
             }
             ControlEvent::Connected(connected) => {
-                let Connected { connection, peer, introduction, local_random, remote, dial, outgoing } = *connected;
+                let Connected {
+                    connection,
+                    peer,
+                    introduction,
+                    local_random,
+                    remote,
+                    dial,
+                    password,
+                    outgoing,
+                    stream,
+                } = *connected;
                 self.refused.remove(&remote.ip());
                 self.connections.insert(connection, outgoing);
-                let introduced = Introduced { peer, introduction, local_random, remote, dial };
+                self.paths.add_stream(connection, stream);
+                let introduced = Introduced { peer, introduction, local_random, remote, dial, password };
                 self.mesh.handle_connected(connection, introduced, now);
             }
             ControlEvent::DialFailed { dial, problem } => {
@@ -272,12 +288,13 @@ impl Driver {
             }
             Command::AddTargets { targets, replace, reply } => {
                 self.mesh.add_targets(targets, replace, now);
-                self.saves.save(self.added_targets(), Some(Reply::Done(reply)));
+                self.saves.save(self.kept_targets(), Some(Reply::Done(reply)));
             }
             Command::RemoveTargets { texts, reply } => {
                 let unknown = self.mesh.remove_targets(&texts, now);
-                self.saves.save(self.added_targets(), Some(Reply::Unknown(reply, unknown)));
+                self.saves.save(self.kept_targets(), Some(Reply::Unknown(reply, unknown)));
             }
+            Command::Revoke { names, reply } => self.revoke(&names, reply, now),
             Command::Publish { channel, snapshot, entries, reply } => {
                 // A snapshot without a ring means that there is none; a change without it says nothing.
                 let names_ring = snapshot || entries.iter().any(|entry| entry.key == RING.1);
@@ -316,13 +333,20 @@ impl Driver {
 
     async fn handle_data(&mut self, event: dataplane::Event, now: Instant) -> Result<(), TapLost> {
         match event {
-            dataplane::Event::PathUp { peer, endpoint, round_trip } => {
-                self.paths.set_path(peer, Some((endpoint, round_trip)), now);
-                self.mesh.handle_path(peer, Some((endpoint, Some(round_trip))), now);
+            dataplane::Event::PathUp { peer, via, round_trip } => {
+                self.paths.set_path(peer, Some((via, round_trip)), now);
+            }
+            dataplane::Event::LinkChanged { peer, link } => {
+                self.paths.set_link(peer, link, now);
+                let link = link.map(|link| DataLink { stream: link.stream, cost: link.cost });
+                self.mesh.handle_data_link(peer, link, now);
+            }
+            dataplane::Event::Observed { peer, endpoint } => {
+                self.paths.set_observed(peer, Some(endpoint));
+                self.mesh.handle_data_endpoints(self.paths.observed(), now);
             }
             dataplane::Event::PathDown { peer, .. } => {
                 self.paths.set_path(peer, None, now);
-                self.mesh.handle_path(peer, None, now);
                 if self.mesh.is_reachable(peer) {
                     // The peer may have lost the session.
                     self.agreement.rekey(peer, now);
@@ -414,6 +438,9 @@ impl Driver {
             Event::ChannelChanged { channel, origin, entries } => {
                 dirty.peers = true;
                 dirty.forwarding |= channel == ATTACHMENTS_CHANNEL;
+                if channel == LINKS_CHANNEL {
+                    self.paths.set_links(origin, &self.mesh.links_of(origin), now);
+                }
                 self.subscriptions.update(&channel, origin, entries);
             }
             Event::IncomingMessage { channel, source, payload } => {
@@ -424,6 +451,17 @@ impl Driver {
                     tracing::debug!(peer = %source, %error, "a message of the key agreement was dropped");
                 }
             }
+            Event::PeerRevoked { peer } => {
+                let identity = self.mesh.identity(peer);
+                tracing::warn!(%peer, name = identity.name, nickname = identity.nickname, "the key was revoked");
+                self.agreement.remove_peer(peer);
+                self.paths.remove(peer).await;
+                dirty.reachability = true;
+                dirty.forwarding = true;
+                dirty.peers = true;
+            }
+            Event::RevocationsChanged => self.saves.save(Content::Revocations(Revocations::of(&self.mesh)), None),
+            Event::KnownPeersChanged => self.saves.save(Content::KnownPeers(self.mesh.known_peers()), None),
             Event::KnownChannelsChanged { channels } => {
                 // What fails is shown, and tried again.
                 self.saves.save(Content::Channels(channels), None);
@@ -435,11 +473,22 @@ impl Driver {
         }
     }
 
-    /// Returns the targets that the configuration does not name.
-    fn added_targets(&self) -> Content {
-        let mut texts = self.mesh.target_texts();
-        texts.retain(|text| !self.configured_targets.contains(text));
-        Content::Targets(texts)
+    /// Revokes keys, and answers when that is on disk.
+    fn revoke(&mut self, names: &[String], reply: oneshot::Sender<anyhow::Result<Revoked>>, now: Instant) {
+        match self.mesh.revoke(names, now) {
+            Ok(peers) => {
+                let revoked = Revoked { peers, next: self.mesh.after_revocation() };
+                let content = Content::Revocations(Revocations::of(&self.mesh));
+                self.saves.save(content, Some(Reply::Revoked(reply, revoked)));
+            }
+            // Whoever asked may have gone meanwhile.
+            Err(error) => drop(reply.send(Err(error.into()))),
+        }
+    }
+
+    /// Returns the targets, for the next start.
+    fn kept_targets(&self) -> Content {
+        Content::Targets(KeptTargets::new(&self.configured_targets, self.mesh.target_texts()))
     }
 
     /// Publishes the attachments, and answers when they are on disk or the disk refused them.
@@ -457,6 +506,7 @@ impl Driver {
         let peers = self.mesh.peers();
         let endpoints = self.paths.update_peers(&peers).await;
         self.agreement.set_endpoints(endpoints);
+        self.paths.update_streams(&self.mesh, now).await;
         for peer in self.paths.take_appeared(&self.mesh) {
             self.agreement.add_peer(peer, now);
         }
@@ -472,7 +522,7 @@ impl Driver {
     async fn update_forwarding(&mut self) {
         let local = self.mesh.local().peer;
         let origins = self.mesh.channel(ATTACHMENTS_CHANNEL);
-        let reached = |peer| self.mesh.is_reachable(peer) || self.paths.is_up(peer);
+        let reached = |peer| self.mesh.is_reachable(peer) || (self.paths.is_up(peer) && !self.mesh.is_revoked(peer));
         let table = forwarding::table(local, &origins, reached);
         self.paths.set_forwarding(Arc::new(table)).await;
     }

@@ -2,6 +2,7 @@
 //!
 //! The shell around `weft-router-core`: sockets, the TAP device, kernel network state, gRPC.
 
+mod admitted;
 pub mod api;
 pub mod config;
 pub mod control;
@@ -11,10 +12,12 @@ pub mod dns_port;
 pub mod driver;
 mod entropy;
 pub mod identity;
+pub mod kept_targets;
 pub mod kernel;
 pub mod metrics;
 mod presence;
 pub mod scrape;
+mod socket;
 pub mod store;
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
@@ -25,6 +28,8 @@ use tokio::sync::watch;
 use weft_metrics::Exposition;
 use weft_proto::client::Service;
 use weft_router_core::{
+    handshake::Passwords,
+    hostnet::PORT_PREFIX,
     mesh::{Mesh, MeshConfig, Timing},
     session::{
         Cipher,
@@ -35,11 +40,13 @@ use weft_router_core::{
 use weft_service::{Health, Shutdown};
 
 use self::{
+    admitted::Admitted,
     config::{Config, Plan},
     control::Control,
     dataplane::{DataPlaneConfig, Facility},
     driver::{Attachment, CHANNELS_FILE, Parts, TARGETS_FILE, TapLost},
     identity::Identity,
+    kept_targets::KeptTargets,
     kernel::{HostRoute, Kernel, KernelConfig},
     presence::Presence,
     scrape::Scrape,
@@ -51,7 +58,7 @@ use self::{
 /// # Errors
 /// One sentence for whatever is final: a bad option, a port in use, a missing privilege, a damaged identity.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let Plan { config, password, peers, nickname } = config.check()?;
+    let Plan { config, passwords, peers, nickname } = config.check()?;
     let masked = masked(&config.mask)?;
     let metrics_address = config.metrics_address()?;
     let store = Store::open(&config.state_folder)?;
@@ -68,11 +75,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         nickname,
         port = config.port,
         address_range = %config.address_range,
-        password = if password.is_some() { "set" } else { "none" },
+        password = if passwords.is_some() { "set" } else { "none" },
         mtu = config.mtu,
         "configured"
     );
-    if password.is_none() {
+    if passwords.is_none() {
         tracing::warn!("without a password anyone may join who reaches port {}", config.port);
     }
 
@@ -86,17 +93,21 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         bind_address: config.host,
         port: config.port,
         mtu: config.mtu,
+        local,
         masked,
     })?;
     let changes = kernel.prepare().await.context("failed to prepare the host's network")?;
     tracing::info!(changes, "the host's network is prepared");
     let attachments = Attachment::load(&store, &kernel.observe().await?)?;
 
-    let (control, control_events) = Control::new(identity.key.clone(), password.clone(), config.host_root.clone());
-    let (targets, configured_targets) = targets(peers, &store)?;
+    let inbox = Box::new(data_plane.inbox());
+    let (control, control_events) =
+        Control::new(identity.key.clone(), passwords.clone(), config.host_root.clone(), inbox);
+    let (targets, configured_targets) = targets(&peers, config.resume, &store)?;
     let known_channels: BTreeSet<String> = store.load(CHANNELS_FILE)?;
+    let admitted = Admitted::load(&store)?;
     let facts = api::Facts {
-        password_set: password.is_some(),
+        password_set: passwords.is_some(),
         discovery: !config.no_discovery,
         port: config.port,
         address_range: config.address_range,
@@ -115,6 +126,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         discovery: !config.no_discovery,
         connection_limit: if config.connection_limit == 0 { usize::MAX } else { config.connection_limit },
         known_channels,
+        password_marks: passwords.as_ref().map(Passwords::marks).unwrap_or_default(),
+        revocations: admitted.revocations,
+        told: admitted.told,
+        known_peers: admitted.known_peers,
         seed: entropy::number(),
         timing: Timing::default(),
     };
@@ -201,17 +216,14 @@ fn kernel_config(config: &Config, peer: &str) -> anyhow::Result<KernelConfig> {
 }
 
 /// Returns all targets, and the texts of those that the configuration names.
-fn targets(configured: Vec<Target>, store: &Store) -> anyhow::Result<(Vec<Target>, Vec<String>)> {
-    let texts: Vec<String> = configured.iter().map(|target| target.text().to_owned()).collect();
-    let added: Vec<String> = store.load(TARGETS_FILE)?;
-    let mut targets = configured;
-    for text in added.iter().filter(|text| !texts.contains(text)) {
-        let path = store.path(TARGETS_FILE);
-        targets.push(
-            text.parse().with_context(|| format!("the file {} is damaged: correct or remove it", path.display()))?,
-        );
-    }
-    Ok((targets, texts))
+fn targets(configured: &[Target], resume: bool, store: &Store) -> anyhow::Result<(Vec<Target>, Vec<String>)> {
+    let configured: Vec<String> = configured.iter().map(|target| target.text().to_owned()).collect();
+    let kept: KeptTargets = store.load(TARGETS_FILE)?;
+    let path = store.path(TARGETS_FILE);
+    let damaged = || format!("the file {} is damaged: correct or remove it", path.display());
+    let parse = |text: String| text.parse::<Target>().with_context(damaged);
+    let targets = kept.start(&configured, resume).into_iter().map(parse).collect::<Result<_, _>>()?;
+    Ok((targets, configured))
 }
 
 /// Refuses a range that the host reaches by a route which is not ours.
@@ -220,7 +232,7 @@ fn refuse_collision(range: Ipv4Net, routes: &[HostRoute], own_links: &[String]) 
         IpNet::V4(net) => net.contains(&range) || range.contains(net),
         IpNet::V6(_) => false,
     };
-    let own = |link: &String| own_links.contains(link) || link.starts_with("vethw");
+    let own = |link: &String| own_links.contains(link) || link.starts_with(PORT_PREFIX);
     match routes.iter().find(|route| overlaps(&route.destination) && !own(&route.interface)) {
         None => Ok(()),
         Some(HostRoute { destination, interface }) => bail!(

@@ -19,12 +19,13 @@ const DROP_REASON: Label = Label::new(
     "reason",
     "`unknown_destination`, `no_session`, `no_path`, `oversized`, `malformed_frame`, `link_local`, `forbidden_service`, \
      `vlan_tagged`, `queue_full`, `socket_full`, `send_failed`, `tap_full`, `malformed_datagram`, `unknown_session`, \
-     `not_authentic`, `replayed`, `unknown_content`, `spoofed_source`, `spoofed_address`, `session_exhausted`",
+     `not_authentic`, `replayed`, `unknown_content`, `spoofed_source`, `spoofed_address`, `session_exhausted`, \
+     `stream_full`, `no_route`, `hop_limit`, `not_neighbour`, `bad_fragment`",
 );
 const CONNECTED: &str = "while a peer is connected";
 
 const PEERS: Family = Family::gauge("weft_router_peers", Unit::Count, "Other peers that are known.")
-    .by(&[Label::new("state", "`connected`, `reachable` (over other peers only), `unreachable`")]);
+    .by(&[Label::new("state", "`connected`, `reachable` (over other peers only), `unreachable`, `revoked`")]);
 
 const TARGETS: Family =
     Family::gauge("weft_router_targets", Unit::Count, "Targets: addresses or names that are dialled for ever.")
@@ -32,7 +33,13 @@ const TARGETS: Family =
 
 const PATH: Family =
     Family::gauge("weft_router_peer_path", Unit::Truth, "Always 1; how frames travel to the peer is a label.")
-        .by(&[PEER, Label::new("path", "`none`, `direct_udp` and further kinds of paths")])
+        .by(&[
+            PEER,
+            Label::new(
+                "path",
+                "`none`, `direct_udp`, `relay` (over other peers), `stream` (inside the control connection)",
+            ),
+        ])
         .when(CONNECTED);
 
 const ROUND_TRIP: Family = Family::gauge(
@@ -84,6 +91,18 @@ const SEALED: Family = Family::counter(
 )
 .by(&[DIRECTION]);
 
+const RELAYED_DATAGRAMS: Family = Family::counter(
+    "weft_router_relayed_datagrams_total",
+    Unit::Count,
+    "Sealed datagrams handed on for other peers, which alone can open them.",
+);
+
+const RELAYED_BYTES: Family = Family::counter(
+    "weft_router_relayed_bytes_total",
+    Unit::Bytes,
+    "Datagrams handed on for other peers, without UDP and IP headers.",
+);
+
 const DROPS: Family =
     Family::counter("weft_router_drops_total", Unit::Count, "Frames and datagrams that went no further.")
         .by(&[DIRECTION, DROP_REASON]);
@@ -116,7 +135,7 @@ const ATTACHMENTS: Family =
     Family::gauge("weft_router_attachments", Unit::Count, "Containers of this host that are attached.");
 
 const CONTROL_KIND: Label =
-    Label::new("kind", "`heartbeat`, `gossip`, `routed` (messages to one peer, keys among them), `other`");
+    Label::new("kind", "`heartbeat`, `gossip`, `routed` (messages to one peer, keys among them), `datagram`, `other`");
 
 const CONTROL_MESSAGES: Family = Family::counter(
     "weft_router_control_messages_total",
@@ -145,6 +164,8 @@ pub const FAMILIES: &[Family] = &[
     FRAMES,
     DATAGRAMS,
     SEALED,
+    RELAYED_DATAGRAMS,
+    RELAYED_BYTES,
     DROPS,
     NEIGHBOUR_ANSWERS,
     REFUSED_BATCHES,
@@ -208,6 +229,8 @@ fn packets(sheet: &mut Sheet, statistics: &Statistics) {
         sheet.count(&DATAGRAMS, &[direction], traffic.datagrams);
         sheet.count(&SEALED, &[direction], traffic.bytes);
     }
+    sheet.count(&RELAYED_DATAGRAMS, &[], statistics.relayed.datagrams);
+    sheet.count(&RELAYED_BYTES, &[], statistics.relayed.bytes);
     for ((direction, reason), count) in &statistics.drops {
         sheet.count(&DROPS, &[direction.name(), reason.name()], *count);
     }
@@ -224,6 +247,7 @@ fn mesh(sheet: &mut Sheet, status: &GetStatusResponse) {
     sheet.count(&PEERS, &["connected"], connected);
     sheet.count(&PEERS, &["reachable"], count(PeerState::Reachable).saturating_sub(connected));
     sheet.count(&PEERS, &["unreachable"], count(PeerState::Unreachable));
+    sheet.count(&PEERS, &["revoked"], count(PeerState::Revoked));
     for (state, name) in [
         (TargetState::Connected, "connected"),
         (TargetState::Connecting, "connecting"),

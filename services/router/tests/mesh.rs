@@ -17,8 +17,8 @@ use weft_metrics::{
 use weft_proto::{
     client::Service,
     router::v1::{
-        AddTargetsRequest, ConnectionState, Entry, GetStatusResponse, PeerState, PublishRequest, SubscribeRequest,
-        SubscribeResponse, TargetState, subscribe_response::Kind,
+        AddTargetsRequest, ConnectionState, Entry, GetStatusResponse, PathKind, PeerState, PublishRequest,
+        SubscribeRequest, SubscribeResponse, TargetState, subscribe_response::Kind,
     },
 };
 
@@ -225,7 +225,8 @@ fn scrape(host: &Host) -> Scrape {
 async fn a_scrape_has_every_metric_and_says_which_services_are_away() {
     let (_lab, a, b) = two_hosts(SECRET, SECRET);
     for host in [&a, &b] {
-        host.until("data flows", |status| connected(status, 1)).await;
+        let by_udp = |status: &GetStatusResponse| status.connections.iter().any(|to| to.path() == PathKind::DirectUdp);
+        host.until("data flows by UDP", by_udp).await;
     }
     let (one, two) = (Namespace::new(), Namespace::new());
     a.attach(&one, "one", "10.32.0.1/12").await;

@@ -101,6 +101,8 @@ impl From<&pb::Connection> for Connection {
             path: match connection.path() {
                 pb::PathKind::Unspecified | pb::PathKind::None => "none",
                 pb::PathKind::DirectUdp => "direct-udp",
+                pb::PathKind::Relay => "relay",
+                pb::PathKind::Stream => "stream",
             },
             data_address: connection.data_endpoint.as_ref().map(endpoint),
             cipher: connection.cipher.clone(),

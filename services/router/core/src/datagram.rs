@@ -1,10 +1,20 @@
 //! Sealed datagrams between peers: header, AEAD, kinds of content. Format: `docs/wire-protocol.md`, section 4.
 
+mod content;
+mod relayed;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use crate::{
     replay::ReplayWindow,
     session::{Cipher, SessionIndex, SessionKey},
+};
+
+pub use self::{
+    content::{
+        Batch, Checksum, Content, FRAME_HEADER, PROBE_ANSWER, PROBE_QUESTION, Probe, SEGMENT_HEADER, SegmentHeader,
+    },
+    relayed::{HOP_LIMIT, RELAYED, RELAYED_TYPE, Relayed, ShortName},
 };
 
 /// Length of the header before the ciphertext, in bytes.
@@ -15,6 +25,9 @@ pub const TAG: usize = 16;
 pub const REKEY_AFTER: u64 = 1 << 30;
 /// Datagrams after which a session seals no more.
 pub const SEAL_LIMIT: u64 = 1 << 32;
+
+/// Length of the smallest sealed datagram: one byte of content.
+pub const SMALLEST: usize = HEADER + 1 + TAG;
 
 /// First byte of a sealed datagram: version 1 in the high, type 1 in the low four bits.
 const SEALED: u8 = 0x11;
@@ -56,7 +69,7 @@ impl Header {
     /// Reads the header of a datagram, unless it is too short, of another type or of another version.
     #[must_use]
     pub fn decode(datagram: &[u8]) -> Option<Self> {
-        if datagram.len() < HEADER + TAG + 1 {
+        if datagram.len() < SMALLEST {
             return None;
         }
         let [SEALED, a, b, c, counter @ ..] = datagram.first_chunk::<HEADER>()? else { return None };
@@ -165,151 +178,6 @@ fn nonce(header: &[u8; HEADER]) -> Nonce {
     let mut nonce = [0; NONCE_LEN];
     nonce[4..].copy_from_slice(&header[4..]);
     Nonce::assume_unique_for_key(nonce)
-}
-
-/// What a sealed datagram holds.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Content<'a> {
-    /// One Ethernet frame.
-    Frame(Checksum, &'a mut [u8]),
-    /// One slice of a batch that was cut.
-    Segment(SegmentHeader, &'a mut [u8]),
-    /// A question whether the path works, or its answer.
-    Probe(Probe),
-}
-
-/// Where a frame's checksum is still to be filled in: over all from `start` to the frame's end, the field at
-/// `start + offset` holding the sum of the pseudo-header. A `start` of 0 means that it is done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Checksum {
-    /// Offset of the transport header in the frame, in bytes.
-    pub start: u16,
-    /// Offset of the field from there, in bytes.
-    pub offset: u8,
-}
-
-/// Transport protocol of a batch that was cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Batch {
-    /// TCP over IPv4.
-    Tcp4,
-    /// TCP over IPv6.
-    Tcp6,
-    /// UDP over either.
-    Udp,
-}
-
-/// What says which slice of which batch a segment is. The slice itself is a complete frame but for its checksum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SegmentHeader {
-    /// Transport protocol.
-    pub batch: Batch,
-    /// Number of the batch in its session; numbers come again after 65,536 batches.
-    pub id: u16,
-    /// Place of the slice in its batch, from 0.
-    pub index: u16,
-    /// Payload of each slice but the last, in bytes.
-    pub size: u16,
-    /// Offset of the transport header in the frame, in bytes.
-    pub transport: u8,
-    /// Whether the slice is the last of its batch.
-    pub last: bool,
-}
-
-/// A question whether the path works, or its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe {
-    /// Whether it is the answer.
-    pub answer: bool,
-    /// Chosen by who asks, returned as it came.
-    pub token: [u8; 16],
-}
-
-/// Length of what stands before the frame in a [`Content::Frame`].
-pub const FRAME_HEADER: usize = 4;
-/// Length of what stands before the slice in a [`Content::Segment`].
-pub const SEGMENT_HEADER: usize = 9;
-/// Length of a [`Content::Probe`].
-pub const PROBE: usize = 18;
-
-const KIND_FRAME: u8 = 1;
-const KIND_SEGMENT: u8 = 2;
-const KIND_PROBE: u8 = 4;
-const LAST: u8 = 0x80;
-const BATCH_MASK: u8 = 0x03;
-
-impl Checksum {
-    /// Writes what stands before a frame.
-    #[must_use]
-    pub const fn encode(self) -> [u8; FRAME_HEADER] {
-        let [a, b] = self.start.to_be_bytes();
-        [KIND_FRAME, self.offset, a, b]
-    }
-}
-
-impl SegmentHeader {
-    /// Writes what stands before a slice.
-    #[must_use]
-    pub const fn encode(self) -> [u8; SEGMENT_HEADER] {
-        let batch = match self.batch {
-            Batch::Tcp4 => 1,
-            Batch::Tcp6 => 2,
-            Batch::Udp => 3,
-        };
-        let [a, b] = self.id.to_be_bytes();
-        let [c, d] = self.index.to_be_bytes();
-        let [e, f] = self.size.to_be_bytes();
-        [KIND_SEGMENT, if self.last { batch | LAST } else { batch }, a, b, c, d, e, f, self.transport]
-    }
-}
-
-impl Probe {
-    /// Writes the probe.
-    #[must_use]
-    pub fn encode(self) -> [u8; PROBE] {
-        let mut bytes = [0; PROBE];
-        bytes[0] = KIND_PROBE;
-        bytes[1] = self.answer.into();
-        bytes[2..].copy_from_slice(&self.token);
-        bytes
-    }
-}
-
-impl<'a> Content<'a> {
-    /// Reads the content of a datagram, unless it is of an unknown kind or cut short.
-    #[must_use]
-    pub fn decode(content: &'a mut [u8]) -> Option<Self> {
-        match *content.first()? {
-            KIND_FRAME => {
-                let ([_, offset, a, b], frame) = content.split_first_chunk_mut::<FRAME_HEADER>()?;
-                Some(Self::Frame(Checksum { start: u16::from_be_bytes([*a, *b]), offset: *offset }, frame))
-            }
-            KIND_SEGMENT => {
-                let ([_, flags, a, b, c, d, e, f, transport], slice) =
-                    content.split_first_chunk_mut::<SEGMENT_HEADER>()?;
-                let batch = match *flags & BATCH_MASK {
-                    1 => Batch::Tcp4,
-                    2 => Batch::Tcp6,
-                    3 => Batch::Udp,
-                    _ => return None,
-                };
-                let header = SegmentHeader {
-                    batch,
-                    id: u16::from_be_bytes([*a, *b]),
-                    index: u16::from_be_bytes([*c, *d]),
-                    size: u16::from_be_bytes([*e, *f]),
-                    transport: *transport,
-                    last: *flags & LAST != 0,
-                };
-                Some(Self::Segment(header, slice))
-            }
-            KIND_PROBE => {
-                let [_, answer, token @ ..] = *content.first_chunk::<PROBE>()?;
-                (answer <= 1).then_some(Self::Probe(Probe { answer: answer == 1, token }))
-            }
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,12 +17,13 @@ mod facts;
 pub mod introduction;
 pub mod message;
 mod problems;
+pub mod revocation;
 pub mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
@@ -32,20 +33,23 @@ use self::{
     admission::{Contender, Refusal},
     connection::Connection,
     facts::PeerFacts,
+    revocation::Admission,
 };
 pub use self::{
     config::{MeshConfig, Timing},
-    error::{ForgetError, PublishError, SendError},
+    error::{ForgetError, PublishError, RevokeError, SendError},
     event::{ConnectionId, DialId, Event, Problem, Transmit},
     introduction::{Introduction, RingId},
     message::{ControlMessage, Goodbye, GoodbyeReason, ProtocolError, SessionMessage},
+    revocation::{MAX_KNOWN_PEERS, REVOCATIONS_CHANNEL, Revocation, Told},
     view::{
-        ConnectionView, LinkView, OriginEntries, PeerIdentity, PeerState, PeerView, RefusalView, TargetState,
+        ConnectionView, DataLink, LinkView, OriginEntries, PeerIdentity, PeerState, PeerView, RefusalView, TargetState,
         TargetView,
     },
 };
 use crate::{
     gossip::Store,
+    handshake::PasswordAge,
     target::{Target, dialler::Dialler},
     topology::Topology,
 };
@@ -70,6 +74,8 @@ pub struct Introduced {
     pub remote: SocketAddr,
     /// Which dial led here, if we dialled.
     pub dial: Option<DialId>,
+    /// Which of our passwords it knows; nothing in a mesh without one.
+    pub password: Option<PasswordAge>,
 }
 
 impl Introduced {
@@ -91,12 +97,14 @@ pub struct Mesh {
     by_peer: BTreeMap<PeerName, ConnectionId>,
     contenders: BTreeMap<PeerName, Contender>,
     refusals: VecDeque<Refusal>,
-    paths: BTreeMap<PeerName, (SocketAddr, Option<Duration>)>,
+    admission: Admission,
+    data_links: BTreeMap<PeerName, DataLink>,
     facts: BTreeMap<PeerName, PeerFacts>,
     /// Origins that no chain of links leads to, and since when.
     unreachable: BTreeMap<PeerName, Instant>,
     reachable: BTreeSet<PeerName>,
     own_endpoints: BTreeSet<SocketAddr>,
+    data_endpoints: Vec<SocketAddr>,
     ring_id: Option<RingId>,
     known_channels: BTreeSet<String>,
     /// Channels on which services have published a snapshot since the start.
@@ -130,11 +138,13 @@ impl Mesh {
             by_peer: BTreeMap::new(),
             contenders: BTreeMap::new(),
             refusals: VecDeque::new(),
-            paths: BTreeMap::new(),
+            admission: Admission::new(&config),
+            data_links: BTreeMap::new(),
             facts: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             reachable: BTreeSet::new(),
             own_endpoints: BTreeSet::new(),
+            data_endpoints: Vec::new(),
             ring_id: None,
             known_channels: config.known_channels.clone(),
             published: BTreeSet::new(),
@@ -146,7 +156,12 @@ impl Mesh {
             events: VecDeque::new(),
             config,
         };
+        let revoked: Vec<PeerName> = mesh.admission.revoked().collect();
+        for peer in revoked {
+            mesh.store.bar(peer);
+        }
         mesh.publish_own_facts(now);
+        mesh.publish_own_revocations(now);
         mesh.dial(now);
         mesh
     }
@@ -215,14 +230,25 @@ impl Mesh {
         }
     }
 
-    /// Reports that datagrams to a peer pass both ways, and where to and how fast, or that they no longer do.
-    pub fn handle_path(&mut self, peer: PeerName, path: Option<(SocketAddr, Option<Duration>)>, now: Instant) {
-        let before = match path {
-            Some(path) => self.paths.insert(peer, path),
-            None => self.paths.remove(&peer),
+    /// Reports how datagrams pass to a peer with nobody between, or that they no longer do. Published where there is a
+    /// connection with the peer.
+    pub fn handle_data_link(&mut self, peer: PeerName, link: Option<DataLink>, now: Instant) {
+        let before = match link {
+            Some(link) => self.data_links.insert(peer, link),
+            None => self.data_links.remove(&peer),
         };
-        if before.is_some() != path.is_some() {
+        if before != link {
             self.links_changed(now);
+        }
+    }
+
+    /// Reports where other peers see our datagrams come from, best first. Published but for what they know anyway.
+    pub fn handle_data_endpoints(&mut self, mut endpoints: Vec<SocketAddr>, now: Instant) {
+        endpoints.retain(|endpoint| !self.own_endpoints.contains(endpoint));
+        if self.data_endpoints != endpoints {
+            self.data_endpoints = endpoints;
+            self.publish_own_facts(now);
+            self.events.push_back(Event::ReachabilityChanged);
         }
     }
 

@@ -1,16 +1,19 @@
 //! The router's status as a message.
 
+use std::time::Duration;
+
 use ipnet::Ipv4Net;
 use weft_proto::{
     common::v1::Problem as ProblemMessage,
     router::v1::{
-        Connection, ConnectionState, DataPlaneStatus, GetStatusResponse, PathKind, Peer, PeerLink,
+        Connection, ConnectionState, DataPath, DataPlaneStatus, GetStatusResponse, PathKind, Peer, PeerLink,
         PeerState as PeerStateMessage, Target as TargetMessage, TargetState as TargetStateMessage,
     },
 };
 use weft_router_core::{
     forward::DropReason,
     mesh::{ConnectionView, PeerState, PeerView, TargetState, TargetView},
+    path::{CandidateState, CandidateView, Via},
     session::Cipher,
 };
 
@@ -38,6 +41,7 @@ pub struct Facts {
 
 pub(crate) fn message(status: Status, facts: &Facts) -> GetStatusResponse {
     let connections = status.connections.iter().map(|view| connection(view, &status)).collect();
+    let peers = status.peers.iter().map(|view| peer_with_data(view, &status)).collect();
     GetStatusResponse {
         version: weft_service::VERSION.into(),
         peer_name: Some(status.local.peer.into()),
@@ -50,7 +54,7 @@ pub(crate) fn message(status: Status, facts: &Facts) -> GetStatusResponse {
         address_range: Some(facts.address_range.into()),
         targets: status.targets.into_iter().map(target).collect(),
         connections,
-        peers: status.peers.into_iter().map(peer).collect(),
+        peers,
         data_plane: Some(data_plane(&status.statistics, facts)),
         problems: status.problems.into_iter().map(problem).collect(),
     }
@@ -80,7 +84,11 @@ fn connection((view, view_problem): &(ConnectionView, Option<ProblemView>), stat
     let data = status.data.get(&peer);
     let up = data.and_then(|data| data.up);
     let statistics = status.statistics.peers.get(&peer);
-    let round_trip = statistics.and_then(|peer| peer.round_trip).or(up.map(|(_, round_trip)| round_trip));
+    let round_trip = statistics.and_then(|peer| peer.path.round_trip).or(up.map(|(_, round_trip)| round_trip));
+    let data_endpoint = match up {
+        Some((Via::Direct(endpoint), _)) => Some(endpoint.into()),
+        Some((Via::Relay(_) | Via::Stream, _)) | None => None,
+    };
     Connection {
         peer_name: Some(peer.into()),
         name: view.identity.name.clone(),
@@ -88,10 +96,10 @@ fn connection((view, view_problem): &(ConnectionView, Option<ProblemView>), stat
         endpoint: Some(view.remote.into()),
         outbound: view.outbound,
         state: if up.is_some() { ConnectionState::Established } else { ConnectionState::Pending }.into(),
-        path: if up.is_some() { PathKind::DirectUdp } else { PathKind::None }.into(),
-        data_endpoint: up.map(|(endpoint, _)| endpoint.into()),
+        path: up.map_or(PathKind::None, |(via, _)| kind(via)).into(),
+        data_endpoint,
         problem: view_problem.clone().map(problem),
-        round_trip_micros: round_trip.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        round_trip_micros: round_trip.map_or(0, micros),
         cipher: data.and_then(|data| data.cipher).map(Cipher::name).unwrap_or_default().into(),
         sent_bytes: statistics.map_or(0, |peer| peer.sent.bytes),
         received_bytes: statistics.map_or(0, |peer| peer.received.bytes),
@@ -100,17 +108,70 @@ fn connection((view, view_problem): &(ConnectionView, Option<ProblemView>), stat
     }
 }
 
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+const fn kind(via: Via) -> PathKind {
+    match via {
+        Via::Direct(_) => PathKind::DirectUdp,
+        Via::Relay(_) => PathKind::Relay,
+        Via::Stream => PathKind::Stream,
+    }
+}
+
+/// Describes a peer, and the ways of data to it.
+fn peer_with_data(view: &PeerView, status: &Status) -> Peer {
+    let data = status.data.get(&view.identity.peer);
+    let statistics = status.statistics.peers.get(&view.identity.peer);
+    let mut ways: Vec<&CandidateView> = statistics.into_iter().flat_map(|peer| &peer.path.candidates).collect();
+    ways.sort_by_key(|way| (way.unused.is_some(), way.state != CandidateState::Alive, way.round_trip));
+    Peer {
+        data_paths: ways.into_iter().map(|way| data_path(way, status)).collect(),
+        cipher: data.and_then(|data| data.cipher).map(Cipher::name).unwrap_or_default().into(),
+        sent_bytes: statistics.map_or(0, |peer| peer.sent.bytes),
+        received_bytes: statistics.map_or(0, |peer| peer.received.bytes),
+        ..peer(view.clone())
+    }
+}
+
+fn data_path(way: &CandidateView, status: &Status) -> DataPath {
+    let name = |relay| {
+        let known = status.peers.iter().find(|peer| peer.identity.peer == relay);
+        known.map_or_else(|| relay.to_string(), |peer| peer.identity.name.clone())
+    };
+    let (endpoint, relay) = match way.via {
+        Via::Direct(endpoint) => (Some(endpoint.into()), String::new()),
+        Via::Relay(relay) => (None, name(relay)),
+        Via::Stream => (None, String::new()),
+    };
+    DataPath {
+        kind: kind(way.via).into(),
+        endpoint,
+        relay,
+        in_use: way.unused.is_none(),
+        round_trip_micros: way.round_trip.map_or(0, micros),
+        loss_permille: way.loss.into(),
+        largest_bytes: u32::try_from(way.largest).unwrap_or(u32::MAX),
+        batched: way.batched,
+        reason: way.unused.as_ref().map(|(reason, _)| reason.to_string()).unwrap_or_default(),
+    }
+}
+
 pub(super) fn peer(view: PeerView) -> Peer {
     let state = match view.state {
         PeerState::Local => PeerStateMessage::Local,
         PeerState::Reachable => PeerStateMessage::Reachable,
         PeerState::Unreachable => PeerStateMessage::Unreachable,
+        PeerState::Revoked => PeerStateMessage::Revoked,
     };
     let links = view.links.into_iter().map(|link| PeerLink {
         remote: Some(link.remote.into()),
         endpoint: link.endpoint.map(Into::into),
         outbound: link.outbound,
         data_direct: link.data_direct,
+        data_stream: link.data_stream,
+        cost: link.cost,
     });
     Peer {
         peer_name: Some(view.identity.peer.into()),
@@ -119,6 +180,7 @@ pub(super) fn peer(view: PeerView) -> Peer {
         version: view.version,
         state: state.into(),
         links: links.collect(),
+        ..Peer::default()
     }
 }
 
@@ -145,5 +207,7 @@ fn data_plane(statistics: &Statistics, facts: &Facts) -> DataPlaneStatus {
             .map(|reason| (reason.name().to_owned(), statistics.dropped(reason)))
             .filter(|(_, count)| *count > 0)
             .collect(),
+        relayed_datagrams: statistics.relayed.datagrams,
+        relayed_bytes: statistics.relayed.bytes,
     }
 }

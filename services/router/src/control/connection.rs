@@ -12,12 +12,13 @@ use tokio::{
     time::timeout,
 };
 use weft_router_core::{
-    handshake::{self, Handshake, HandshakeConfig, HandshakeError, Opener, Sealer},
+    handshake::{self, Handshake, HandshakeConfig, HandshakeError, Opener, PasswordPair, Sealer},
     mesh::{ConnectionId, ControlMessage, DialId, Problem},
     target::DialAddress,
 };
+use weft_types::PeerName;
 
-use super::{Connected, ControlEvent, Direction, Item, OUTGOING, Outgoing, Shared};
+use super::{Connected, ControlEvent, Direction, Item, OUTGOING, Outgoing, Shared, Stream, stream};
 
 /// How long a handshake may take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,6 +26,8 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes sealed into one write, beyond which no further message is added.
 const WRITE_BATCH: usize = 64 * 1024;
+/// The same for datagrams, behind which a message may have to wait.
+const DATAGRAM_BATCH: usize = 16 * 1024;
 /// Bytes read at once.
 const READ_BUFFER: usize = 64 * 1024;
 
@@ -35,6 +38,16 @@ pub(super) struct Failure {
     pub(super) problem: Problem,
     /// What the protocol said, if it was not the network.
     pub(super) error: Option<HandshakeError>,
+    /// With which passwords a new connection may go better, where either side has two.
+    pub(super) next_pair: Option<PasswordPair>,
+}
+
+/// A connection that we opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dialled<'a> {
+    pub(super) dial: DialId,
+    pub(super) address: &'a DialAddress,
+    pub(super) pair: PasswordPair,
 }
 
 /// A connection whose handshake is done.
@@ -46,6 +59,7 @@ pub(super) struct Established {
     opener: Opener,
     connected: Box<Connected>,
     queue: mpsc::Receiver<Item>,
+    datagrams: mpsc::Receiver<Vec<u8>>,
 }
 
 /// Runs the handshake of a new connection, with `dialled` if it is ours.
@@ -53,9 +67,9 @@ pub(super) async fn shake_hands(
     shared: &Arc<Shared>,
     mut stream: TcpStream,
     remote: SocketAddr,
-    dialled: Option<(DialId, &DialAddress)>,
+    dialled: Option<Dialled<'_>>,
 ) -> Result<Established, Failure> {
-    let name = dialled.map_or_else(|| remote.ip().to_string(), |(_, address)| address.to_string());
+    let name = dialled.map_or_else(|| remote.ip().to_string(), |dialled| dialled.address.to_string());
     let network = |error: &str| Failure {
         problem: Problem {
             reason: "handshake_failed",
@@ -63,23 +77,25 @@ pub(super) async fn shake_hands(
             is_final: false,
         },
         error: None,
+        next_pair: None,
     };
     stream.set_nodelay(true).map_err(|error| network(&error.to_string()))?;
+    stream::limit_unsent(&stream).map_err(|error| network(&error.to_string()))?;
     let local_random = crate::entropy::number();
     let (reply, introduction) = oneshot::channel();
     let ask = ControlEvent::Introduce { random: local_random, remote, reply };
     shared.events.send(ask).await.map_err(|_| network("weft is stopping"))?;
     let introduction = introduction.await.map_err(|_| network("weft is stopping"))?;
-    let config = HandshakeConfig { key: shared.key.clone(), password: shared.password.clone(), introduction };
+    let config = HandshakeConfig { key: shared.key.clone(), passwords: shared.passwords.clone(), introduction };
     let handshake = match dialled {
-        Some(_) => Handshake::initiator(config, crate::entropy::secret()),
+        Some(dialled) => Handshake::initiator(config, dialled.pair, crate::entropy::secret()),
         None => Handshake::responder(config, crate::entropy::secret()),
     };
     let outcome = timeout(HANDSHAKE_DEADLINE, exchange(handshake, &mut stream)).await;
     let established = match outcome {
         Err(_) => return Err(network("no answer within 10 s")),
         Ok(Err(Trouble::Network(error))) => return Err(network(&error.to_string())),
-        Ok(Err(Trouble::Protocol(error))) => {
+        Ok(Err(Trouble::Protocol(error, next_pair))) => {
             let problem = Problem {
                 reason: error.reason(),
                 message: error.sentence(&name),
@@ -91,27 +107,30 @@ pub(super) async fn shake_hands(
                     HandshakeError::NotWeft | HandshakeError::Busy | HandshakeError::Damaged { .. } => false,
                 },
             };
-            return Err(Failure { problem, error: Some(error) });
+            return Err(Failure { problem, error: Some(error), next_pair });
         }
         Ok(Ok(established)) => established,
     };
-    let handshake::Established { peer, introduction, sealer, opener } = established;
+    let handshake::Established { peer, introduction, password, sealer, opener } = established;
     let (sender, queue) = mpsc::channel(OUTGOING);
+    let (datagram_sender, datagrams) = Stream::new();
     let connected = Box::new(Connected {
         connection: shared.next_connection(),
         peer,
         introduction,
         local_random,
         remote,
-        dial: dialled.map(|(dial, _)| dial),
+        dial: dialled.map(|dialled| dialled.dial),
+        password,
         outgoing: Outgoing { queue: sender },
+        stream: datagram_sender,
     });
-    Ok(Established { shared: Arc::clone(shared), stream, sealer, opener, connected, queue })
+    Ok(Established { shared: Arc::clone(shared), stream, sealer, opener, connected, queue, datagrams })
 }
 
 enum Trouble {
     Network(std::io::Error),
-    Protocol(HandshakeError),
+    Protocol(HandshakeError, Option<PasswordPair>),
 }
 
 impl From<std::io::Error> for Trouble {
@@ -139,7 +158,8 @@ async fn exchange(mut handshake: Handshake, stream: &mut TcpStream) -> Result<ha
             }
             // Closing a socket with unread bytes would reset it, and the other side might miss the refusal.
             stream.shutdown().await?;
-            return Err(Trouble::Protocol(error));
+            let next_pair = handshake.next_pair().filter(|_| error == HandshakeError::WrongPassword);
+            return Err(Trouble::Protocol(error, next_pair));
         }
     }
 }
@@ -147,15 +167,15 @@ async fn exchange(mut handshake: Handshake, stream: &mut TcpStream) -> Result<ha
 impl Established {
     /// Reports the connection and moves messages until it ends.
     pub(super) async fn run(self) {
-        let Self { shared, stream, sealer, opener, connected, queue } = self;
-        let connection = connected.connection;
+        let Self { shared, stream, sealer, opener, connected, queue, datagrams } = self;
+        let (connection, peer) = (connected.connection, connected.peer);
         if shared.events.send(ControlEvent::Connected(connected)).await.is_err() {
             return;
         }
         let (reader, writer) = stream.into_split();
         let ended = tokio::select! {
-            ended = read(&shared, connection, reader, opener) => ended,
-            ended = write(&shared, connection, writer, sealer, queue) => ended,
+            ended = read(&shared, (connection, peer), reader, opener) => ended,
+            ended = write(&shared, connection, writer, sealer, queue, datagrams) => ended,
         };
         let problem = ended.err().map(|message| Problem { reason: "connection_lost", message, is_final: false });
         // An error means that the process is ending.
@@ -165,7 +185,7 @@ impl Established {
 
 async fn read(
     shared: &Shared,
-    connection: ConnectionId,
+    (connection, peer): (ConnectionId, PeerName),
     mut reader: OwnedReadHalf,
     mut opener: Opener,
 ) -> Result<(), String> {
@@ -176,6 +196,10 @@ async fn read(
             let message = ControlMessage::decode(&message);
             if let Ok(message) = &message {
                 shared.traffic.add(Direction::Received, message, length);
+            }
+            if let Ok(ControlMessage::Datagram(datagram)) = message {
+                shared.datagrams.take(peer, datagram);
+                continue;
             }
             let event = ControlEvent::Message { connection, message };
             if shared.events.send(event).await.is_err() {
@@ -196,13 +220,22 @@ async fn write(
     mut writer: OwnedWriteHalf,
     mut sealer: Sealer,
     mut queue: mpsc::Receiver<Item>,
+    mut datagrams: mpsc::Receiver<Vec<u8>>,
 ) -> Result<(), String> {
     let mut bytes = Vec::new();
     loop {
-        let mut next = queue.recv().await;
+        bytes.clear();
+        let mut next = tokio::select! {
+            biased;
+            item = queue.recv() => item,
+            Some(datagram) = datagrams.recv() => {
+                seal_datagrams(shared, datagram, &mut datagrams, &mut sealer, &mut bytes)?;
+                put(&mut writer, &bytes).await?;
+                continue;
+            }
+        };
         let mut count = 0;
         let mut closing = false;
-        bytes.clear();
         loop {
             let message = match next {
                 Some(Item::Message(message)) => {
@@ -229,10 +262,7 @@ async fn write(
                 Err(_) => break,
             }
         }
-        timeout(WRITE_DEADLINE, writer.write_all(&bytes))
-            .await
-            .map_err(|_| "the other side takes no data".to_owned())?
-            .map_err(|error| error.to_string())?;
+        put(&mut writer, &bytes).await?;
         if closing {
             // The other side may be gone already; there is nothing more to say.
             let _ = writer.shutdown().await;
@@ -242,4 +272,30 @@ async fn write(
             return Ok(());
         }
     }
+}
+
+/// Seals a datagram, and as many of those that wait behind it as one write takes.
+fn seal_datagrams(
+    shared: &Shared,
+    first: Vec<u8>,
+    waiting: &mut mpsc::Receiver<Vec<u8>>,
+    sealer: &mut Sealer,
+    bytes: &mut Vec<u8>,
+) -> Result<(), String> {
+    let mut next = Some(first);
+    while let Some(datagram) = next {
+        let message = ControlMessage::Datagram(datagram.into());
+        let encoded = message.encode();
+        shared.traffic.add(Direction::Sent, &message, encoded.len());
+        sealer.seal(&encoded, bytes).map_err(|error| error.to_string())?;
+        next = if bytes.len() < DATAGRAM_BATCH { waiting.try_recv().ok() } else { None };
+    }
+    Ok(())
+}
+
+async fn put(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> Result<(), String> {
+    timeout(WRITE_DEADLINE, writer.write_all(bytes))
+        .await
+        .map_err(|_| "the other side takes no data".to_owned())?
+        .map_err(|error| error.to_string())
 }

@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
-use weft_router_core::mesh::GoodbyeReason;
+use weft_router_core::{handshake::Password, mesh::GoodbyeReason};
 
 use super::*;
 
@@ -18,13 +19,26 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct Router {
     control: Control,
     events: mpsc::Receiver<ControlEvent>,
+    datagrams: mpsc::UnboundedReceiver<(PeerName, Bytes)>,
+}
+
+/// Keeps the datagrams that come inside connections.
+#[derive(Debug)]
+struct Datagrams(mpsc::UnboundedSender<(PeerName, Bytes)>);
+
+impl TakeDatagrams for Datagrams {
+    fn take(&self, from: PeerName, datagram: Bytes) {
+        self.0.send((from, datagram)).expect("the test waits");
+    }
 }
 
 impl Router {
     fn new(key: u8, password: Option<&str>) -> Self {
-        let password = password.map(|text| Password::new(text.as_bytes()));
-        let (control, events) = Control::new(StaticKey::from_private([key; 32]), password, "/".into());
-        Self { control, events }
+        let passwords = password.map(|text| Passwords::new(Password::new(text.as_bytes()), None));
+        let (sender, datagrams) = mpsc::unbounded_channel();
+        let taker = Box::new(Datagrams(sender));
+        let (control, events) = Control::new(StaticKey::from_private([key; 32]), passwords, "/".into(), taker);
+        Self { control, events, datagrams }
     }
 
     /// Listens on a port that the kernel chooses, and returns it.
@@ -102,6 +116,31 @@ async fn messages_pass_and_a_goodbye_comes_before_the_end() {
     }
     assert!(matches!(b.event().await, ControlEvent::Closed { problem: None, .. }));
     assert!(matches!(a.event().await, ControlEvent::Closed { problem: None, .. }));
+}
+
+#[tokio::test]
+async fn datagrams_pass_beside_messages_and_are_dropped_when_too_many_wait() {
+    let (mut a, mut b) = (Router::new(1, Some("x")), Router::new(2, Some("x")));
+    let address = b.listen();
+    a.control.dial(DialId(5), DialAddress::Endpoint(address));
+    let (at_a, at_b) = tokio::join!(a.connected(), b.connected());
+
+    // Nothing is written before this task waits.
+    let taken = (0..1000_u16).take_while(|number| at_a.stream.send(number.to_be_bytes().to_vec())).count();
+    assert!((64..1000).contains(&taken), "{taken}");
+    assert!(at_a.outgoing.send(ControlMessage::Digest([9; 32])));
+    assert!(matches!(b.event().await, ControlEvent::Message { message: Ok(ControlMessage::Digest(_)), .. }));
+    for number in 0..taken as u16 {
+        let (from, datagram) = timeout(DEADLINE, b.datagrams.recv()).await.expect("in time").expect("open");
+        assert_eq!((from, &datagram[..]), (at_b.peer, &number.to_be_bytes()[..]));
+    }
+    assert!(at_b.stream.send(b"back".to_vec()));
+    let (from, datagram) = timeout(DEADLINE, a.datagrams.recv()).await.expect("in time").expect("open");
+    assert_eq!((from, &datagram[..]), (at_a.peer, &b"back"[..]));
+    assert!(!at_a.stream.is_closed());
+    at_a.outgoing.close(None);
+    assert!(matches!(b.event().await, ControlEvent::Closed { .. }));
+    assert!(at_a.stream.is_closed() && at_b.stream.is_closed());
 }
 
 #[tokio::test]

@@ -15,13 +15,15 @@ pub enum Kind {
     Gossip,
     /// To one peer, over others if need be.
     Routed,
+    /// Sealed datagrams, where UDP does not pass.
+    Datagram,
     /// Anything else.
     Other,
 }
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 4] = [Self::Heartbeat, Self::Gossip, Self::Routed, Self::Other];
+    pub const ALL: [Self; 5] = [Self::Heartbeat, Self::Gossip, Self::Routed, Self::Datagram, Self::Other];
 
     /// Returns the label of metrics.
     #[must_use]
@@ -30,6 +32,7 @@ impl Kind {
             Self::Heartbeat => "heartbeat",
             Self::Gossip => "gossip",
             Self::Routed => "routed",
+            Self::Datagram => "datagram",
             Self::Other => "other",
         }
     }
@@ -39,6 +42,7 @@ impl Kind {
             ControlMessage::Heartbeat { .. } => Self::Heartbeat,
             ControlMessage::Digest(_) | ControlMessage::Vector { .. } | ControlMessage::Delta(_) => Self::Gossip,
             ControlMessage::Routed(_) => Self::Routed,
+            ControlMessage::Datagram(_) => Self::Datagram,
             ControlMessage::Goodbye(_) | ControlMessage::Unknown => Self::Other,
         }
     }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use rustix::{
     event::{
         EventfdFlags, Timespec,
@@ -22,11 +23,18 @@ use tokio::sync::mpsc::{
     self,
     error::{TryRecvError, TrySendError},
 };
+use weft_router_core::forward::DropReason;
+use weft_types::PeerName;
 
 use super::{Command, DataPlaneConfig, Event, Statistics, packets::Packets, socket::DataSocket, statistics::Counters};
+use crate::{control::TakeDatagrams, direction::Direction};
 
 /// Commands that may wait for the thread; whoever sends more waits.
 const COMMAND_QUEUE: usize = 1024;
+/// Datagrams from control connections that may wait for the thread.
+const STREAM_QUEUE: usize = 512;
+/// Datagrams from control connections that are opened before sockets get their turn.
+const STREAM_PER_TURN: usize = 64;
 /// Events that may wait for the control side.
 const EVENT_QUEUE: usize = 1024;
 
@@ -42,6 +50,7 @@ struct Shared {
     wake: Arc<OwnedFd>,
     counters: Arc<Counters>,
     local_address: SocketAddr,
+    inbox: Inbox,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,6 +71,12 @@ impl DataPlaneHandle {
         Ok(())
     }
 
+    /// Returns where datagrams go that came inside control connections.
+    #[must_use]
+    pub fn inbox(&self) -> Inbox {
+        self.shared.inbox.clone()
+    }
+
     /// Returns the address that the UDP socket is bound to.
     #[must_use]
     pub fn local_address(&self) -> SocketAddr {
@@ -72,6 +87,24 @@ impl DataPlaneHandle {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.shared.counters.read()
+    }
+}
+
+/// Hands the thread datagrams that came inside control connections. Those that do not fit its queue are dropped and counted.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    queue: mpsc::Sender<(PeerName, Bytes)>,
+    wake: Arc<OwnedFd>,
+    counters: Arc<Counters>,
+}
+
+impl TakeDatagrams for Inbox {
+    fn take(&self, from: PeerName, datagram: Bytes) {
+        if self.queue.try_send((from, datagram)).is_ok() {
+            wake(&self.wake);
+        } else {
+            self.counters.add_drops(Direction::Received, DropReason::StreamFull, 1);
+        }
     }
 }
 
@@ -94,6 +127,7 @@ fn wake(eventfd: &impl AsFd) {
 pub(super) fn spawn(config: DataPlaneConfig) -> anyhow::Result<(DataPlaneHandle, mpsc::Receiver<Event>)> {
     let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
     let (event_queue, events) = mpsc::channel(EVENT_QUEUE);
+    let (stream_sender, stream_queue) = mpsc::channel(STREAM_QUEUE);
     let socket = DataSocket::open(config.bind_address, config.port, &config.masked)?;
     let local_address = socket.local_address().context("failed to read the address of the UDP socket")?;
     let mut facilities = config.tap.facilities().clone();
@@ -111,12 +145,13 @@ pub(super) fn spawn(config: DataPlaneConfig) -> anyhow::Result<(DataPlaneHandle,
         std::thread::Builder::new()
             .name("dataplane".to_owned())
             .spawn(move || {
-                let packets = Packets::new(config.tap, socket, config.mtu, counters);
+                let packets = Packets::new(config.tap, socket, config.mtu, config.local, counters);
                 let engine = Engine {
                     packets,
                     poll,
                     wake,
                     commands: command_queue,
+                    streams: stream_queue,
                     events: event_queue,
                     waiting: VecDeque::new(),
                     spin: Duration::ZERO,
@@ -126,7 +161,8 @@ pub(super) fn spawn(config: DataPlaneConfig) -> anyhow::Result<(DataPlaneHandle,
             })
             .context("failed to start the thread of the packet path")?
     };
-    let shared = Shared { commands: Some(commands), wake, counters, local_address, thread: Some(thread) };
+    let inbox = Inbox { queue: stream_sender, wake: Arc::clone(&wake), counters: Arc::clone(&counters) };
+    let shared = Shared { commands: Some(commands), wake, counters, local_address, inbox, thread: Some(thread) };
     Ok((DataPlaneHandle { shared: Arc::new(shared) }, events))
 }
 
@@ -153,6 +189,7 @@ struct Engine {
     poll: OwnedFd,
     wake: Arc<OwnedFd>,
     commands: mpsc::Receiver<Command>,
+    streams: mpsc::Receiver<(PeerName, Bytes)>,
     events: mpsc::Sender<Event>,
     /// Events that found the queue full.
     waiting: VecDeque<Event>,
@@ -180,6 +217,7 @@ impl Engine {
                 return;
             }
             let mut bytes = if ready.socket { self.packets.receive(now) } else { 0 };
+            bytes += self.read_streams(now);
             if ready.tap && !self.tap_lost {
                 bytes += self.read_tap(now);
             }
@@ -221,6 +259,16 @@ impl Engine {
         }
     }
 
+    fn read_streams(&mut self, now: Instant) -> usize {
+        let mut bytes = 0;
+        for _ in 0..STREAM_PER_TURN {
+            let Ok((from, datagram)) = self.streams.try_recv() else { break };
+            bytes += datagram.len();
+            self.packets.receive_stream(from, &datagram, now);
+        }
+        bytes
+    }
+
     fn read_tap(&mut self, now: Instant) -> usize {
         match self.packets.read_tap(now) {
             Ok(bytes) => bytes,
@@ -237,11 +285,7 @@ impl Engine {
 
     fn report(&mut self) {
         while let Some(event) = self.packets.poll_event() {
-            if let Event::PathUp { peer, .. } | Event::PathDown { peer, .. } = &event {
-                self.waiting.retain(|old| {
-                    !matches!(old, Event::PathUp { peer: other, .. } | Event::PathDown { peer: other, .. } if other == peer)
-                });
-            }
+            self.waiting.retain(|old| !outdates(&event, old));
             self.waiting.push_back(event);
         }
         while let Some(event) = self.waiting.pop_front() {
@@ -294,5 +338,27 @@ impl Engine {
         } else {
             self.spin /= 2;
         }
+    }
+}
+
+/// Tells whether nobody needs to hear of the old event after the new one.
+fn outdates(new: &Event, old: &Event) -> bool {
+    match (new, old) {
+        (
+            Event::PathUp { peer: new, .. } | Event::PathDown { peer: new, .. },
+            Event::PathUp { peer: old, .. } | Event::PathDown { peer: old, .. },
+        )
+        | (Event::LinkChanged { peer: new, .. }, Event::LinkChanged { peer: old, .. })
+        | (Event::Observed { peer: new, .. }, Event::Observed { peer: old, .. }) => new == old,
+        (
+            Event::PathUp { .. }
+            | Event::PathDown { .. }
+            | Event::LinkChanged { .. }
+            | Event::Observed { .. }
+            | Event::RekeyWanted { .. }
+            | Event::SessionExpired { .. }
+            | Event::TapLost,
+            _,
+        ) => false,
     }
 }

@@ -1,51 +1,59 @@
-//! What the packet path knows of each peer: sessions, endpoints, counters.
+//! What the packet path knows of each peer: sessions, ways, counters.
 
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use weft_router_core::{
-    datagram::{Header, OpenError, Opened, Opener, REKEY_AFTER, Sealer},
-    forward::DropReason,
-    path::{Paths, Via},
-    session::{AGE_LIMIT, EstablishedSession, SessionIndex},
+    datagram::{HOP_LIMIT, Relayed, ShortName},
+    fit::Limits,
+    path::{Choice, Paths, Via, cost::LinkCost},
+    session::{EstablishedSession, SessionIndex},
 };
 use weft_types::PeerName;
 
 use super::{
+    arrivals::Arrivals,
+    facility::Facility,
+    sessions::Sessions,
     socket::DataSocket,
-    statistics::{PeerCounters, Traffic},
-    transmit::{Destination, may_batch},
+    statistics::{PathView, PeerCounters, Traffic},
+    transmit::{Carrier, Destination},
 };
+use crate::control::Stream;
 
-/// How long a replaced session stays after its last datagram: some were under way, and where two agreements crossed, the
-/// other side may seal with the one that we replaced.
-const GRACE: Duration = Duration::from_secs(10);
-/// Sessions of one peer besides the one that seals; the oldest goes first.
-const OTHER_SESSIONS: usize = 4;
-/// Datagrams between requests for new keys.
-const REKEY_REPEAT: u64 = 1 << 24;
-
-#[derive(Debug)]
-struct Session {
-    index: SessionIndex,
-    sealer: Sealer,
-    opener: Opener,
-    /// When the keys must be gone, in use or not.
-    too_old: Instant,
-    expires: Option<Instant>,
-    rekey_at: u64,
-}
+/// How long after its last frame a path counts as carrying traffic.
+const BUSY: Duration = Duration::from_secs(2);
+/// How long after its last frame a peer counts as in use: ways over others are then kept ready beside a direct one.
+const USED: Duration = Duration::from_secs(60);
+/// How old what is shown of ways may get.
+const SHOWN: Duration = Duration::from_secs(1);
 
 /// One peer.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) name: PeerName,
+    pub(super) short: ShortName,
+    pub(super) sessions: Sessions,
     pub(super) paths: Paths,
-    pub(super) destination: Option<Destination>,
+    pub(super) arrivals: Arrivals,
+    /// Where frames go.
+    pub(super) destination: Option<Rc<Destination>>,
+    /// Where datagrams go that are handed on, and those to others that the peer hands on.
+    pub(super) link: Option<Rc<Destination>>,
+    /// Takes datagrams that go inside the control connection.
+    pub(super) stream: Option<Stream>,
+    /// Ways over others, each with its number of links.
+    pub(super) relays: Vec<(PeerName, u8)>,
+    /// Where the peer sees our datagrams come from.
+    pub(super) observed: Option<SocketAddr>,
+    /// What was told of the link.
+    pub(super) link_told: Option<super::LinkState>,
+    pub(super) link_cost: LinkCost,
     pub(super) counters: Arc<PeerCounters>,
     pub(super) sent: Traffic,
     pub(super) received: Traffic,
@@ -53,35 +61,37 @@ pub(super) struct Peer {
     pub(super) dirty: bool,
     /// When the last frame was sent.
     pub(super) last_frame: Option<Instant>,
-    /// Whether another session seals since the last look.
-    pub(super) promoted: bool,
-    pub(super) refused_until: Option<Instant>,
+    shown: Option<Instant>,
     batch: u16,
-    current: Option<Session>,
-    others: Vec<Session>,
+    content: u32,
 }
 
 impl Peer {
-    fn new(name: PeerName, counters: Arc<PeerCounters>, now: Instant) -> Self {
+    fn new(name: PeerName, counters: Arc<PeerCounters>, wanted: usize, now: Instant) -> Self {
+        let mut paths = Paths::new(now);
+        paths.set_wanted(wanted);
         Self {
             name,
-            paths: Paths::new(now),
+            short: name.into(),
+            sessions: Sessions::default(),
+            paths,
+            arrivals: Arrivals::default(),
             destination: None,
+            link: None,
+            stream: None,
+            relays: Vec::new(),
+            observed: None,
+            link_told: None,
+            link_cost: LinkCost::default(),
             counters,
             sent: Traffic::default(),
             received: Traffic::default(),
             dirty: false,
             last_frame: None,
-            promoted: false,
-            refused_until: None,
+            shown: None,
             batch: 0,
-            current: None,
-            others: Vec::new(),
+            content: 0,
         }
-    }
-
-    pub(super) fn has_session(&self) -> bool {
-        self.current.is_some()
     }
 
     /// Numbers the next batch.
@@ -90,124 +100,81 @@ impl Peer {
         self.batch
     }
 
-    /// Seals a datagram in place; see [`Sealer::seal`].
-    pub(super) fn seal(&mut self, slot: &mut [u8]) -> Result<(), DropReason> {
-        let session = self.current.as_mut().ok_or(DropReason::NoSession)?;
-        session.sealer.seal(slot).map_err(|_| DropReason::SessionExhausted)
+    /// Numbers the next content that is cut in parts.
+    pub(super) fn next_content(&mut self) -> u32 {
+        self.content = self.content.wrapping_add(1);
+        self.content
     }
 
-    /// Tells whether the keys have sealed enough, once for every further while.
-    pub(super) fn wants_rekey(&mut self) -> bool {
-        match &mut self.current {
-            Some(session) if session.sealer.sealed() >= session.rekey_at => {
-                session.rekey_at = session.sealer.sealed() + REKEY_REPEAT;
-                true
-            }
-            Some(_) | None => false,
+    /// Takes the ways over others that there are now.
+    pub(super) fn set_relays(&mut self, relays: &[(PeerName, u8)], now: Instant) {
+        if self.relays != relays {
+            self.relays = relays.to_vec();
+            self.offer_relays(now);
         }
     }
 
-    /// Opens a datagram in place. The first one of a session that we did not ask for makes it the one that seals.
-    pub(super) fn open<'a>(
-        &mut self,
-        header: Header,
-        datagram: &'a mut [u8],
-        now: Instant,
-    ) -> Result<Opened<'a>, DropReason> {
-        let reason = |error| match error {
-            OpenError::Replayed => DropReason::Replayed,
-            OpenError::NotAuthentic => DropReason::NotAuthentic,
-        };
-        if let Some(current) = &mut self.current
-            && current.index == header.receiver
-        {
-            return current.opener.open(header, datagram).map_err(reason);
-        }
-        let position = self.others.iter().position(|session| session.index == header.receiver);
-        let position = position.ok_or(DropReason::UnknownSession)?;
-        let opened = self.others[position].opener.open(header, datagram).map_err(reason)?;
-        if let Some(expires) = &mut self.others[position].expires {
-            *expires = now + GRACE;
-            return Ok(Opened { newest: false, ..opened });
-        }
-        let session = self.others.remove(position);
-        self.promote(session, now);
-        Ok(opened)
+    /// Has the ways over others tried while the peer is in use or nothing else works, so that peers with which nobody
+    /// exchanges anything cost little.
+    fn offer_relays(&mut self, now: Instant) {
+        let wanted = self.link.is_none() || self.carried_a_frame(USED, now);
+        self.paths.set_relays(if wanted { &self.relays } else { &[] }, now);
     }
 
-    fn install(&mut self, session: Session, at_once: bool, now: Instant) {
-        for other in &mut self.others {
-            other.expires.get_or_insert(now + GRACE);
-        }
-        if at_once || self.current.is_none() {
-            self.promote(session, now);
-        } else {
-            self.others.push(session);
-        }
+    fn carried_a_frame(&self, within: Duration, now: Instant) -> bool {
+        self.last_frame.is_some_and(|last| now.saturating_duration_since(last) < within)
     }
 
-    fn promote(&mut self, session: Session, now: Instant) {
-        self.promoted = true;
-        if let Some(mut old) = self.current.replace(session) {
-            old.expires = Some(now + GRACE);
-            self.others.push(old);
-        }
+    /// Lets time pass for the ways.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.paths.set_busy(self.carried_a_frame(BUSY, now));
+        self.offer_relays(now);
+        self.paths.handle_timeout(now);
     }
 
-    /// Removes the sessions whose time is over, and those that are too many.
-    fn expire(&mut self, now: Instant, removed: &mut Vec<SessionIndex>) {
-        if let Some(old) = self.current.take_if(|session| session.too_old <= now) {
-            removed.push(old.index);
-            self.paths.handle_keys_lost(now);
+    /// Shows others the ways, at once or if they were not shown for a while.
+    pub(super) fn show(&mut self, at_once: bool, now: Instant) {
+        if at_once || self.shown.is_none_or(|shown| now.saturating_duration_since(shown) >= SHOWN) {
+            self.shown = Some(now);
+            self.counters.set_path(PathView {
+                via: self.paths.choice().map(|choice| choice.via),
+                round_trip: self.paths.round_trip(),
+                candidates: self.paths.candidates().collect(),
+            });
         }
-        let too_many = self.others.len().saturating_sub(OTHER_SESSIONS);
-        removed.extend(self.others.drain(..too_many).map(|session| session.index));
-        self.others.retain(|session| {
-            let over = session.too_old <= now || session.expires.is_some_and(|expires| expires <= now);
-            if over {
-                removed.push(session.index);
-            }
-            !over
-        });
-    }
-
-    /// Returns where datagrams go.
-    pub(super) fn endpoint(&self) -> Option<SocketAddr> {
-        match self.paths.choice()?.via {
-            Via::Direct(endpoint) => Some(endpoint),
-            Via::Relay(_) | Via::Stream => None,
-        }
-    }
-
-    /// Brings `destination` in line with the path in use.
-    pub(super) fn update_destination(&mut self, id: usize, socket: &DataSocket, now: Instant) {
-        let endpoint = self.endpoint();
-        let batched = may_batch(socket, self.refused_until, now);
-        self.destination = endpoint.and_then(|endpoint| socket.address_of(endpoint)).map(|address| Destination {
-            address,
-            batched,
-            peer: id,
-        });
-        self.counters.set_path(endpoint.zip(self.paths.round_trip()));
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let path = self.has_session().then(|| self.paths.poll_timeout()).flatten();
-        let expiry = self.others.iter().filter_map(|session| session.expires);
-        let age = self.current.iter().chain(&self.others).map(|session| session.too_old);
-        path.into_iter().chain(expiry).chain(age).min()
+        let path = self.sessions.can_seal().then(|| self.paths.poll_timeout()).flatten();
+        path.into_iter().chain(self.sessions.poll_timeout()).min()
+    }
+
+    /// Tells whether [`Peer::handle_timeout`] is due.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.sessions.can_seal() && self.paths.poll_timeout().is_some_and(|due| due <= now)
     }
 }
 
 /// All peers, by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Peers {
+    /// How others name us in datagrams that they hand on.
+    local: ShortName,
     slots: Vec<Option<Peer>>,
     by_name: HashMap<PeerName, usize>,
     by_index: HashMap<SessionIndex, usize>,
 }
 
 impl Peers {
+    pub(super) fn new(local: PeerName) -> Self {
+        Self { local: local.into(), slots: Vec::new(), by_name: HashMap::new(), by_index: HashMap::new() }
+    }
+
+    /// Returns how others name us in datagrams that they hand on.
+    pub(super) const fn local(&self) -> ShortName {
+        self.local
+    }
+
     /// Returns the number of a peer.
     pub(super) fn find(&self, name: &PeerName) -> Option<usize> {
         self.by_name.get(name).copied()
@@ -223,6 +190,10 @@ impl Peers {
         self.by_index.get(&index).copied()
     }
 
+    pub(super) fn get(&self, id: usize) -> Option<&Peer> {
+        self.slots.get(id)?.as_ref()
+    }
+
     pub(super) fn get_mut(&mut self, id: usize) -> Option<&mut Peer> {
         self.slots.get_mut(id)?.as_mut()
     }
@@ -231,11 +202,12 @@ impl Peers {
         self.slots.iter_mut().enumerate().filter_map(|(id, peer)| Some((id, peer.as_mut()?)))
     }
 
-    /// Returns the number of a peer, which is added if it is new.
+    /// Returns the number of a peer, which is added if it is new. `wanted` is the datagram that full frames need, in bytes.
     pub(super) fn ensure(
         &mut self,
         name: PeerName,
         counters: impl FnOnce() -> Arc<PeerCounters>,
+        wanted: usize,
         now: Instant,
     ) -> usize {
         if let Some(id) = self.find(&name) {
@@ -245,7 +217,7 @@ impl Peers {
         if id == self.slots.len() {
             self.slots.push(None);
         }
-        self.slots[id] = Some(Peer::new(name, counters(), now));
+        self.slots[id] = Some(Peer::new(name, counters(), wanted, now));
         self.by_name.insert(name, id);
         id
     }
@@ -254,23 +226,14 @@ impl Peers {
     pub(super) fn install(&mut self, id: usize, session: &EstablishedSession, now: Instant) {
         let Some(peer) = self.slots.get_mut(id).and_then(Option::as_mut) else { return };
         self.by_index.insert(session.local_index, id);
-        let own = Session {
-            index: session.local_index,
-            sealer: Sealer::new(session.cipher, &session.send_key, session.remote_index),
-            opener: Opener::new(session.cipher, &session.receive_key),
-            too_old: now + AGE_LIMIT,
-            expires: None,
-            rekey_at: REKEY_AFTER,
-        };
-        peer.install(own, session.initiator, now);
+        peer.sessions.install(session, now);
         peer.paths.restart(now);
     }
 
     /// Forgets a peer and returns the indices of its sessions.
     pub(super) fn remove(&mut self, name: &PeerName) -> Vec<SessionIndex> {
         let Some(peer) = self.by_name.remove(name).and_then(|id| self.slots[id].take()) else { return Vec::new() };
-        let sessions = peer.current.into_iter().chain(peer.others);
-        let indices: Vec<_> = sessions.map(|session| session.index).collect();
+        let indices: Vec<_> = peer.sessions.indices().collect();
         for index in &indices {
             self.by_index.remove(index);
         }
@@ -281,7 +244,9 @@ impl Peers {
     pub(super) fn expire(&mut self, now: Instant) -> Vec<SessionIndex> {
         let mut removed = Vec::new();
         for peer in self.slots.iter_mut().flatten() {
-            peer.expire(now, &mut removed);
+            if peer.sessions.expire(now, &mut removed) {
+                peer.paths.handle_keys_lost(now);
+            }
         }
         for index in &removed {
             self.by_index.remove(index);
@@ -293,17 +258,73 @@ impl Peers {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.slots.iter().flatten().filter_map(Peer::poll_timeout).min()
     }
+
+    /// Returns where datagrams go that take this way to a peer; `None` where the way leads nowhere now.
+    pub(super) fn destination(&self, id: usize, choice: Choice, socket: &DataSocket) -> Option<Destination> {
+        let peer = self.get(id)?;
+        let (carrier, relayed) = match choice.via {
+            Via::Direct(endpoint) => (Carrier::Udp(socket.address_of(endpoint)?), None),
+            Via::Stream => (Carrier::Stream(peer.stream.clone()?), None),
+            Via::Relay(relay) => {
+                let links = peer.relays.iter().find(|(name, _)| *name == relay).map_or(HOP_LIMIT, |(_, links)| *links);
+                let header = Relayed {
+                    hop_limit: links.saturating_add(SPARE_HOPS).min(HOP_LIMIT),
+                    destination: peer.short,
+                    source: self.local,
+                };
+                let link = self.get(self.find(&relay)?)?.link.as_ref()?;
+                (link.carrier.clone(), Some(header.encode()))
+            }
+        };
+        let is_batched = choice.batched && socket.uses(Facility::BatchedSend) && matches!(carrier, Carrier::Udp(_));
+        Some(Destination {
+            carrier,
+            relayed,
+            via: choice.via,
+            limits: Limits::new(choice.largest, choice.proven),
+            batched: is_batched,
+            peer: id,
+            own: true,
+        })
+    }
+
+    /// Brings where datagrams go in line with the ways to a peer. Tells whether those that it hands on for us go elsewhere
+    /// now.
+    pub(super) fn update(&mut self, id: usize, socket: &DataSocket) -> bool {
+        let Some(peer) = self.get(id) else { return false };
+        let link = peer.paths.link_choice().and_then(|link| self.destination(id, link, socket));
+        let destination = peer.paths.choice().and_then(|choice| self.destination(id, choice, socket));
+        let Some(peer) = self.get_mut(id) else { return false };
+        renew(&mut peer.destination, destination);
+        renew(&mut peer.link, link.map(|link| Destination { own: false, ..link }))
+    }
+}
+
+/// How many links more than the way has a relayed datagram may cross: the relays may know another way.
+const SPARE_HOPS: u8 = 2;
+
+/// Replaces a destination unless it is the same. Tells whether it was replaced.
+fn renew(present: &mut Option<Rc<Destination>>, new: Option<Destination>) -> bool {
+    let is_changed = present.as_deref() != new.as_ref();
+    if is_changed {
+        *present = new.map(Rc::new);
+    }
+    is_changed
 }
 
 #[cfg(test)]
 mod tests {
     use weft_router_core::{
-        datagram::{HEADER, TAG},
+        datagram::{HEADER, Header, TAG},
+        forward::DropReason,
         path::PathEvent,
-        session::{Cipher, SessionKey},
+        session::{AGE_LIMIT, Cipher, SessionKey},
     };
 
-    use super::*;
+    use super::{
+        super::sessions::{GRACE, OTHER_SESSIONS},
+        *,
+    };
 
     const FAR: PeerName = PeerName::from_public_key([9; 32]);
 
@@ -315,8 +336,8 @@ mod tests {
 
     impl End {
         fn new(number: u8, now: Instant) -> Self {
-            let mut peers = Peers::default();
-            peers.ensure(FAR, Arc::default, now);
+            let mut peers = Peers::new(FAR);
+            peers.ensure(FAR, Arc::default, 1451, now);
             Self { peers, number }
         }
 
@@ -337,14 +358,14 @@ mod tests {
 
         fn seal(&mut self) -> Vec<u8> {
             let mut slot = vec![0; HEADER + 1 + TAG];
-            self.peers.get_mut(0).expect("added").seal(&mut slot).expect("has a session");
+            self.peers.get_mut(0).expect("added").sessions.seal(&mut slot).expect("has a session");
             slot
         }
 
         fn open(&mut self, mut datagram: Vec<u8>, now: Instant) -> Result<(), DropReason> {
             let header = Header::decode(&datagram).expect("sealed");
             let peer = self.peers.get_mut(0).expect("added");
-            peer.open(header, &mut datagram, now).map(|_| ())
+            peer.sessions.open(header, &mut datagram, now).map(|_| ())
         }
 
         fn sealing(&mut self) -> u32 {
@@ -413,7 +434,7 @@ mod tests {
             assert_eq!(end.peers.expire(now + AGE_LIMIT), [SessionIndex(1)]);
             assert!(end.peers.of_session(SessionIndex(1)).is_none());
             let peer = end.peers.get_mut(0).expect("added");
-            assert_eq!(peer.seal(&mut [0; HEADER + 1 + TAG]), Err(DropReason::NoSession));
+            assert_eq!(peer.sessions.seal(&mut [0; HEADER + 1 + TAG]), Err(DropReason::NoSession));
             assert_eq!(peer.paths.poll_event(), Some(PathEvent::Down { via: None }));
             assert_eq!(end.peers.poll_timeout(), None, "nothing is left to wait for");
         }
@@ -432,7 +453,7 @@ mod tests {
             a.install(generation, 0, now);
             a.peers.expire(now);
         }
-        assert!(a.peers.get_mut(0).expect("added").others.len() <= OTHER_SESSIONS);
+        assert!(a.peers.get_mut(0).expect("added").sessions.others() <= OTHER_SESSIONS);
     }
 
     #[test]

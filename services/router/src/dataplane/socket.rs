@@ -4,13 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::facility::{Facility, FacilityState};
+use crate::socket::set_option;
 
 /// Buffers of the socket, in bytes, where we may ask for more than the system's limit.
 const BUFFER: libc::c_int = 8 << 20;
@@ -61,6 +62,7 @@ impl DataSocket {
                 set_option(&socket, libc::SOL_SOCKET, plain, BUFFER).context("failed to enlarge the UDP buffers")?;
             }
         }
+        prove_sizes_ourselves(&socket, ipv6).context("failed to send datagrams whole or not at all")?;
         for (facility, option, value) in
             [(Facility::BatchedSend, UDP_SEGMENT, 0), (Facility::CoalescedReceive, UDP_GRO, 1)]
         {
@@ -118,16 +120,13 @@ fn bind(address: SocketAddr) -> anyhow::Result<Socket> {
     open().with_context(|| format!("failed to bind UDP {address}"))
 }
 
-fn set_option(socket: &Socket, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: the kernel reads one int through the pointer, which lives on our stack, and its length is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Has datagrams sent whole or not at all, whatever the kernel believes of the way: paths find out what passes by themselves
+/// (`IP_PMTUDISC_PROBE`, ip(7)).
+fn prove_sizes_ourselves(socket: &Socket, ipv6: bool) -> io::Result<()> {
+    if ipv6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+    }
+    // A socket of both families sends to mapped addresses as IPv4 says; one of IPv6 alone has no such option to set.
+    let outcome = set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
+    if ipv6 { Ok(()) } else { outcome }
 }

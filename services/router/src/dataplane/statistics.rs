@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -10,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use weft_router_core::forward::DropReason;
+use weft_router_core::{
+    forward::DropReason,
+    path::{CandidateView, Via},
+};
 use weft_types::PeerName;
 
 use super::facility::{Facility, FacilityState};
@@ -27,6 +29,8 @@ pub struct Statistics {
     pub received: Traffic,
     /// Frames and datagrams dropped, for every reason there is, on the way to peers or from them.
     pub drops: BTreeMap<(Direction, DropReason), u64>,
+    /// Datagrams handed on for other peers.
+    pub relayed: Traffic,
     /// Facilities of the kernel.
     pub facilities: BTreeMap<Facility, FacilityState>,
     /// ARP requests and neighbour solicitations that were answered from the table.
@@ -46,14 +50,23 @@ impl Statistics {
 /// What was exchanged with one peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeerStatistics {
-    /// Where its datagrams go, while a path is up.
-    pub endpoint: Option<SocketAddr>,
-    /// Smoothed round trip of the probes, while a path is up.
-    pub round_trip: Option<Duration>,
+    /// The ways to it, as they were a second ago at most.
+    pub path: PathView,
     /// Traffic to the peer.
     pub sent: Traffic,
     /// Traffic from the peer.
     pub received: Traffic,
+}
+
+/// The ways to a peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathView {
+    /// How its datagrams go, while any way works.
+    pub via: Option<Via>,
+    /// Smoothed round trip of the probes on that way.
+    pub round_trip: Option<Duration>,
+    /// All ways, and why they are not used.
+    pub candidates: Vec<CandidateView>,
 }
 
 /// Traffic in one direction.
@@ -104,22 +117,17 @@ impl TrafficCounters {
 pub(super) struct PeerCounters {
     pub(super) sent: TrafficCounters,
     pub(super) received: TrafficCounters,
-    path: Mutex<Option<(SocketAddr, Duration)>>,
+    path: Mutex<PathView>,
 }
 
 impl PeerCounters {
-    pub(super) fn set_path(&self, path: Option<(SocketAddr, Duration)>) {
+    pub(super) fn set_path(&self, path: PathView) {
         *self.path.lock().unwrap_or_else(PoisonError::into_inner) = path;
     }
 
     fn read(&self) -> PeerStatistics {
-        let path = *self.path.lock().unwrap_or_else(PoisonError::into_inner);
-        PeerStatistics {
-            endpoint: path.map(|(endpoint, _)| endpoint),
-            round_trip: path.map(|(_, round_trip)| round_trip),
-            sent: self.sent.read(),
-            received: self.received.read(),
-        }
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        PeerStatistics { path, sent: self.sent.read(), received: self.received.read() }
     }
 }
 
@@ -136,6 +144,7 @@ pub(super) struct Counters {
     peers: Mutex<Peers>,
     drops: [[AtomicU64; DropReason::ALL.len()]; Direction::ALL.len()],
     facilities: BTreeMap<Facility, FacilityState>,
+    pub(super) relayed: TrafficCounters,
     pub(super) neighbour_answers: AtomicU64,
     pub(super) refused_batches: AtomicU64,
 }
@@ -146,6 +155,7 @@ impl Counters {
             peers: Mutex::default(),
             drops: [const { [const { AtomicU64::new(0) }; DropReason::ALL.len()] }; Direction::ALL.len()],
             facilities,
+            relayed: TrafficCounters::default(),
             neighbour_answers: AtomicU64::new(0),
             refused_batches: AtomicU64::new(0),
         }
@@ -181,6 +191,7 @@ impl Counters {
                 .flat_map(|direction| DropReason::ALL.map(|reason| (direction, reason)))
                 .map(|key| (key, self.drops[key.0 as usize][key.1 as usize].load(Relaxed)))
                 .collect(),
+            relayed: self.relayed.read(),
             facilities: self.facilities.clone(),
             neighbour_answers: self.neighbour_answers.load(Relaxed),
             refused_batches: self.refused_batches.load(Relaxed),

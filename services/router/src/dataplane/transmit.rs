@@ -4,16 +4,14 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, RawFd},
-    time::{Duration, Instant},
+    rc::Rc,
 };
 
 use socket2::SockAddr;
-use weft_router_core::forward::DropReason;
+use weft_router_core::{datagram::RELAYED, fit::Limits, forward::DropReason, path::Via};
 
-use super::{
-    facility::Facility,
-    socket::{DataSocket, UDP_SEGMENT},
-};
+use super::socket::{DataSocket, UDP_SEGMENT};
+use crate::control::Stream;
 
 /// Bytes that wait at most before they are sent; a frame of 64 KiB grows to less while it is cut.
 const CAPACITY: usize = 160 << 10;
@@ -23,25 +21,55 @@ const MESSAGES: usize = 64;
 const BATCH_DATAGRAMS: usize = 64;
 /// Bytes of one `UDP_SEGMENT` batch: what one IPv4 packet carries.
 const BATCH_BYTES: usize = 65_507;
-/// For how long an endpoint that refused a batch gets single datagrams.
-const REFUSAL: Duration = Duration::from_secs(60);
-
 /// Room for one control message with a `u16`.
 const CONTROL: usize = 24;
 
 /// Where datagrams go, and how.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Destination {
-    pub(super) address: SockAddr,
+    pub(super) carrier: Carrier,
+    /// Stands before each datagram that others hand on.
+    pub(super) relayed: Option<[u8; RELAYED]>,
+    /// The way, for reports.
+    pub(super) via: Via,
+    pub(super) limits: Limits,
     /// Whether a batch may be sent by one call.
     pub(super) batched: bool,
     /// Number of the peer, for reports.
     pub(super) peer: usize,
+    /// Whether these are datagrams of ours to that peer, and not those that we hand on to it.
+    pub(super) own: bool,
+}
+
+impl Destination {
+    /// Returns what stands before each datagram.
+    pub(super) fn prefix(&self) -> &[u8] {
+        self.relayed.as_ref().map_or(&[], |header| header)
+    }
+}
+
+/// What takes datagrams to the next host.
+#[derive(Debug, Clone)]
+pub(super) enum Carrier {
+    /// The UDP socket.
+    Udp(SockAddr),
+    /// A control connection.
+    Stream(Stream),
+}
+
+impl PartialEq for Carrier {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Udp(one), Self::Udp(other)) => one == other,
+            (Self::Stream(one), Self::Stream(other)) => one.is_same(other),
+            (Self::Udp(_), Self::Stream(_)) | (Self::Stream(_), Self::Udp(_)) => false,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Message {
-    destination: Destination,
+    destination: Rc<Destination>,
     start: usize,
     end: usize,
     segment: usize,
@@ -54,8 +82,12 @@ struct Message {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) dropped: Vec<(DropReason, u64)>,
-    /// Peers whose path refused a batch, and until when it gets single datagrams.
-    pub(super) refused: Vec<(usize, Instant)>,
+    /// Where how many datagrams of ours were sent.
+    pub(super) sent: Vec<(Rc<Destination>, u64)>,
+    /// Where a whole batch was refused.
+    pub(super) refused: Vec<Rc<Destination>>,
+    /// Where a sealed datagram of so many bytes was too large.
+    pub(super) too_large: Vec<(Rc<Destination>, usize)>,
 }
 
 /// Datagrams that wait to be sent.
@@ -86,24 +118,23 @@ impl Transmit {
     }
 
     /// Reserves the slot of one datagram; [`Transmit::has_room`] must have agreed.
-    pub(super) fn slot(&mut self, destination: &Destination, length: usize) -> &mut [u8] {
+    pub(super) fn slot(&mut self, destination: &Rc<Destination>, length: usize) -> &mut [u8] {
         let start = self.used;
         self.used += length;
         match self.messages.last_mut() {
             Some(last)
                 if last.open
-                    && last.destination.peer == destination.peer
+                    && Rc::ptr_eq(&last.destination, destination)
                     && length <= last.segment
                     && last.count < BATCH_DATAGRAMS
-                    && self.used - last.start <= BATCH_BYTES
-                    && last.destination.address == destination.address =>
+                    && self.used - last.start <= BATCH_BYTES =>
             {
                 last.end = self.used;
                 last.count += 1;
                 last.open = length == last.segment;
             }
             Some(_) | None => self.messages.push(Message {
-                destination: destination.clone(),
+                destination: Rc::clone(destination),
                 start,
                 end: self.used,
                 segment: length,
@@ -128,12 +159,23 @@ impl Transmit {
     }
 
     /// Sends all that waits. Nothing is kept: what the kernel does not take is dropped and reported.
-    pub(super) fn flush(&mut self, socket: &DataSocket, now: Instant, report: &mut Report) {
+    pub(super) fn flush(&mut self, socket: &DataSocket, report: &mut Report) {
         let descriptor = socket.as_fd().as_raw_fd();
         let mut next = 0;
         while next < self.messages.len() {
+            if let Carrier::Stream(stream) = &self.messages[next].destination.carrier {
+                self.send_inside(next, stream, report);
+                next += 1;
+                continue;
+            }
             match self.send_from(next, descriptor) {
-                Ok(sent) => next += sent.max(1),
+                Ok(sent) => {
+                    let sent = sent.max(1);
+                    for message in &self.messages[next..next + sent] {
+                        report.note_sent(&message.destination, message.count as u64);
+                    }
+                    next += sent;
+                }
                 Err(error) => {
                     let message = &self.messages[next];
                     match error.raw_os_error() {
@@ -142,10 +184,9 @@ impl Transmit {
                             report.dropped.push((DropReason::SocketFull, message.count as u64));
                         }
                         Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE) if message.count > 1 => {
-                            report.refused.push((message.destination.peer, now + REFUSAL));
                             self.send_singly(next, descriptor, report);
                         }
-                        Some(libc::EMSGSIZE) => report.dropped.push((DropReason::Oversized, 1)),
+                        Some(libc::EMSGSIZE) => report.note_too_large(message),
                         _ => report.dropped.push((DropReason::SendFailed, message.count as u64)),
                     }
                     next += 1;
@@ -156,13 +197,29 @@ impl Transmit {
         self.used = 0;
     }
 
+    /// Hands the datagrams of a message to a control connection.
+    fn send_inside(&self, index: usize, stream: &Stream, report: &mut Report) {
+        let message = &self.messages[index];
+        let datagrams = self.buffer[message.start..message.end].chunks(message.segment);
+        let taken = datagrams.filter(|datagram| stream.send(datagram.to_vec())).count();
+        if taken > 0 {
+            report.note_sent(&message.destination, taken as u64);
+        }
+        if taken < message.count {
+            report.dropped.push((DropReason::StreamFull, (message.count - taken) as u64));
+        }
+    }
+
     fn send_from(&mut self, first: usize, descriptor: RawFd) -> io::Result<usize> {
         let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MESSAGES];
         let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MESSAGES];
         let mut controls = [const { MaybeUninit::<Control>::uninit() }; MESSAGES];
         let messages = &self.messages[first..];
         let buffer = self.buffer.as_mut_ptr();
+        let mut count = 0;
         for (index, message) in messages.iter().enumerate() {
+            let Carrier::Udp(address) = &message.destination.carrier else { break };
+            count += 1;
             let vector = vectors[index].write(libc::iovec {
                 // SAFETY: `start` lies inside the buffer.
                 iov_base: unsafe { buffer.add(message.start) }.cast(),
@@ -170,8 +227,8 @@ impl Transmit {
             });
             // SAFETY: a message header of zeroes is valid: null pointers and lengths of zero.
             let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-            header.msg_name = message.destination.address.as_ptr().cast_mut().cast();
-            header.msg_namelen = message.destination.address.len();
+            header.msg_name = address.as_ptr().cast_mut().cast();
+            header.msg_namelen = address.len();
             header.msg_iov = vector;
             header.msg_iovlen = 1;
             if message.count > 1 {
@@ -181,17 +238,17 @@ impl Transmit {
             }
             headers[index].write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         }
-        // SAFETY: the first `messages.len()` headers are initialised; they point to addresses, vectors, control messages
+        // SAFETY: the first `count` headers are initialised; they point to addresses, vectors, control messages
         // and bytes that outlive the call and that nobody else uses.
-        let sent = unsafe {
-            libc::sendmmsg(descriptor, headers.as_mut_ptr().cast(), messages.len() as libc::c_uint, libc::MSG_DONTWAIT)
-        };
+        let sent = unsafe { libc::sendmmsg(descriptor, headers.as_mut_ptr().cast(), count, libc::MSG_DONTWAIT) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
     }
 
+    /// Sends the datagrams of a batch that was refused one by one.
     fn send_singly(&self, index: usize, descriptor: RawFd, report: &mut Report) {
         let message = &self.messages[index];
-        let address = &message.destination.address;
+        let Carrier::Udp(address) = &message.destination.carrier else { return };
+        let mut taken = 0;
         for datagram in self.buffer[message.start..message.end].chunks(message.segment) {
             // SAFETY: datagram and address are live slices, given with their lengths; the kernel only reads them.
             let sent = unsafe {
@@ -204,15 +261,39 @@ impl Transmit {
                     address.len(),
                 )
             };
-            if sent < 0 {
-                let reason = match io::Error::last_os_error().raw_os_error() {
-                    Some(libc::EAGAIN | libc::ENOBUFS) => DropReason::SocketFull,
-                    Some(libc::EMSGSIZE) => DropReason::Oversized,
-                    _ => DropReason::SendFailed,
-                };
-                report.dropped.push((reason, 1));
+            if sent >= 0 {
+                taken += 1;
+                continue;
+            }
+            match io::Error::last_os_error().raw_os_error() {
+                Some(libc::EAGAIN | libc::ENOBUFS) => report.dropped.push((DropReason::SocketFull, 1)),
+                Some(libc::EMSGSIZE) => {
+                    // The others are as large.
+                    report.dropped.push((DropReason::Oversized, (message.count - taken) as u64 - 1));
+                    report.note_too_large(message);
+                    break;
+                }
+                _ => report.dropped.push((DropReason::SendFailed, 1)),
             }
         }
+        if taken > 0 {
+            report.note_sent(&message.destination, taken as u64);
+            report.refused.push(Rc::clone(&message.destination));
+        }
+    }
+}
+
+impl Report {
+    fn note_sent(&mut self, destination: &Rc<Destination>, datagrams: u64) {
+        if destination.own {
+            self.sent.push((Rc::clone(destination), datagrams));
+        }
+    }
+
+    fn note_too_large(&mut self, message: &Message) {
+        self.dropped.push((DropReason::Oversized, 1));
+        let length = message.segment - message.destination.prefix().len();
+        self.too_large.push((Rc::clone(&message.destination), length));
     }
 }
 
@@ -236,9 +317,4 @@ impl Control {
         };
         Self { header, size, padding: [0; 6] }
     }
-}
-
-/// Tells whether the kernel may be given batches for this destination at `now`.
-pub(super) fn may_batch(socket: &DataSocket, refused_until: Option<Instant>, now: Instant) -> bool {
-    socket.uses(Facility::BatchedSend) && refused_until.is_none_or(|until| until <= now)
 }

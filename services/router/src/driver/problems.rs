@@ -6,9 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use weft_router_core::mesh::{ConnectionView, Problem};
+use weft_router_core::{
+    mesh::{ConnectionView, Problem},
+    path::{CandidateState, Unused, Via},
+};
 
 use super::{Driver, ProblemView};
+use crate::dataplane::Statistics;
 
 /// How long a failed attempt to connect with us is shown.
 const REFUSED_SHOWN: Duration = Duration::from_secs(150);
@@ -132,19 +136,49 @@ impl Driver {
         shown
     }
 
-    /// Returns why datagrams do not pass to a peer that we are connected with, if they do not.
-    pub(super) fn path_problem(&self, view: &ConnectionView, now: Instant) -> Option<ProblemView> {
+    /// Returns why datagrams do not pass by UDP to a peer that we are connected with, if they do not, and how else they go.
+    pub(super) fn path_problem(
+        &self,
+        view: &ConnectionView,
+        statistics: &Statistics,
+        now: Instant,
+    ) -> Option<ProblemView> {
         let path = self.paths.get(view.identity.peer);
-        if path.is_some_and(|path| path.up.is_some()) {
-            return None;
+        let (name, port) = (&view.identity.name, view.remote.port());
+        let up = path.and_then(|path| path.up);
+        let instead = match up {
+            Some((Via::Direct(_), _)) => return None,
+            Some((Via::Relay(relay), _)) => Some(format!("over {}", self.mesh.identity(relay).name)),
+            Some((Via::Stream, _)) => Some("inside the control connection".to_owned()),
+            None => None,
+        };
+        if let Some(instead) = instead {
+            let known = statistics.peers.get(&view.identity.peer);
+            let candidates = known.into_iter().flat_map(|known| &known.path.candidates);
+            let udp = candidates.filter(|candidate| matches!(candidate.via, Via::Direct(_)));
+            // What comes closest to working says most.
+            let closest = udp.filter_map(|udp| udp.unused.as_ref().map(|(reason, since)| (udp, reason, *since)));
+            let closest = closest.min_by_key(|(udp, ..)| (udp.state != CandidateState::Alive, udp.loss));
+            let (message, since) = match closest {
+                Some((_, reason, since)) if !matches!(reason, Unused::NoAnswer { .. }) => {
+                    (format!("data for {name} goes {instead}, because UDP to it {reason}"), Some(since))
+                }
+                Some(_) | None => (
+                    format!(
+                        "no datagram comes back from {name} by UDP, so data for it goes {instead}: check that UDP port {port} \
+                         is open both ways"
+                    ),
+                    closest.map(|(.., since)| since),
+                ),
+            };
+            let age = since.map_or(view.age, |since| now.saturating_duration_since(since));
+            return Some(ProblemView { reason: "no_udp_path".to_owned(), message, age });
         }
         let message = match path.and_then(|path| path.cipher) {
-            Some(_) => format!(
-                "no datagram comes back from {}: check that UDP port {} is open both ways",
-                view.identity.name,
-                view.remote.port()
-            ),
-            None => format!("keys for data are being agreed on with {}", view.identity.name),
+            Some(_) => {
+                format!("no datagram comes back from {name}: check that UDP port {port} is open both ways")
+            }
+            None => format!("keys for data are being agreed on with {name}"),
         };
         let since = path.and_then(|path| path.missing_since);
         let age = since.map_or(view.age, |since| now.saturating_duration_since(since));
@@ -166,8 +200,9 @@ impl Driver {
         let refused = self.refused.values().map(|refused| refused.problem.clone().into());
         let refusals = self.mesh.refusals(now).into_iter().map(|refusal| refusal.problem.into());
         let connections = self.mesh.connections(now);
+        let statistics = self.paths.statistics();
         let paths = connections.iter().filter_map(|view| {
-            let ProblemView { reason, message, age } = self.path_problem(view, now)?;
+            let ProblemView { reason, message, age } = self.path_problem(view, &statistics, now)?;
             (age >= PATH_PATIENCE).then(|| Found { reason, message, since: now.checked_sub(age) })
         });
         let targets = self.mesh.targets(now).into_iter().filter_map(|target| target.problem).map(Into::into);

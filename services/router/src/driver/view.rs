@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use weft_router_core::{
     mesh::{ATTACHMENTS_CHANNEL, ConnectionView, PeerIdentity, PeerView, TargetView},
+    path::Via,
     session::Cipher,
 };
 use weft_types::PeerName;
@@ -48,8 +48,8 @@ pub struct ProblemView {
 /// The way of data to a peer.
 #[derive(Debug, Clone)]
 pub struct DataView {
-    /// Where datagrams pass both ways, and the round trip.
-    pub up: Option<(SocketAddr, Duration)>,
+    /// How datagrams pass both ways, and the round trip.
+    pub up: Option<(Via, Duration)>,
     /// Cipher of the newest session.
     pub cipher: Option<Cipher>,
     /// Sessions agreed on.
@@ -70,13 +70,14 @@ pub struct Located {
 impl Driver {
     pub(super) fn status(&mut self, now: Instant) -> Status {
         self.look_for_problems(now);
+        let statistics = self.paths.statistics();
         let targets = self.mesh.targets(now).into_iter().map(|target| {
             let problem = target.problem.as_ref();
             let problem = problem.map(|problem| self.problems.view(problem.reason, &problem.message, now));
             (target, problem)
         });
         let connections = self.mesh.connections(now).into_iter().map(|view| {
-            let problem = self.path_problem(&view, now);
+            let problem = self.path_problem(&view, &statistics, now);
             (view, problem)
         });
         let peers = self.mesh.peers();
@@ -90,8 +91,8 @@ impl Driver {
             connections: connections.collect(),
             data: data.collect(),
             peers,
-            statistics: self.paths.statistics(),
             problems: self.general_problems(now),
+            statistics,
         }
     }
 

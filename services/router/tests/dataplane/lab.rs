@@ -21,6 +21,7 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use weft_router::dataplane::{Command, DataPlaneConfig, DataPlaneHandle, Event, Facility, Statistics, open_tap, spawn};
 use weft_router_core::{
     forward::ForwardingTable,
+    path::Via,
     session::{Cipher, EstablishedSession, SessionIndex, SessionKey},
 };
 use weft_types::{MacAddress, PeerName};
@@ -160,7 +161,8 @@ impl Host {
             // As after an earlier router, which had all facilities: the device is persistent.
             drop(open_tap("weft-tap", &BTreeSet::new()).expect("open the TAP"));
             let tap = open_tap("weft-tap", &masked).expect("open the TAP");
-            spawn(DataPlaneConfig { tap, bind_address: None, port: 6783, mtu: MTU, masked }).expect("start")
+            spawn(DataPlaneConfig { tap, bind_address: None, port: 6783, mtu: MTU, local: peer(number), masked })
+                .expect("start")
         });
         let queue = weft_router::dataplane::TAP_QUEUE_LENGTH;
         namespace.ip(&format!("link set weft-tap master weft mtu {MTU} txqueuelen {queue} up"));
@@ -187,7 +189,7 @@ impl Lab {
         for number in [1, 2] {
             let event = lab.event(number);
             assert!(
-                matches!(event, Event::PathUp { endpoint: at, .. } if at == endpoint(3 - number, ipv6)),
+                matches!(event, Event::PathUp { via, .. } if via == Via::Direct(endpoint(3 - number, ipv6))),
                 "{event:?}"
             );
         }
@@ -226,10 +228,18 @@ impl Lab {
         self.runtime.block_on(self.host(number).handle.send(command)).expect("it runs");
     }
 
-    /// Waits for the next event of a host.
+    /// Waits for the next event of a host but for those that only tell more of a path.
     pub(crate) fn event(&mut self, number: u8) -> Event {
         let events = &mut self.hosts[usize::from(number - 1)].events;
-        let next = async { tokio::time::timeout(DEADLINE, events.recv()).await };
+        let next = async {
+            loop {
+                match events.recv().await {
+                    Some(Event::LinkChanged { .. } | Event::Observed { .. }) => {}
+                    event => break event,
+                }
+            }
+        };
+        let next = async { tokio::time::timeout(DEADLINE, next).await };
         self.runtime.block_on(next).expect("an event within the deadline").expect("it runs")
     }
 

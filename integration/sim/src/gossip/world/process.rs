@@ -36,6 +36,10 @@ impl World {
             discovery: true,
             connection_limit: 100,
             known_channels: state.disk.1.clone(),
+            password_marks: Vec::new(),
+            revocations: state.revocations.0.clone(),
+            told: state.revocations.1.clone(),
+            known_peers: BTreeSet::new(),
             seed,
             timing: Timing::default(),
         };
@@ -58,6 +62,7 @@ impl World {
         state.powered = !power;
         if disk_lost {
             state.disk = (0, BTreeSet::new());
+            state.revocations = (Vec::new(), None);
             self.model.disk_lost(state.peer);
         }
         let life = state.life;
@@ -132,9 +137,15 @@ impl World {
                 let taken = process.view.take(origin, &entries, &self.model);
                 taken.map_err(|violation| Violation(format!("host {host} at {:?}: {violation}", self.now)))?;
             }
+            Event::RevocationsChanged => {
+                let process = self.hosts[host].process.as_ref().expect("it spoke");
+                self.hosts[host].revocations = (process.mesh.revocations(), process.mesh.told().cloned());
+            }
             Event::KnownChannelsChanged { channels } => self.hosts[host].disk.1 = channels,
             Event::GenerationRaised { generation } => self.hosts[host].disk.0 = generation,
             Event::ChannelChanged { .. }
+            | Event::KnownPeersChanged
+            | Event::PeerRevoked { .. }
             | Event::PeerConnected { .. }
             | Event::PeerDisconnected { .. }
             | Event::ReachabilityChanged
@@ -150,7 +161,10 @@ impl World {
             ControlMessage::Digest(_) => &mut self.traffic.digests,
             ControlMessage::Vector { .. } => &mut self.traffic.vectors,
             ControlMessage::Delta(_) => &mut self.traffic.deltas,
-            ControlMessage::Routed(_) | ControlMessage::Goodbye(_) | ControlMessage::Unknown => {
+            ControlMessage::Routed(_)
+            | ControlMessage::Goodbye(_)
+            | ControlMessage::Datagram(_)
+            | ControlMessage::Unknown => {
                 &mut self.traffic.others
             }
         };

@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -66,6 +68,7 @@ proptest! {
     #[test]
     fn garbage_is_refused_without_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         let _ = Content::decode(&mut bytes.clone());
+        let _ = Relayed::decode(&bytes);
         if let Some(header) = Header::decode(&bytes) {
             prop_assert!(Opener::new(Cipher::Aes256Gcm, &KEY).open(header, &mut bytes).is_err());
         }
@@ -90,9 +93,48 @@ proptest! {
     }
 
     #[test]
-    fn probes_round_trip(answer in any::<bool>(), token in any::<[u8; 16]>()) {
-        let probe = Probe { answer, token };
-        let mut bytes = probe.encode();
-        prop_assert_eq!(Content::decode(&mut bytes), Some(Content::Probe(probe)));
+    fn probes_round_trip(
+        token in any::<[u8; 16]>(), received in any::<u64>(), ip in any::<std::net::IpAddr>(), port in 1..=u16::MAX,
+        observed in any::<bool>(), length in PROBE_QUESTION..1500,
+    ) {
+        let ip = ip.to_canonical();
+        let source = (observed && !ip.is_unspecified()).then_some(SocketAddr::new(ip, port));
+        for probe in [Probe::Question { token }, Probe::Answer { token, received, source }] {
+            let mut bytes = vec![7; length];
+            probe.encode(&mut bytes);
+            prop_assert_eq!(Content::decode(&mut bytes), Some(Content::Probe(probe)));
+        }
     }
+
+    #[test]
+    fn a_probe_cut_short_is_none(token in any::<[u8; 16]>(), length in 1..PROBE_QUESTION) {
+        let mut bytes = vec![0; PROBE_QUESTION];
+        Probe::Question { token }.encode(&mut bytes);
+        prop_assert_eq!(Content::decode(&mut bytes[..length]), None);
+    }
+
+    #[test]
+    fn relayed_headers_round_trip(
+        hop_limit in 0..=HOP_LIMIT, destination in any::<[u8; 8]>(), source in any::<[u8; 8]>(),
+        inner in prop::collection::vec(any::<u8>(), SMALLEST..80),
+    ) {
+        let header = Relayed { hop_limit, destination: ShortName(destination), source: ShortName(source) };
+        let bytes = [&header.encode()[..], &inner].concat();
+        prop_assert_eq!(Relayed::decode(&bytes), Some(header));
+        prop_assert_eq!(Relayed::decode(&bytes[..RELAYED + SMALLEST - 1]), None);
+        prop_assert!(Header::decode(&bytes).is_none(), "nothing is both");
+    }
+}
+
+#[test]
+fn a_relayed_datagram_crosses_as_many_links_as_its_limit() {
+    let name = ShortName::from(weft_types::PeerName::from_public_key([1; 32]));
+    let mut header = Relayed { hop_limit: 3, destination: name, source: name };
+    let mut links = 1;
+    while let Some(next) = header.next_hop() {
+        links += 1;
+        header = next;
+    }
+    assert_eq!(links, 3);
+    assert_eq!(Relayed { hop_limit: 0, ..header }.next_hop(), None);
 }

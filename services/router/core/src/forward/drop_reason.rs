@@ -45,11 +45,21 @@ pub enum DropReason {
     SpoofedAddress,
     /// The session sealed as much as its keys allow.
     SessionExhausted,
+    /// The control connection that carries datagrams had too many waiting.
+    StreamFull,
+    /// No way is known to the peer that a relayed datagram is for.
+    NoRoute,
+    /// A relayed datagram has crossed as many links as it may.
+    HopLimit,
+    /// A relayed datagram came from somewhere else than a neighbour.
+    NotNeighbour,
+    /// A part of a frame contradicts others, or there are too many.
+    BadFragment,
 }
 
 impl DropReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::UnknownDestination,
         Self::NoSession,
         Self::NoPath,
@@ -70,6 +80,11 @@ impl DropReason {
         Self::SpoofedSource,
         Self::SpoofedAddress,
         Self::SessionExhausted,
+        Self::StreamFull,
+        Self::NoRoute,
+        Self::HopLimit,
+        Self::NotNeighbour,
+        Self::BadFragment,
     ];
 
     /// Returns the label of metrics and status.
@@ -96,6 +111,11 @@ impl DropReason {
             Self::SpoofedSource => "spoofed_source",
             Self::SpoofedAddress => "spoofed_address",
             Self::SessionExhausted => "session_exhausted",
+            Self::StreamFull => "stream_full",
+            Self::NoRoute => "no_route",
+            Self::HopLimit => "hop_limit",
+            Self::NotNeighbour => "not_neighbour",
+            Self::BadFragment => "bad_fragment",
         }
     }
 }

@@ -122,6 +122,7 @@ impl Connection {
                 ControlMessage::Heartbeat { .. }
                 | ControlMessage::Digest(_)
                 | ControlMessage::Goodbye(_)
+                | ControlMessage::Datagram(_)
                 | ControlMessage::Unknown => 0,
             };
         self.in_flight.push_back(length);

@@ -9,7 +9,7 @@ use weft_types::PeerName;
 
 use super::{
     ConnectionId, ControlMessage, Event, Goodbye, GoodbyeReason, LINKS_CHANNEL, Mesh, PEERS_CHANNEL, Problem,
-    ProtocolError,
+    ProtocolError, REVOCATIONS_CHANNEL,
     message::{Routed, RoutedBody},
 };
 use crate::gossip::{ChannelChange, Delta, Entry, Outcome, Position};
@@ -57,6 +57,10 @@ impl Mesh {
                     self.hear_of_local(heard, now);
                 }
                 if let Some(state) = self.connections.get_mut(&connection) {
+                    let peer = state.peer;
+                    if let Some(own) = origins.iter().find(|known| known.origin == peer) {
+                        self.store.correct(peer, own.at);
+                    }
                     state.neighbour.handle_vector(&origins, &self.store);
                 }
                 if answer {
@@ -72,7 +76,8 @@ impl Mesh {
             }
             ControlMessage::Routed(routed) => self.route(routed),
             ControlMessage::Goodbye(goodbye) => self.hear_goodbye(connection, &goodbye, now),
-            ControlMessage::Unknown => {}
+            // Datagrams are the packet path's, to which the shell hands them.
+            ControlMessage::Datagram(_) | ControlMessage::Unknown => {}
         }
         Ok(())
     }
@@ -102,7 +107,13 @@ impl Mesh {
             self.hear_of_local(at, now);
             return Ok(());
         }
-        let outcome = self.store.apply(delta, now)?;
+        let outcome = match self.speaks_for_itself(connection, origin) {
+            Some(own) => {
+                self.ask_about(own, origin, at);
+                Outcome::Known
+            }
+            None => self.store.apply(delta, now)?,
+        };
         // Of origins that are not known here nothing is kept, so that nobody can make us keep much.
         let known = self.store.position(origin).is_some();
         if let Some(state) = self.connections.get_mut(&connection).filter(|_| known) {
@@ -110,11 +121,12 @@ impl Mesh {
         }
         match outcome {
             Outcome::Applied(changes) => {
+                self.note_member(origin);
                 // First the changes: where they are links, the tree that the news travels along is the new one.
                 self.take_changes(origin, changes, now);
                 self.spread(origin, at, Some(connection));
             }
-            Outcome::Known | Outcome::Raised | Outcome::LeftOut => {}
+            Outcome::Known | Outcome::Raised | Outcome::LeftOut | Outcome::Barred => {}
             Outcome::Lacking => {
                 let origins = self.store.vector();
                 self.queue(connection, ControlMessage::Vector { origins, answer: false });
@@ -132,6 +144,30 @@ impl Mesh {
             if Some(*connection) != from && ours {
                 state.neighbour.offer(origin, at);
             }
+        }
+    }
+
+    /// Returns the connection by which an origin tells us its news itself, if this is another. What others say of it is not
+    /// believed then, so that nobody can speak in its name.
+    fn speaks_for_itself(&self, connection: ConnectionId, origin: PeerName) -> Option<ConnectionId> {
+        self.by_peer.get(&origin).copied().filter(|own| *own != connection)
+    }
+
+    /// Tells an origin that somebody knows it further than it has told us: from a life before, or from another host with its
+    /// key. It answers as [`Mesh::hear_of_local`] does.
+    fn ask_about(&mut self, own: ConnectionId, origin: PeerName, at: Position) {
+        if self.store.position(origin).is_none_or(|known| known < at) {
+            let delta =
+                Delta { origin, at, base_version: at.version, complete: false, entries: Vec::new(), part: 0, parts: 1 };
+            self.queue(own, ControlMessage::Delta(delta));
+        }
+    }
+
+    /// Offers news of an origin to all neighbours.
+    pub(super) fn spread_to_all(&mut self, origin: PeerName, from: Option<ConnectionId>) {
+        let Some(at) = self.store.position(origin) else { return };
+        for (_, state) in self.connections.iter_mut().filter(|(connection, _)| Some(**connection) != from) {
+            state.neighbour.offer(origin, at);
         }
     }
 
@@ -192,6 +228,8 @@ impl Mesh {
                 self.learn_facts(origin);
                 self.part_from_other_ring(origin, now);
                 graph_changed = true;
+            } else if channel == REVOCATIONS_CHANNEL {
+                self.learn_revocations(origin, &entries, now);
             }
             self.events.push_back(Event::ChannelChanged { channel, origin, entries });
         }
@@ -219,7 +257,7 @@ impl Mesh {
     /// Delivers a message, or passes it on. What cannot be passed on is lost, as its sender expects.
     fn route(&mut self, mut routed: Routed) {
         let local = self.config.local;
-        if routed.source == local {
+        if routed.source == local || self.is_revoked(routed.source) || self.is_revoked(routed.destination) {
             return;
         }
         if routed.destination == local {
@@ -256,6 +294,9 @@ impl Mesh {
             },
             is_final: reason.is_final(),
         });
+        if reason == GoodbyeReason::Revoked {
+            self.hear_of_own(state.peer, goodbye.message.clone());
+        }
         if let Some(problem) = problem.as_ref().filter(|problem| problem.is_final) {
             self.note_goodbye(&state, problem, now);
         }

@@ -12,7 +12,7 @@ use super::{
     message::{endpoint, printable},
     view::LinkView,
 };
-use crate::gossip::Entry;
+use crate::{gossip::Entry, handshake::PasswordMark};
 
 /// Endpoints of one peer that are believed.
 const MAX_ENDPOINTS: usize = 16;
@@ -27,18 +27,31 @@ pub(super) struct PeerFacts {
     pub(super) instance: Option<u64>,
     pub(super) ring_id: Option<RingId>,
     pub(super) endpoints: Vec<SocketAddr>,
+    pub(super) data_endpoints: Vec<SocketAddr>,
+    /// Marks of its password, and of the old one that it takes too.
+    pub(super) password_marks: Vec<PasswordMark>,
 }
 
 impl Mesh {
     pub(super) fn learn_facts(&mut self, origin: PeerName) {
         let info = self.store.value(origin, PEERS_CHANNEL, &[]).and_then(|value| pb::PeerInfo::decode(&value[..]).ok());
+        let believed = |endpoints: &[weft_proto::common::v1::Endpoint]| {
+            endpoints.iter().filter_map(|at| endpoint(Some(at))).take(MAX_ENDPOINTS).collect()
+        };
         let facts = info.map(|info| PeerFacts {
             name: printable(&info.name, MAX_NAME_LENGTH),
             nickname: printable(&info.nickname, MAX_NAME_LENGTH),
             version: printable(&info.version, MAX_NAME_LENGTH),
             instance: info.instance.as_slice().try_into().ok().map(u64::from_be_bytes),
             ring_id: info.ring_id.as_slice().try_into().ok(),
-            endpoints: info.endpoints.iter().filter_map(|at| endpoint(Some(at))).take(MAX_ENDPOINTS).collect(),
+            endpoints: believed(&info.endpoints),
+            data_endpoints: believed(&info.data_endpoints),
+            password_marks: info
+                .password_marks
+                .iter()
+                .take(2)
+                .filter_map(|mark| u16::try_from(*mark).ok().map(PasswordMark))
+                .collect(),
         });
         match facts {
             Some(facts) => self.facts.insert(origin, facts),
@@ -47,7 +60,8 @@ impl Mesh {
     }
 
     /// Returns the links that an origin publishes.
-    pub(super) fn links_of(&self, origin: PeerName) -> Vec<LinkView> {
+    #[must_use]
+    pub fn links_of(&self, origin: PeerName) -> Vec<LinkView> {
         let link = |value: &[u8]| {
             let link = pb::Link::decode(value).ok()?;
             Some(LinkView {
@@ -55,6 +69,8 @@ impl Mesh {
                 endpoint: endpoint(link.endpoint.as_ref()),
                 outbound: link.outbound,
                 data_direct: link.data_direct,
+                data_stream: link.data_stream,
+                cost: link.cost,
             })
         };
         self.store.entries(origin, LINKS_CHANNEL).filter_map(|(_, value)| link(value)).collect()
@@ -70,6 +86,8 @@ impl Mesh {
             endpoints: self.own_endpoints.iter().map(|endpoint| (*endpoint).into()).collect(),
             instance: config.instance.to_be_bytes().to_vec(),
             ring_id: self.ring_id.map(|ring| ring.to_vec()).unwrap_or_default(),
+            data_endpoints: self.data_endpoints.iter().map(|endpoint| (*endpoint).into()).collect(),
+            password_marks: config.password_marks.iter().map(|mark| mark.0.into()).collect(),
         };
         let entry = Entry { key: bytes::Bytes::new(), value: Some(info.encode_to_vec().into()) };
         // Within every limit: one entry of a few hundred bytes.
@@ -90,11 +108,14 @@ impl Mesh {
     pub(super) fn publish_own_links(&mut self, now: Instant) {
         self.links_due = None;
         let link = |state: &super::connection::Connection| {
+            let data = self.data_links.get(&state.peer);
             let link = pb::Link {
                 remote: Some(state.peer.into()),
                 endpoint: Some(state.remote.into()),
                 outbound: state.outbound,
-                data_direct: self.paths.contains_key(&state.peer),
+                data_direct: data.is_some_and(|data| !data.stream),
+                data_stream: data.is_some_and(|data| data.stream),
+                cost: data.map_or(0, |data| data.cost),
             };
             let key = bytes::Bytes::copy_from_slice(state.peer.as_bytes());
             Entry { key, value: Some(link.encode_to_vec().into()) }
@@ -119,6 +140,7 @@ impl Mesh {
             }
         }
         candidates.remove(&self.config.local);
+        candidates.retain(|peer, _| !self.is_revoked(*peer));
         for endpoints in candidates.values_mut() {
             endpoints.sort_unstable();
             endpoints.dedup();

@@ -24,6 +24,9 @@ pub const MAX_PAYLOAD_LENGTH: usize = 64 * 1024;
 /// Largest message of the data key agreement, in bytes (Noise specification, section 3).
 pub const MAX_NOISE_LENGTH: usize = 65_535;
 
+/// Largest datagram that travels as a control message, in bytes: what UDP carries over IPv4.
+pub const MAX_DATAGRAM_LENGTH: usize = 65_507;
+
 /// How many hops a message to another peer may take.
 pub const MAX_HOPS: u32 = 16;
 
@@ -75,6 +78,8 @@ pub enum ControlMessage {
     Routed(Routed),
     /// The sender is about to close the connection.
     Goodbye(Goodbye),
+    /// A sealed or relayed datagram, for the packet path.
+    Datagram(Bytes),
     /// A kind that a later version added.
     Unknown,
 }
@@ -142,6 +147,10 @@ pub enum GoodbyeReason {
     Silence,
     /// The sender heard something that breaks the protocol.
     ProtocolError,
+    /// The receiver's key was revoked.
+    Revoked,
+    /// The receiver's key is new, and the password that it knows lets nobody new in.
+    UnknownKey,
 }
 
 impl GoodbyeReason {
@@ -161,6 +170,8 @@ impl GoodbyeReason {
             Self::ConnectionLimit => "connection_limit",
             Self::Silence => "silence",
             Self::ProtocolError => "protocol_error",
+            Self::Revoked => "revoked",
+            Self::UnknownKey => "unknown_key",
         }
     }
 
@@ -173,7 +184,9 @@ impl GoodbyeReason {
             | Self::SameName
             | Self::ProtocolVersion
             | Self::AddressRange
-            | Self::RingId => true,
+            | Self::RingId
+            | Self::Revoked
+            | Self::UnknownKey => true,
             Self::Unspecified
             | Self::Stopping
             | Self::DuplicateConnection
@@ -199,6 +212,8 @@ impl From<GoodbyeReason> for pb::GoodbyeReason {
             GoodbyeReason::ConnectionLimit => Self::ConnectionLimit,
             GoodbyeReason::Silence => Self::Silence,
             GoodbyeReason::ProtocolError => Self::ProtocolError,
+            GoodbyeReason::Revoked => Self::Revoked,
+            GoodbyeReason::UnknownKey => Self::UnknownKey,
         }
     }
 }
@@ -218,6 +233,8 @@ impl From<pb::GoodbyeReason> for GoodbyeReason {
             pb::GoodbyeReason::ConnectionLimit => Self::ConnectionLimit,
             pb::GoodbyeReason::Silence => Self::Silence,
             pb::GoodbyeReason::ProtocolError => Self::ProtocolError,
+            pb::GoodbyeReason::Revoked => Self::Revoked,
+            pb::GoodbyeReason::UnknownKey => Self::UnknownKey,
         }
     }
 }
@@ -263,6 +280,7 @@ impl ControlMessage {
                 reason: pb::GoodbyeReason::from(goodbye.reason).into(),
                 message: goodbye.message.clone(),
             }),
+            Self::Datagram(datagram) => Kind::Datagram(datagram.to_vec()),
             Self::Unknown => return None,
         })
     }
@@ -298,6 +316,12 @@ impl ControlMessage {
             Kind::Goodbye(goodbye) => {
                 let reason = pb::GoodbyeReason::try_from(goodbye.reason).unwrap_or(pb::GoodbyeReason::Unspecified);
                 Self::Goodbye(Goodbye { reason: reason.into(), message: sentence(goodbye.message) })
+            }
+            Kind::Datagram(datagram) => {
+                if datagram.len() > MAX_DATAGRAM_LENGTH {
+                    return Err(InvalidMessage::invalid("datagram", "UDP carries at most 65507 bytes").into());
+                }
+                Self::Datagram(datagram.into())
             }
         })
     }

@@ -66,8 +66,6 @@ pub struct ConnectionView {
     pub age: Duration,
     /// Round trip of the last heartbeat, once one was answered.
     pub round_trip: Option<Duration>,
-    /// Where datagrams go and how long their round trip is, while they pass both ways.
-    pub path: Option<(SocketAddr, Option<Duration>)>,
     /// How long the gossip of both ends has differed, as far as digests told.
     pub gossip_lag: Duration,
 }
@@ -96,6 +94,8 @@ pub enum PeerState {
     Reachable,
     /// None does: what it published is suspended, not gone.
     Unreachable,
+    /// Its key was revoked: it is let in no more, and what it published is suspended.
+    Revoked,
 }
 
 /// A link that a peer says it has.
@@ -107,8 +107,21 @@ pub struct LinkView {
     pub endpoint: Option<SocketAddr>,
     /// Whether the peer dialled it.
     pub outbound: bool,
-    /// Whether datagrams pass directly.
+    /// Whether datagrams pass directly by UDP.
     pub data_direct: bool,
+    /// Whether they pass inside the control connection.
+    pub data_stream: bool,
+    /// What one costs, in units of 0.1 ms.
+    pub cost: u32,
+}
+
+/// How datagrams pass to a neighbour, with nobody between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataLink {
+    /// Whether they pass inside the control connection, and not by UDP.
+    pub stream: bool,
+    /// What one costs, in units of 0.1 ms.
+    pub cost: u32,
 }
 
 /// One peer.
@@ -122,6 +135,8 @@ pub struct PeerView {
     pub state: PeerState,
     /// Where it may be reached, as it says.
     pub endpoints: Vec<SocketAddr>,
+    /// Where else its datagrams come from, as others told it.
+    pub data_endpoints: Vec<SocketAddr>,
     /// Its links.
     pub links: Vec<LinkView>,
 }
@@ -203,7 +218,6 @@ impl Mesh {
                 outbound: state.outbound,
                 age: now.saturating_duration_since(state.since),
                 round_trip: state.round_trip,
-                path: self.paths.get(peer).copied(),
                 gossip_lag: state.differs_since.map(|since| now.saturating_duration_since(since)).unwrap_or_default(),
             })
         };
@@ -220,10 +234,16 @@ impl Mesh {
     #[must_use]
     pub fn peers(&self) -> Vec<PeerView> {
         let local = self.config.local;
-        let known: BTreeSet<PeerName> = self.store.origins().chain(self.reachable.iter().copied()).collect();
+        let known = self.store.origins().chain(self.reachable.iter().copied()).chain(self.admission.revoked());
+        let known: BTreeSet<PeerName> = known.collect();
         let view = |peer: PeerName| {
             let facts = self.facts.get(&peer);
             let ours = || self.own_endpoints.iter().copied().collect();
+            let data_endpoints = match facts {
+                Some(facts) => facts.data_endpoints.clone(),
+                None if peer == local => self.data_endpoints.clone(),
+                None => Vec::new(),
+            };
             PeerView {
                 identity: self.identity(peer),
                 version: match facts {
@@ -233,11 +253,13 @@ impl Mesh {
                 },
                 state: match () {
                     () if peer == local => PeerState::Local,
+                    () if self.is_revoked(peer) => PeerState::Revoked,
                     () if self.reachable.contains(&peer) => PeerState::Reachable,
                     () => PeerState::Unreachable,
                 },
                 endpoints: facts
                     .map_or_else(|| if peer == local { ours() } else { Vec::new() }, |f| f.endpoints.clone()),
+                data_endpoints,
                 links: self.links_of(peer),
             }
         };
@@ -267,9 +289,17 @@ impl Mesh {
         let (name, nickname) = match (introduced, self.facts.get(&peer)) {
             (Some(state), _) => (state.introduction.name.clone(), state.introduction.nickname.clone()),
             (None, Some(facts)) => (facts.name.clone(), facts.nickname.clone()),
-            (None, None) => (peer.to_string(), String::new()),
+            (None, None) => match self.revoked_identity(peer) {
+                Some(identity) => return identity,
+                None => (peer.to_string(), String::new()),
+            },
         };
         PeerIdentity { peer, name, nickname }
+    }
+
+    /// Returns with whom there are connections, and by which each of them is reached.
+    pub fn neighbours(&self) -> impl Iterator<Item = (PeerName, ConnectionId)> {
+        self.by_peer.iter().map(|(peer, connection)| (*peer, *connection))
     }
 
     /// Returns the neighbour to whom messages for a peer go first.

@@ -66,6 +66,7 @@ fn messages() -> impl Strategy<Value = ControlMessage> {
             ControlMessage::Routed(Routed { source, destination, hops_left, body })
         }),
         (reasons, "[a-z ]{0,80}").prop_map(|(reason, message)| ControlMessage::Goodbye(Goodbye { reason, message })),
+        bytes(1600).prop_map(ControlMessage::Datagram),
     ]
 }
 

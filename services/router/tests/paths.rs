@@ -1,0 +1,227 @@
+//! Ways between hosts where UDP, or anything, does not pass: over other hosts, inside the control connection, through narrow
+//! underlays.
+//!
+//! Needs root, for network namespaces; no other network is touched.
+
+#[path = "paths/capture.rs"]
+mod capture;
+#[path = "common/files.rs"]
+mod files;
+#[path = "mesh/lab.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod lab;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
+    time::Duration,
+};
+
+use capture::Capture;
+use lab::{DEADLINE, Host, Lab, Namespace, reaches};
+use weft_proto::router::v1::{DataPath, GetStatusResponse, PathKind};
+
+const SECRET: &[&str] = &["--password", "open sesame"];
+/// How long after UDP passes again data may go another way.
+const BACK: Duration = Duration::from_secs(10);
+
+/// Starts the router of a host with those that it dials.
+fn start(host: &mut Host, peers: &[&Host]) {
+    let peers: Vec<String> = peers.iter().map(|peer| peer.address()).collect();
+    let options: Vec<&str> =
+        SECRET.iter().copied().chain(peers.iter().flat_map(|peer| ["--peers", peer.as_str()])).collect();
+    host.start(&options);
+}
+
+fn nft(namespace: &Namespace, rules: &str) {
+    let rules = rules.to_owned();
+    let output = namespace.run(move || Command::new("nft").arg(rules).output().expect("nftables is installed"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Drops what a host receives that matches.
+fn block(host: &Host, matched: &str) {
+    let chain = "add chain inet cut in { type filter hook prerouting priority -300 ; }";
+    nft(&host.namespace, &format!("add table inet cut ; {chain} ; add rule inet cut in {matched} drop"));
+}
+
+fn unblock(host: &Host) {
+    nft(&host.namespace, "delete table inet cut");
+}
+
+/// Returns the way of data to a host.
+fn way<'a>(status: &'a GetStatusResponse, to: &str) -> Option<&'a DataPath> {
+    let peer = status.peers.iter().find(|peer| peer.nickname == to)?;
+    peer.data_paths.iter().find(|way| way.in_use)
+}
+
+fn goes(status: &GetStatusResponse, to: &str, kind: PathKind) -> bool {
+    way(status, to).is_some_and(|way| way.kind() == kind)
+}
+
+/// Waits until frames pass between two containers.
+async fn pass(from: &Namespace, to: &Namespace, address: Ipv4Addr) {
+    let waiting = async {
+        while !tokio::task::block_in_place(|| reaches(from, to, address)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.expect("frames pass in time");
+}
+
+/// Sends a stream from one container to another and back.
+fn transfer(from: &Namespace, to: &Namespace, address: Ipv4Addr, length: usize) {
+    let listener = to.run(move || TcpListener::bind((address, 7001)).expect("listen"));
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("accept");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        let mut received = vec![0; length];
+        stream.read_exact(&mut received).expect("all of it");
+        stream.write_all(&received).expect("sent back");
+    });
+    from.run(move || {
+        let mut stream = TcpStream::connect_timeout(&(address, 7001).into(), DEADLINE).expect("connect");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        let sent: Vec<u8> = (0..length).map(|index| (index * 7 % 251) as u8).collect();
+        let mut writer = stream.try_clone().expect("cloned");
+        let data = sent.clone();
+        let writing = std::thread::spawn(move || writer.write_all(&data).expect("sent"));
+        let mut received = vec![0; length];
+        stream.read_exact(&mut received).expect("all of it back");
+        assert!(sent == received, "it comes back as it was sent");
+        writing.join().expect("written");
+    });
+    server.join().expect("served");
+}
+
+/// Tells whether a datagram of this length arrives whole.
+fn carries(from: &Namespace, to: &Namespace, address: Ipv4Addr, length: usize) -> bool {
+    let receiver = to.run(move || UdpSocket::bind((address, 7002)).expect("a bound socket"));
+    receiver.set_read_timeout(Some(Duration::from_secs(1))).expect("a time-out");
+    from.run(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        // The container learns by and by what fits; then its kernel cuts datagrams.
+        let _ = socket.send_to(&vec![7; length], (address, 7002));
+    });
+    receiver.recv(&mut vec![0; length + 1]).is_ok_and(|received| received == length)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_cannot_reach_each_other_exchange_frames_over_one_between_who_sees_ciphertext_only() {
+    let mut lab = Lab::new();
+    let (mut a, mut b, mut c) = (lab.host(), lab.host(), lab.host());
+    block(&a, &format!("ip saddr {}", c.address()));
+    block(&c, &format!("ip saddr {}", a.address()));
+    start(&mut b, &[]);
+    start(&mut a, &[&b]);
+    start(&mut c, &[&b]);
+    let (one, three) = (Namespace::new(), Namespace::new());
+    a.until("it answers", |_| true).await;
+    c.until("it answers", |_| true).await;
+    a.attach(&one, "one", "10.32.0.1/12").await;
+    c.attach(&three, "three", "10.32.0.3/12").await;
+    let address = Ipv4Addr::new(10, 32, 0, 3);
+    pass(&one, &three, address).await;
+
+    let capture = Capture::start(&b.namespace);
+    pass(&one, &three, address).await;
+    tokio::task::block_in_place(|| transfer(&one, &three, address, 2 << 20));
+    let status = a.until("data goes over host2", |status| goes(status, "host3", PathKind::Relay)).await;
+    let relay = way(&status, "host3").expect("a way").relay.clone();
+    assert!(status.peers.iter().any(|peer| peer.name == relay && peer.nickname == "host2"), "{relay}");
+    c.until("data goes over host2", |status| goes(status, "host1", PathKind::Relay)).await;
+    let relayed = b.status().await.expect("it answers").data_plane.expect("data plane").relayed_bytes;
+    assert!(relayed > 4 << 20, "{relayed} bytes were handed on");
+    capture.assert_sealed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_udp_does_not_pass_data_goes_inside_the_control_connection_until_it_does() {
+    let mut lab = Lab::new();
+    let (mut a, mut b) = (lab.host(), lab.host());
+    block(&b, "udp dport 6783");
+    start(&mut a, &[]);
+    start(&mut b, &[&a]);
+    for (host, other) in [(&a, "host2"), (&b, "host1")] {
+        host.until("data goes inside the connection", |status| goes(status, other, PathKind::Stream)).await;
+    }
+    let (one, two) = (Namespace::new(), Namespace::new());
+    a.attach(&one, "one", "10.32.0.1/12").await;
+    b.attach(&two, "two", "10.32.0.2/12").await;
+    let address = Ipv4Addr::new(10, 32, 0, 2);
+    pass(&one, &two, address).await;
+    tokio::task::block_in_place(|| transfer(&one, &two, address, 2 << 20));
+    let told = |status: &GetStatusResponse| {
+        status
+            .problems
+            .iter()
+            .any(|problem| problem.reason == "no_udp_path" && problem.message.contains("inside the control connection"))
+    };
+    a.until("the reason is told", told).await;
+
+    unblock(&b);
+    let back = async {
+        for (host, other) in [(&a, "host2"), (&b, "host1")] {
+            host.until("data goes by UDP", |status| goes(status, other, PathKind::DirectUdp)).await;
+        }
+    };
+    tokio::time::timeout(BACK, back).await.expect("back on UDP in time");
+    pass(&one, &two, address).await;
+
+    block(&b, "udp dport 6783");
+    a.until("it is noticed", |status| goes(status, "host2", PathKind::Stream)).await;
+    pass(&one, &two, address).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn narrow_underlays_carry_everything() {
+    for mtu in [1280, 1124] {
+        let mut lab = Lab::new();
+        let (mut a, mut b) = (lab.host(), lab.host());
+        for host in [&a, &b] {
+            host.namespace.ip(&format!("link set eth0 mtu {mtu}"));
+        }
+        start(&mut a, &[]);
+        start(&mut b, &[&a]);
+        let (one, two) = (Namespace::new(), Namespace::new());
+        for host in [&a, &b] {
+            host.until("it answers", |_| true).await;
+        }
+        a.attach(&one, "one", "10.32.0.1/12").await;
+        b.attach(&two, "two", "10.32.0.2/12").await;
+        let address = Ipv4Addr::new(10, 32, 0, 2);
+        pass(&one, &two, address).await;
+        tokio::task::block_in_place(|| transfer(&one, &two, address, 2 << 20));
+        for length in [1200, 1372, 4000] {
+            let arrives = async { while !tokio::task::block_in_place(|| carries(&one, &two, address, length)) {} };
+            tokio::time::timeout(DEADLINE, arrives).await.expect("a datagram arrives");
+        }
+        let status = a.until("data goes by UDP", |status| goes(status, "host2", PathKind::DirectUdp)).await;
+        let largest = way(&status, "host2").expect("a way").largest_bytes;
+        assert!(largest <= mtu - 28, "{largest} bytes do not fit {mtu}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_underlay_that_drops_large_packets_silently_carries_everything() {
+    let mut lab = Lab::new();
+    let (mut a, mut b) = (lab.host(), lab.host());
+    start(&mut a, &[]);
+    start(&mut b, &[&a]);
+    let (one, two) = (Namespace::new(), Namespace::new());
+    for host in [&a, &b] {
+        host.until("it answers", |_| true).await;
+    }
+    a.attach(&one, "one", "10.32.0.1/12").await;
+    b.attach(&two, "two", "10.32.0.2/12").await;
+    let address = Ipv4Addr::new(10, 32, 0, 2);
+    pass(&one, &two, address).await;
+    tokio::task::block_in_place(|| transfer(&one, &two, address, 2 << 20));
+    // In the middle of all: what was proven passes no more, and no batch does.
+    for host in [&a, &b] {
+        block(host, "udp dport 6783 meta length > 1300");
+    }
+    pass(&one, &two, address).await;
+    tokio::task::block_in_place(|| transfer(&one, &two, address, 2 << 20));
+}
