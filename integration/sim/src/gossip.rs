@@ -41,6 +41,8 @@ pub struct Scenario {
     pub publish_millis: u64,
     /// Mean time between cuts, crashes and healing, in milliseconds; none if 0.
     pub fault_millis: u64,
+    /// Mean time between revocations, each by any host of any other, in milliseconds; none if 0.
+    pub revoke_millis: u64,
 }
 
 impl Scenario {
@@ -55,6 +57,19 @@ impl Scenario {
             delay_millis: [2, 20, 150][random.random_range(0..3)],
             publish_millis: random.random_range(50..=500),
             fault_millis: [0, 400, 1500, 4000][random.random_range(0..4)],
+            revoke_millis: 0,
+        }
+    }
+
+    /// Draws a scenario in which hosts revoke each other, among others by two at once of each other.
+    #[must_use]
+    pub fn with_revocations(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed ^ 0x7e50_ca7e);
+        Self {
+            hosts: random.random_range(4..=9),
+            shape: Shape::Full,
+            revoke_millis: random.random_range(3000..=12_000),
+            ..Self::from_seed(seed)
         }
     }
 }
@@ -70,6 +85,8 @@ pub struct Summary {
     pub cuts: u64,
     /// Parts of deltas that were sent.
     pub deltas: u64,
+    /// Hosts that were let in no more at the end.
+    pub revoked: u64,
 }
 
 /// Runs a scenario to its end: trouble, then calm in which everything has to come right.

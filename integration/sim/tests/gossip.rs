@@ -18,33 +18,47 @@ fn seeds(default: u64) -> Vec<u64> {
     }
 }
 
-#[test]
-fn everybody_comes_to_know_what_everybody_published() {
-    let seeds = seeds(200);
+/// Runs many seeds on all cores, and returns what all runs together were like.
+fn run_all(seeds: &[u64], scenario: fn(u64) -> Scenario) -> Summary {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let results: Vec<(u64, Result<Summary, Violation>)> = thread::scope(|scope| {
         let work = |worker: usize| {
             let own = seeds.iter().copied().skip(worker).step_by(workers);
-            own.map(|seed| (seed, run(&Scenario::from_seed(seed), seed))).collect::<Vec<_>>()
+            own.map(|seed| (seed, run(&scenario(seed), seed))).collect::<Vec<_>>()
         };
         let running: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
         running.into_iter().flat_map(|worker| worker.join().expect("a core panicked")).collect()
     });
     let mut total = Summary::default();
     for (seed, result) in results {
-        let replay = || format!("WEFT_SIM_SEED={seed} replays it: {:?}", Scenario::from_seed(seed));
+        let replay = || format!("WEFT_SIM_SEED={seed} replays it: {:?}", scenario(seed));
         let summary = result.unwrap_or_else(|violation| panic!("{violation}; {}", replay()));
         total.published += summary.published;
         total.crashes += summary.crashes;
         total.cuts += summary.cuts;
         total.deltas += summary.deltas;
+        total.revoked += summary.revoked;
     }
+    total
+}
+
+#[test]
+fn everybody_comes_to_know_what_everybody_published() {
+    println!("{:?}", run_all(&seeds(200), Scenario::from_seed));
+}
+
+#[test]
+fn all_come_to_let_the_same_ones_in_no_more_whoever_revokes_whom() {
+    let seeds = seeds(200);
+    let total = run_all(&seeds, Scenario::with_revocations);
     println!("{total:?}");
+    assert!(seeds.len() == 1 || total.revoked > 0, "nobody was revoked");
 }
 
 /// Hosts without trouble, all of which know everything.
 fn settled(hosts: usize, shape: Shape, seed: u64) -> Result<World, Violation> {
-    let scenario = Scenario { hosts, shape, seconds: 5, delay_millis: 5, publish_millis: 200, fault_millis: 0 };
+    let scenario =
+        Scenario { hosts, shape, seconds: 5, delay_millis: 5, publish_millis: 200, fault_millis: 0, revoke_millis: 0 };
     let mut world = World::new(scenario, seed);
     world.run_trouble()?;
     world.run_calm()?;

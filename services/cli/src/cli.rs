@@ -81,8 +81,16 @@ pub(crate) enum Command {
         peers: Vec<String>,
     },
     /// Stop dialling peers. Live connections stay, and the mesh may lead to the peer again.
+    ///
+    /// With --revoke: have the whole mesh let the peers' keys in no more, for good. Their connections and the keys shared with
+    /// them are gone at once, their containers cut off, and their names unknown; the addresses that they own stay theirs. The
+    /// present password then lets nobody new in, because the lost host knows it: `weft status` says so until it is changed.
     Forget {
-        /// As `weft status targets` shows them.
+        /// Revoke the keys of these hosts, which are lost or in wrong hands.
+        #[arg(long)]
+        revoke: bool,
+        /// As `weft status targets` shows them; with --revoke, as `weft status peers` does: by name, by nickname if no other peer
+        /// has it, or by the whole key.
         #[arg(value_name = "PEER", required = true)]
         peers: Vec<String>,
     },

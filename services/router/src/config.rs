@@ -10,7 +10,10 @@ use anyhow::{Context, bail};
 use clap::builder::FalseyValueParser;
 use ipnet::Ipv4Net;
 use secrecy::{ExposeSecret, SecretString};
-use weft_router_core::{handshake::Password, target::Target};
+use weft_router_core::{
+    handshake::{Password, Passwords},
+    target::Target,
+};
 use weft_service::CommonOptions;
 use weft_types::{ApiAddress, InvalidApiAddress};
 
@@ -49,7 +52,12 @@ pub struct Config {
     #[arg(long, env = "WEFT_PEERS", value_name = "PEERS", default_value = "", hide_default_value = true)]
     pub peers: String,
 
-    /// File that holds the password of the mesh; an empty file means no password.
+    /// Start with the peers of the run before, as `weft connect` and `weft forget` left them, whatever --peers says now.
+    #[arg(long, env = "WEFT_ROUTER_RESUME", value_parser = FalseyValueParser::new())]
+    pub resume: bool,
+
+    /// File that holds the password of the mesh; an empty file means no password. While it is changed, a second line is the one
+    /// before.
     #[arg(long, env = "WEFT_PASSWORD_FILE", value_name = "PATH")]
     pub password_file: Option<PathBuf>,
 
@@ -57,6 +65,12 @@ pub struct Config {
     #[arg(long, env = "WEFT_PASSWORD", value_name = "PASSWORD", hide_env_values = true, conflicts_with = "password_file",
           value_parser = |text: &str| Ok::<_, std::convert::Infallible>(SecretString::from(text)))]
     pub password: Option<SecretString>,
+
+    /// Password that the mesh had before, while it is changed host by host: hosts that have no other yet are let in with it,
+    /// new ones are not. A second line of the password's file says the same.
+    #[arg(long, env = "WEFT_PASSWORD_OLD", value_name = "PASSWORD", hide_env_values = true,
+          value_parser = |text: &str| Ok::<_, std::convert::Infallible>(SecretString::from(text)))]
+    pub password_old: Option<SecretString>,
 
     /// Run without a password: traffic is sealed, but anyone who reaches the port may join.
     #[arg(long, env = "WEFT_INSECURE_NO_PASSWORD", value_parser = FalseyValueParser::new())]
@@ -128,8 +142,8 @@ fn api_addresses(text: &str) -> Result<ApiAddresses, InvalidApiAddress> {
 pub struct Plan {
     /// As given.
     pub config: Config,
-    /// The password, if the mesh has one.
-    pub password: Option<Password>,
+    /// The password, if the mesh has one, and the one before.
+    pub passwords: Option<Passwords>,
     /// Peers to connect with.
     pub peers: Vec<Target>,
     /// What people call this host.
@@ -155,14 +169,14 @@ impl Config {
     /// # Errors
     /// One sentence that names the option and the remedy.
     pub fn check(mut self) -> anyhow::Result<Plan> {
-        let password = self.read_password()?;
-        if password.is_none() && !self.insecure_no_password {
+        let passwords = self.read_passwords()?;
+        if passwords.is_none() && !self.insecure_no_password {
             bail!(
                 "no password: set WEFT_PASSWORD to the same secret on all hosts, or ask for a mesh that anyone may join \
                  with --insecure-no-password (WEFT_INSECURE_NO_PASSWORD=1)"
             );
         }
-        if password.is_some() && self.insecure_no_password {
+        if passwords.is_some() && self.insecure_no_password {
             bail!("a password and --insecure-no-password contradict each other: leave one of them out");
         }
         if self.address_range.trunc() != self.address_range {
@@ -193,7 +207,7 @@ impl Config {
         if !name_is_plain(&self.name) {
             bail!("the name {:?} is not valid: use up to 255 of a-z A-Z 0-9 _ . : - (WEFT_NAME)", self.name);
         }
-        Ok(Plan { config: self, password, peers, nickname })
+        Ok(Plan { config: self, passwords, peers, nickname })
     }
 
     /// Returns the TCP ports on the host's loopback that nobody may reach from outside.
@@ -211,20 +225,36 @@ impl Config {
         Ok(ports)
     }
 
-    /// Returns the password; an empty one is none.
-    fn read_password(&self) -> anyhow::Result<Option<Password>> {
+    /// Returns the passwords; an empty one is none.
+    fn read_passwords(&self) -> anyhow::Result<Option<Passwords>> {
         let text = match (&self.password_file, &self.password) {
             (Some(path), _) => SecretString::from(
                 fs::read_to_string(path)
                     .with_context(|| format!("failed to read the password from {}", path.display()))?,
             ),
-            (None, Some(password)) => password.clone(),
-            (None, None) => return Ok(None),
+            (None, password) => password.clone().unwrap_or_default(),
         };
-        // Editors end files with a new line that nobody means.
-        let bytes = text.expose_secret().trim_end_matches(['\r', '\n']).as_bytes();
-        Ok(if bytes.is_empty() { None } else { Some(Password::new(bytes)) })
+        let mut lines = text.expose_secret().split('\n').map(password);
+        let (current, second) = (lines.next().flatten(), lines.next().flatten());
+        if lines.next().flatten().is_some() {
+            bail!("the password has more than two lines: the first is the password, the second the one before");
+        }
+        let old = self.password_old.as_ref().and_then(|old| password(old.expose_secret().trim_end_matches('\n')));
+        if second.is_some() && old.is_some() {
+            bail!("the old password is given twice: leave out WEFT_PASSWORD_OLD, or the second line of the password");
+        }
+        match (current, second.or(old)) {
+            (Some(current), old) => Ok(Some(Passwords::new(current, old))),
+            (None, None) => Ok(None),
+            (None, Some(_)) => bail!("there is an old password and none that follows it: set WEFT_PASSWORD too"),
+        }
     }
+}
+
+/// Makes a password of a line; editors end lines with what nobody means.
+fn password(line: &str) -> Option<Password> {
+    let bytes = line.trim_end_matches('\r').as_bytes();
+    (!bytes.is_empty()).then(|| Password::new(bytes))
 }
 
 #[cfg(test)]
@@ -241,8 +271,8 @@ mod tests {
     fn a_mesh_without_password_has_to_be_asked_for() {
         let error = check(&[]).expect_err("no password").to_string();
         assert!(error.contains("--insecure-no-password"), "{error}");
-        assert!(check(&["--insecure-no-password"]).expect("asked for").password.is_none());
-        assert!(check(&["--password", "x"]).expect("given").password.is_some());
+        assert!(check(&["--insecure-no-password"]).expect("asked for").passwords.is_none());
+        assert!(check(&["--password", "x"]).expect("given").passwords.is_some());
         assert!(check(&["--password", "x", "--insecure-no-password"]).is_err());
     }
 
@@ -257,6 +287,31 @@ mod tests {
         assert!(!format!("{plan:?}").contains("secret"));
         let error = format!("{:#}", check(&["--password-file", "/nowhere/at/all"]).expect_err("missing"));
         assert!(error.contains("/nowhere/at/all"), "{error}");
+    }
+
+    #[test]
+    fn the_old_password_is_the_second_line_or_given_by_itself() {
+        let marks = |arguments: &[&str]| {
+            let plan = check(arguments).expect("valid");
+            plan.passwords.expect("given").marks()
+        };
+        let mark = |text: &str| Password::new(text.as_bytes()).mark();
+        assert_eq!(marks(&["--password", "new", "--password-old", "old"]), [mark("new"), mark("old")]);
+        assert_eq!(marks(&["--password", "new\nold\n"]), [mark("new"), mark("old")]);
+        assert_eq!(marks(&["--password", "same", "--password-old", "same"]), [mark("same")]);
+        let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        fs::write(file.path(), "new\r\nold\r\n\n").expect("written");
+        let path = file.path().to_str().expect("plain");
+        assert_eq!(marks(&["--password-file", path]), [mark("new"), mark("old")]);
+        assert_eq!(marks(&["--password", "new", "--password-old", ""]), [mark("new")]);
+        for (bad, says) in [
+            (&["--password", "a\nb\nc"][..], "more than two lines"),
+            (&["--password", "a\nb", "--password-old", "c"], "given twice"),
+            (&["--password-old", "a"], "set WEFT_PASSWORD too"),
+        ] {
+            let error = check(bad).expect_err("refused").to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

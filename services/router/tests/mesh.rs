@@ -2,6 +2,8 @@
 //!
 //! Needs root, for network namespaces; no other network is touched.
 
+#[path = "mesh/admission.rs"]
+mod admission;
 #[path = "common/files.rs"]
 mod files;
 #[path = "mesh/lab.rs"]

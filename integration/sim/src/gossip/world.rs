@@ -3,6 +3,7 @@
 mod check;
 mod connections;
 mod process;
+mod revocations;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use weft_router_core::{
     gossip::Entry,
-    mesh::{ConnectionId, DialId, Introduced, Mesh, Problem},
+    mesh::{ConnectionId, DialId, Introduced, Mesh, Problem, Revocation, Told},
     target::Target,
 };
 use weft_types::PeerName;
@@ -31,6 +32,8 @@ const CHANNEL: &str = "names";
 const CALM: Duration = Duration::from_secs(60);
 /// How soon a cut shows in who is reachable: silence, and one second for the news to travel.
 const NOTICED: Duration = Duration::from_secs(4);
+/// How soon whoever is out dials somebody who is in: the pause after a final refusal, and the slowest handshake.
+const TOLD: Duration = Duration::from_secs(20);
 /// More wake-ups of one host at one moment than this are a loop.
 const MAX_WAKES: u32 = 1000;
 
@@ -52,8 +55,10 @@ pub struct Traffic {
 struct Host {
     peer: PeerName,
     targets: Vec<Target>,
-    /// Generation and known channels survive in it.
+    /// What survives in it: generation, known channels.
     disk: (u64, BTreeSet<String>),
+    /// Revocations survive in it too, and what was said of the host's own key.
+    revocations: (Vec<Revocation>, Option<Told>),
     process: Option<Process>,
     /// Counts processes, so that what was meant for an earlier one is dropped.
     life: u64,
@@ -99,6 +104,7 @@ enum What {
     },
     Publish,
     Fault,
+    Revoke,
 }
 
 /// Everything there is.
@@ -143,6 +149,7 @@ impl World {
                 peer: PeerName::from_public_key(random.random()),
                 targets: vec![target],
                 disk: (0, BTreeSet::new()),
+                revocations: (Vec::new(), None),
                 process: None,
                 life: 0,
                 powered: true,
@@ -175,6 +182,9 @@ impl World {
         if world.scenario.fault_millis > 0 {
             world.at(Duration::from_secs(2), What::Fault);
         }
+        if world.scenario.revoke_millis > 0 {
+            world.at(Duration::from_secs(4), What::Revoke);
+        }
         world
     }
 
@@ -198,6 +208,7 @@ impl World {
                 self.at(Duration::ZERO, What::Start { host });
             }
         }
+        let held = self.held_revocations();
         let deadline = self.now + CALM;
         while let Err(missing) = self.check_converged() {
             if self.now >= deadline {
@@ -207,6 +218,11 @@ impl World {
         }
         self.run_for(Duration::from_secs(8))?;
         self.check_converged()?;
+        if self.scenario.revoke_millis > 0 {
+            // Whoever is out may have to try once more to be told.
+            self.run_for(TOLD)?;
+            self.check_revocations(&held)?;
+        }
         self.summary.deltas = self.traffic.deltas;
         Ok(())
     }
@@ -301,6 +317,13 @@ impl World {
                     self.at(delay, What::Publish);
                     let host = self.random.random_range(0..self.hosts.len());
                     return self.publish(host);
+                }
+            }
+            What::Revoke => {
+                if !self.calm {
+                    let delay = self.delay(0, 2 * self.scenario.revoke_millis);
+                    self.at(delay, What::Revoke);
+                    return self.revoke_any();
                 }
             }
             What::Fault => {

@@ -1,8 +1,8 @@
-//! `connect`, `forget`.
+//! `connect`, `forget`, `forget --revoke`.
 
 use weft_proto::{
     client::Service,
-    router::v1::{AddTargetsRequest, RemoveTargetsRequest, peer_service_client::PeerServiceClient},
+    router::v1::{AddTargetsRequest, RemoveTargetsRequest, RevokePeersRequest, peer_service_client::PeerServiceClient},
 };
 
 use crate::{Outcome, output::Output, report::Changed, services::Services};
@@ -35,5 +35,22 @@ pub(super) async fn forget(
     }
     let forgotten = targets.into_iter().filter(|target| !removed.unknown.contains(target)).collect();
     output.print(&Changed::new("removed", forgotten))?;
+    Ok(Outcome::Done)
+}
+
+pub(super) async fn revoke(
+    peers: Vec<String>,
+    services: &Services,
+    output: &mut Output<'_>,
+) -> anyhow::Result<Outcome> {
+    let request = RevokePeersRequest { peers };
+    let answer = services
+        .ask(Service::Router, |channel| async { PeerServiceClient::new(channel).revoke_peers(request).await })
+        .await?;
+    if !answer.next.is_empty() {
+        output.complain(&format!("weft: {}", answer.next));
+    }
+    let revoked = answer.revoked.into_iter().map(|identity| identity.name).collect();
+    output.print(&Changed::new("revoked", revoked))?;
     Ok(Outcome::Done)
 }

@@ -22,7 +22,7 @@ pub struct Peer {
     pub identity: Identity,
     /// Its version; empty while unknown.
     pub version: String,
-    /// "local", "reachable", or "unreachable": no chain of links leads to it, and what it published is suspended.
+    /// "local", "reachable", "unreachable": no chain of links leads to it, and what it published is suspended; or "revoked".
     pub state: &'static str,
     /// Whom it says it is connected with.
     pub links: Vec<Link>,
@@ -37,7 +37,7 @@ pub struct Link {
     pub address: String,
     /// Whether the peer dialled.
     pub outbound: bool,
-    /// "established", or "pending" while data does not pass directly.
+    /// "established", or "pending" while data does not pass over it.
     pub state: &'static str,
 }
 
@@ -60,6 +60,7 @@ impl Peer {
                 pb::PeerState::Local => "local",
                 pb::PeerState::Unspecified | pb::PeerState::Reachable => "reachable",
                 pb::PeerState::Unreachable => "unreachable",
+                pb::PeerState::Revoked => "revoked",
             },
             links: peer.links.iter().map(|link| Link::new(link, status)).collect(),
         }
@@ -74,7 +75,7 @@ impl Link {
             remote: Identity::new(link.remote.as_ref(), name, nickname),
             address: link.endpoint.as_ref().map(endpoint).unwrap_or_default(),
             outbound: link.outbound,
-            state: if link.data_direct { "established" } else { "pending" },
+            state: if link.data_direct || link.data_stream { "established" } else { "pending" },
         }
     }
 }
@@ -82,7 +83,11 @@ impl Link {
 impl fmt::Display for Peers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for peer in &self.peers {
-            let note = if peer.state == "unreachable" { " - unreachable, its names are suspended" } else { "" };
+            let note = match peer.state {
+                "unreachable" => " - unreachable, its names are suspended",
+                "revoked" => " - revoked, nobody lets it in",
+                _ => "",
+            };
             writeln!(f, "{}{note}", peer.identity)?;
             for link in &peer.links {
                 let arrow = if link.outbound { "->" } else { "<-" };

@@ -363,6 +363,13 @@ impl peer_service_server::PeerService for Part {
     ) -> Result<Response<router::RemoveTargetsResponse>, Status> {
         Ok(Response::new(router::RemoveTargetsResponse::default()))
     }
+
+    async fn revoke_peers(
+        &self,
+        _: Request<router::RevokePeersRequest>,
+    ) -> Result<Response<router::RevokePeersResponse>, Status> {
+        Ok(Response::new(router::RevokePeersResponse::default()))
+    }
 }
 
 fn local_peer() -> PeerName {

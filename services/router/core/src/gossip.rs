@@ -52,6 +52,9 @@ pub mod limits {
     pub const TOMBSTONE_AGE: Duration = Duration::from_secs(600);
     /// Generations and versions stay below this, so that raising them never overflows.
     pub const NUMBER: u64 = 1 << 62;
+    /// Nobody comes this far by counting: whoever says that an origin has, is not believed by the origin itself, nor by those
+    /// to whom the origin says otherwise.
+    pub const PLAUSIBLE: u64 = NUMBER / 2;
 }
 
 /// One value of a channel, or that it is gone.

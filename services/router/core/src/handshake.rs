@@ -21,7 +21,7 @@ use hello::{Hello, Refusal};
 pub(crate) use noise::Resolver;
 use noise::{Pake, Pattern};
 use prost::Message;
-pub use static_key::{Password, StaticKey};
+pub use static_key::{Password, PasswordAge, PasswordMark, PasswordPair, Passwords, StaticKey};
 use weft_proto::mesh::v1 as pb;
 use weft_types::PeerName;
 
@@ -45,7 +45,7 @@ pub struct HandshakeConfig {
     /// Our long-term key.
     pub key: StaticKey,
     /// The mesh's password; `None` admits everyone.
-    pub password: Option<Password>,
+    pub passwords: Option<Passwords>,
     /// What we say about ourselves, once the other side has proved that it knows the password.
     pub introduction: Introduction,
 }
@@ -132,6 +132,8 @@ pub struct Established {
     pub peer: PeerName,
     /// What it says about itself.
     pub introduction: Introduction,
+    /// Which of our passwords it knows; nothing without one.
+    pub password: Option<PasswordAge>,
     /// Seals what we send.
     pub sealer: Sealer,
     /// Opens what we receive; has already got whatever arrived after the handshake.
@@ -146,33 +148,50 @@ pub struct Handshake {
     seed: Seed,
     input: Vec<u8>,
     output: VecDeque<Vec<u8>>,
+    pair: PasswordPair,
+    /// Whether the other side has an old password too, once it has said so.
+    theirs_old: bool,
     state: State,
+}
+
+/// Our hello, and what comes of theirs.
+#[derive(Debug)]
+struct Greeting {
+    hello: Vec<u8>,
+    pake: Option<Box<Pake>>,
 }
 
 #[derive(Debug)]
 enum State {
-    Hello { hello: Vec<u8>, pake: Option<Box<Pake>> },
-    Noise { pattern: Box<Pattern> },
-    Done { established: Option<Box<Established>> },
+    /// A responder greets when it knows which password it is asked for.
+    Hello {
+        ours: Option<Greeting>,
+    },
+    Noise {
+        pattern: Box<Pattern>,
+    },
+    Done {
+        established: Option<Box<Established>>,
+    },
     Failed,
 }
 
 impl Handshake {
-    /// Starts the side that opened the TCP connection. `seed` must be fresh and secret.
+    /// Starts the side that opened the TCP connection, with one pair of passwords: [`PasswordPair::FIRST`], or what
+    /// [`next_pair`](Self::next_pair) said of the handshake before. `seed` must be fresh and secret.
     #[must_use]
-    pub fn initiator(config: HandshakeConfig, seed: [u8; 32]) -> Self {
-        let mut handshake = Self::new(config, true, Seed::new(seed));
-        if let State::Hello { hello, .. } = &handshake.state {
-            let record = record(kind::HELLO, hello);
-            handshake.output.push_back(record);
-        }
+    pub fn initiator(config: HandshakeConfig, pair: PasswordPair, seed: [u8; 32]) -> Self {
+        let mut handshake = Self::new(config, true, pair, Seed::new(seed));
+        let greeting = handshake.greet();
+        handshake.output.push_back(record(kind::HELLO, &greeting.hello));
+        handshake.state = State::Hello { ours: Some(greeting) };
         handshake
     }
 
     /// Starts the side that accepted the TCP connection. `seed` must be fresh and secret.
     #[must_use]
     pub fn responder(config: HandshakeConfig, seed: [u8; 32]) -> Self {
-        Self::new(config, false, Seed::new(seed))
+        Self::new(config, false, PasswordPair::FIRST, Seed::new(seed))
     }
 
     /// Returns the bytes that tell an initiator to try again later, for a responder that takes nobody at the moment.
@@ -181,12 +200,43 @@ impl Handshake {
         record(kind::REFUSAL, &[Refusal::Busy.code()])
     }
 
-    fn new(config: HandshakeConfig, initiator: bool, seed: Seed) -> Self {
-        let mut entropy = Entropy::new(&seed, b"pake");
-        let pake = config.password.as_ref().map(|password| Box::new(Pake::start(password, initiator, &mut entropy)));
-        let hello = Hello { versions: PROTOCOL_VERSIONS, pake: pake.as_ref().map(|pake| pake.message()) }.encode();
-        let state = State::Hello { hello, pake };
-        Self { config, initiator, seed, input: Vec::new(), output: VecDeque::new(), state }
+    /// Returns with which passwords an initiator may try once more, on another connection, after
+    /// [`HandshakeError::WrongPassword`].
+    #[must_use]
+    pub fn next_pair(&self) -> Option<PasswordPair> {
+        let passwords = self.config.passwords.as_ref().filter(|_| self.initiator)?;
+        self.pair.after(passwords.has_old(), self.theirs_old)
+    }
+
+    fn new(config: HandshakeConfig, initiator: bool, pair: PasswordPair, seed: Seed) -> Self {
+        Self {
+            config,
+            initiator,
+            seed,
+            input: Vec::new(),
+            output: VecDeque::new(),
+            pair,
+            theirs_old: false,
+            state: State::Hello { ours: None },
+        }
+    }
+
+    /// Begins the key exchange with the password that `pair` names.
+    fn greet(&mut self) -> Greeting {
+        let mut entropy = Entropy::new(&self.seed, b"pake");
+        let passwords = self.config.passwords.as_ref();
+        let pake = passwords.map(|passwords| {
+            let (password, age) = passwords.pick(self.pair.ours);
+            self.pair.ours = age;
+            Box::new(Pake::start(password, self.initiator, &mut entropy))
+        });
+        let hello = Hello {
+            versions: PROTOCOL_VERSIONS,
+            pake: pake.as_ref().map(|pake| pake.message()),
+            has_old: passwords.is_some_and(Passwords::has_old),
+            use_old: self.pair.theirs == PasswordAge::Old,
+        };
+        Greeting { hello: hello.encode(), pake }
     }
 
     /// Takes bytes from the connection, cut anyhow.
@@ -247,7 +297,7 @@ impl Handshake {
         let (record_kind, body) = record.split_first().ok_or(HandshakeError::NotWeft)?;
         match (*record_kind, std::mem::replace(&mut self.state, State::Failed)) {
             (kind::REFUSAL, _) => Err(Refusal::decode(body)),
-            (kind::HELLO, State::Hello { hello, pake }) => self.handle_hello(&hello, pake, body),
+            (kind::HELLO, State::Hello { ours }) => self.handle_hello(ours, body),
             (kind::NOISE, State::Noise { pattern }) => self.handle_noise(*pattern, body),
             (_, State::Hello { .. }) => Err(HandshakeError::NotWeft),
             (_, State::Noise { .. } | State::Done { .. } | State::Failed) => {
@@ -256,12 +306,19 @@ impl Handshake {
         }
     }
 
-    fn handle_hello(&mut self, ours: &[u8], pake: Option<Box<Pake>>, body: &[u8]) -> Result<(), HandshakeError> {
+    fn handle_hello(&mut self, ours: Option<Greeting>, body: &[u8]) -> Result<(), HandshakeError> {
         let theirs = Hello::decode(body)?;
-        if !self.initiator {
+        self.theirs_old = theirs.has_old;
+        let Greeting { hello: ours, pake } = ours.unwrap_or_else(|| {
+            if theirs.use_old {
+                self.pair.ours = PasswordAge::Old;
+            }
+            let greeting = self.greet();
             // Also when the two do not fit: the initiator says then why, as this side does.
-            self.output.push_back(record(kind::HELLO, ours));
-        }
+            self.output.push_back(record(kind::HELLO, &greeting.hello));
+            greeting
+        });
+        let ours = ours.as_slice();
         let (low, high) = theirs.versions;
         if high < PROTOCOL_VERSIONS.0 || PROTOCOL_VERSIONS.1 < low {
             return Err(HandshakeError::ProtocolVersion { min: low, max: high });
@@ -285,7 +342,7 @@ impl Handshake {
         let first = pattern.position() == 0;
         let payload = match pattern.read(body) {
             Ok(payload) => payload,
-            Err(_) if first && self.config.password.is_some() => {
+            Err(_) if first && self.config.passwords.is_some() => {
                 // The first sealed message opens with the key of the password alone.
                 self.output.push_back(record(kind::REFUSAL, &[Refusal::WrongPassword.code()]));
                 return Err(HandshakeError::WrongPassword);
@@ -306,7 +363,9 @@ impl Handshake {
             .and_then(|introduction| Introduction::try_from(introduction).ok())
             .ok_or(HandshakeError::Damaged { what: "the introduction cannot be read" })?;
         let (peer, sealer, opener) = pattern.finish()?;
-        self.state = State::Done { established: Some(Box::new(Established { peer, introduction, sealer, opener })) };
+        let password = self.config.passwords.as_ref().map(|_| self.pair.ours);
+        let established = Established { peer, introduction, password, sealer, opener };
+        self.state = State::Done { established: Some(Box::new(established)) };
         Ok(())
     }
 }

@@ -6,10 +6,11 @@ use futures::{Stream, StreamExt};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Request, Response, Status};
 use weft_proto::router::v1::{
-    AddTargetsRequest, AddTargetsResponse, GetStatusRequest, GetStatusResponse, RemoveTargetsRequest,
-    RemoveTargetsResponse, WatchPeersRequest, WatchPeersResponse, peer_service_server::PeerService,
+    AddTargetsRequest, AddTargetsResponse, GetStatusRequest, GetStatusResponse, PeerIdentity, RemoveTargetsRequest,
+    RemoveTargetsResponse, RevokePeersRequest, RevokePeersResponse, WatchPeersRequest, WatchPeersResponse,
+    peer_service_server::PeerService,
 };
-use weft_router_core::target::Target;
+use weft_router_core::{mesh::RevokeError, target::Target};
 
 use super::{
     failed,
@@ -71,5 +72,23 @@ impl PeerService for Peers {
         let unknown = self.driver.ask(|reply| Command::RemoveTargets { texts, reply }).await?;
         let unknown = unknown.map_err(|error| failed(Code::Internal, &error))?;
         Ok(Response::new(RemoveTargetsResponse { unknown }))
+    }
+
+    async fn revoke_peers(
+        &self,
+        request: Request<RevokePeersRequest>,
+    ) -> Result<Response<RevokePeersResponse>, Status> {
+        let names = request.into_inner().peers;
+        let revoked = self.driver.ask(|reply| Command::Revoke { names, reply }).await?;
+        let revoked = revoked.map_err(|error| {
+            let code = if error.is::<RevokeError>() { Code::FailedPrecondition } else { Code::Internal };
+            failed(code, &error)
+        })?;
+        let identities = revoked.peers.into_iter().map(|identity| PeerIdentity {
+            peer_name: Some(identity.peer.into()),
+            name: identity.name,
+            nickname: identity.nickname,
+        });
+        Ok(Response::new(RevokePeersResponse { revoked: identities.collect(), next: revoked.next }))
     }
 }

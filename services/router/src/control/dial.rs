@@ -4,11 +4,16 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::{net::TcpStream, time::timeout};
 use weft_router_core::{
+    handshake::{HandshakeError, PasswordPair},
     mesh::{DialId, Problem},
     target::DialAddress,
 };
 
-use super::{ControlEvent, Shared, connection, resolve::resolve};
+use super::{
+    ControlEvent, Shared,
+    connection::{self, Dialled, Failure},
+    resolve::resolve,
+};
 
 /// How long one address gets to answer.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
@@ -16,12 +21,34 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(shared: Arc<Shared>, dial: DialId, address: DialAddress) {
-    match connect(&shared.host_root, &address).await {
-        Ok((stream, remote)) => match connection::shake_hands(&shared, stream, remote, Some((dial, &address))).await {
-            Ok(established) => established.run().await,
-            Err(failure) => report(&shared, dial, failure.problem).await,
-        },
+    match join(&shared, dial, &address).await {
+        Ok(established) => established.run().await,
         Err(problem) => report(&shared, dial, problem).await,
+    }
+}
+
+/// Connects and shakes hands; where a password is being changed, with one pair of passwords after the other until one fits,
+/// each on a connection of its own.
+async fn join(shared: &Arc<Shared>, dial: DialId, address: &DialAddress) -> Result<connection::Established, Problem> {
+    let mut pair = PasswordPair::FIRST;
+    let mut wrong = None;
+    loop {
+        let (stream, remote) = connect(&shared.host_root, address).await?;
+        let dialled = Dialled { dial, address, pair };
+        let Failure { problem, error, next_pair } =
+            match connection::shake_hands(shared, stream, remote, Some(dialled)).await {
+                Ok(established) => return Ok(established),
+                Err(failure) => failure,
+            };
+        match next_pair {
+            Some(next) => {
+                pair = next;
+                wrong = Some(problem);
+            }
+            // Who guessed wrong before says so, and not that the other side had enough of it.
+            None if error == Some(HandshakeError::Busy) => return Err(wrong.unwrap_or(problem)),
+            None => return Err(problem),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_router_core::{
     gossip::Entry,
-    mesh::{PeerView, PublishError, SendError},
+    mesh::{PeerIdentity, PeerView, PublishError, SendError},
     target::Target,
 };
 use weft_types::{ContainerId, PeerName};
@@ -32,6 +32,13 @@ pub enum Command {
         texts: Vec<String>,
         /// Those that were none, when the rest is on disk.
         reply: oneshot::Sender<anyhow::Result<Vec<String>>>,
+    },
+    /// Has the mesh let peers in no more.
+    Revoke {
+        /// Printed names, nicknames or keys.
+        names: Vec<String>,
+        /// Answered when it is on disk, or with why not.
+        reply: oneshot::Sender<anyhow::Result<Revoked>>,
     },
     /// Publishes entries of a service.
     Publish {
@@ -82,6 +89,15 @@ pub enum Command {
     Attachments(oneshot::Sender<Vec<Attachment>>),
     /// Lists the attachments of all peers.
     Locations(oneshot::Sender<Vec<Located>>),
+}
+
+/// Peers that are let in no more.
+#[derive(Debug)]
+pub struct Revoked {
+    /// Who.
+    pub peers: Vec<PeerIdentity>,
+    /// What is left to do, as a sentence; may be empty.
+    pub next: String,
 }
 
 /// Reaches the driver.

@@ -12,9 +12,15 @@ use tokio::{
     sync::oneshot,
     task::{JoinError, JoinHandle},
 };
+use weft_types::PeerName;
 
-use super::{ATTACHMENTS_FILE, CHANNELS_FILE, TARGETS_FILE, attachments::Kept};
-use crate::{identity::Identity, store::Store};
+use super::{ATTACHMENTS_FILE, CHANNELS_FILE, TARGETS_FILE, attachments::Kept, handle::Revoked};
+use crate::{
+    admitted::{self, Revocations},
+    identity::Identity,
+    kept_targets::KeptTargets,
+    store::Store,
+};
 
 /// Answers of one file that wait for the disk; who asks more is answered at once, with a refusal where the disk decides.
 const MOST_WAITING: usize = 1024;
@@ -23,9 +29,11 @@ const MOST_WAITING: usize = 1024;
 #[derive(Debug, Clone)]
 pub(super) enum Content {
     Identity(Identity),
-    Targets(Vec<String>),
+    Targets(KeptTargets),
     Channels(BTreeSet<String>),
     Attachments(Vec<Kept>),
+    Revocations(Revocations),
+    KnownPeers(BTreeSet<PeerName>),
 }
 
 impl Content {
@@ -35,6 +43,8 @@ impl Content {
             Self::Targets(_) => State::Targets,
             Self::Channels(_) => State::Channels,
             Self::Attachments(_) => State::Attachments,
+            Self::Revocations(_) => State::Revocations,
+            Self::KnownPeers(_) => State::KnownPeers,
         }
     }
 
@@ -44,6 +54,8 @@ impl Content {
             Self::Targets(targets) => store.save(TARGETS_FILE, targets),
             Self::Channels(channels) => store.save(CHANNELS_FILE, channels),
             Self::Attachments(attachments) => store.save(ATTACHMENTS_FILE, attachments),
+            Self::Revocations(revocations) => revocations.save(store),
+            Self::KnownPeers(peers) => admitted::save_known_peers(store, peers),
         }
     }
 }
@@ -55,6 +67,8 @@ pub(super) enum State {
     Targets,
     Channels,
     Attachments,
+    Revocations,
+    KnownPeers,
 }
 
 /// An answer that waits for the disk. Whoever asked may have gone meanwhile: what is done stays done.
@@ -67,6 +81,7 @@ pub(super) enum Reply {
     Unknown(oneshot::Sender<anyhow::Result<Vec<String>>>, Vec<String>),
     Attached(oneshot::Sender<()>),
     Detached(oneshot::Sender<Vec<IpNet>>, Vec<IpNet>),
+    Revoked(oneshot::Sender<anyhow::Result<Revoked>>, Revoked),
 }
 
 impl Reply {
@@ -76,6 +91,7 @@ impl Reply {
             Self::Unknown(reply, unknown) => drop(reply.send(outcome.map(|()| unknown))),
             Self::Attached(reply) => drop(reply.send(())),
             Self::Detached(reply, removed) => drop(reply.send(removed)),
+            Self::Revoked(reply, revoked) => drop(reply.send(outcome.map(|()| revoked))),
         }
     }
 }
@@ -194,8 +210,12 @@ impl Saves {
 mod tests {
     use super::*;
 
+    fn kept(texts: &[&str]) -> KeptTargets {
+        KeptTargets::new(&[], texts.iter().map(|text| (*text).to_owned()).collect())
+    }
+
     fn targets(texts: &[&str]) -> Content {
-        Content::Targets(texts.iter().map(|text| (*text).to_owned()).collect())
+        Content::Targets(kept(texts))
     }
 
     fn waiter() -> (Option<Reply>, oneshot::Receiver<anyhow::Result<()>>) {
@@ -216,11 +236,11 @@ mod tests {
             answers.push(answer);
         }
         saves.written().await;
-        assert_eq!(store.load::<Vec<String>>(TARGETS_FILE).expect("read"), ["a"]);
+        assert_eq!(store.load::<KeptTargets>(TARGETS_FILE).expect("read"), kept(&["a"]));
         answers.remove(0).try_recv().expect("answered").expect("written");
         assert!(answers[0].try_recv().is_err(), "what it asked for is being written");
         saves.finish().await;
-        assert_eq!(store.load::<Vec<String>>(TARGETS_FILE).expect("read"), ["c"]);
+        assert_eq!(store.load::<KeptTargets>(TARGETS_FILE).expect("read"), kept(&["c"]));
         for mut answer in answers {
             answer.try_recv().expect("answered").expect("written");
         }
@@ -248,7 +268,7 @@ mod tests {
         saves.retry();
         saves.finish().await;
         assert!(saves.problems().next().is_none() && saves.is_kept(State::Targets));
-        assert_eq!(store.load::<Vec<String>>(TARGETS_FILE).expect("read"), ["a"]);
+        assert_eq!(store.load::<KeptTargets>(TARGETS_FILE).expect("read"), kept(&["a"]));
     }
     #[tokio::test]
     async fn containers_come_and_go_though_the_disk_takes_nothing() {

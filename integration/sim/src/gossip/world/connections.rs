@@ -52,6 +52,7 @@ impl World {
             local_random: random,
             remote: address(to),
             dial: Some(dial),
+            password: None,
         };
         let inbound = Introduced {
             peer: self.hosts[from].peer,
@@ -59,6 +60,7 @@ impl World {
             local_random: other_random,
             remote: source,
             dial: None,
+            password: None,
         };
         let pipe = self.next_pipe;
         // Both ends of a connection with oneself would have one number in one mesh.

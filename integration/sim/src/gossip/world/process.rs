@@ -164,9 +164,7 @@ impl World {
             ControlMessage::Routed(_)
             | ControlMessage::Goodbye(_)
             | ControlMessage::Datagram(_)
-            | ControlMessage::Unknown => {
-                &mut self.traffic.others
-            }
+            | ControlMessage::Unknown => &mut self.traffic.others,
         };
         *count += 1;
     }

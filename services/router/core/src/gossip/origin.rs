@@ -157,7 +157,8 @@ impl Origin {
 
     /// Returns what somebody lacks who knows the origin up to `known`.
     pub(super) fn delta_since(&self, origin: PeerName, known: Option<Position>) -> Option<Delta> {
-        if self.forgotten || known.is_some_and(|known| known >= self.at) {
+        // What was corrected is told when the origin has told it.
+        if self.forgotten || self.at == Position::default() || known.is_some_and(|known| known >= self.at) {
             return None;
         }
         let base = known

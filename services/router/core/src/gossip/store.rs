@@ -37,6 +37,8 @@ pub enum Outcome {
     Lacking,
     /// It was about the local peer, from an earlier life: the local generation was raised above it.
     Raised,
+    /// The origin is barred.
+    Barred,
     /// There is no room for it. What was known before stays, and everything else goes on.
     LeftOut,
 }
@@ -48,6 +50,8 @@ pub struct Store {
     instance: u64,
     origins: BTreeMap<PeerName, Origin>,
     surplus: Surplus,
+    /// Origins of which nothing is taken and nothing told.
+    barred: BTreeSet<PeerName>,
     length: usize,
     digest: Option<[u8; 32]>,
 }
@@ -59,8 +63,15 @@ impl Store {
     /// do not take each other's entries for their own.
     #[must_use]
     pub fn new(local: PeerName, generation: u64, instance: u64) -> Self {
-        let mut store =
-            Self { local, instance, origins: BTreeMap::new(), surplus: Surplus::default(), length: 0, digest: None };
+        let mut store = Self {
+            local,
+            instance,
+            origins: BTreeMap::new(),
+            surplus: Surplus::default(),
+            barred: BTreeSet::new(),
+            length: 0,
+            digest: None,
+        };
         store.own().at.generation = store.generation(generation);
         store
     }
@@ -118,11 +129,10 @@ impl Store {
     }
 
     /// Returns how far every origin is known, in order of name. Forgotten ones and those that there is no room for are
-    /// included: they are not missed.
+    /// included: they are not missed; barred ones are not, because nobody is to be told of them.
     #[must_use]
     pub fn vector(&self) -> Vec<OriginVersion> {
-        let mut vector: BTreeMap<PeerName, Position> =
-            self.origins.iter().map(|(origin, known)| (*origin, known.at)).collect();
+        let mut vector: BTreeMap<PeerName, Position> = self.told().map(|(origin, known)| (*origin, known.at)).collect();
         for (origin, at) in self.surplus.iter() {
             let known = vector.entry(origin).or_insert(at);
             *known = at.max(*known);
@@ -137,10 +147,10 @@ impl Store {
 
     /// Returns SHA-256 over all (origin, generation, version), numbers in big-endian order, in order of origin.
     pub fn digest(&mut self) -> [u8; 32] {
-        let origins = &self.origins;
+        let (origins, barred) = (&self.origins, &self.barred);
         *self.digest.get_or_insert_with(|| {
             let mut hash = Sha256::new();
-            for (name, origin) in origins {
+            for (name, origin) in origins.iter().filter(|(name, _)| !barred.contains(*name)) {
                 hash.update(name.as_bytes());
                 hash.update(origin.at.generation.to_be_bytes());
                 hash.update(origin.at.version.to_be_bytes());
@@ -149,10 +159,23 @@ impl Store {
         })
     }
 
+    fn told(&self) -> impl Iterator<Item = (&PeerName, &Origin)> {
+        self.origins.iter().filter(|(origin, _)| !self.barred.contains(*origin))
+    }
+
+    /// Bars an origin for good: what it published stays as it is, nothing is taken of it from anybody, and nobody is told of it.
+    pub fn bar(&mut self, origin: PeerName) {
+        if origin != self.local && self.barred.insert(origin) {
+            self.surplus.remove(origin);
+            self.digest = None;
+        }
+    }
+
     /// Returns what somebody lacks who knows the origin up to `known`, if anything.
     #[must_use]
     pub fn delta_since(&self, origin: PeerName, known: Option<Position>) -> Option<Delta> {
-        self.origins.get(&origin)?.delta_since(origin, known)
+        let state = self.origins.get(&origin).filter(|_| !self.barred.contains(&origin))?;
+        state.delta_since(origin, known)
     }
 
     /// Changes what the local peer publishes on a channel, all or nothing. With `snapshot`, `entries` are all there are.
@@ -215,6 +238,9 @@ impl Store {
         if name == self.local {
             return Ok(if self.raise_above(delta.at) { Outcome::Raised } else { Outcome::Known });
         }
+        if self.barred.contains(&name) {
+            return Ok(Outcome::Barred);
+        }
         let mut seen = BTreeSet::new();
         if !delta.entries.iter().all(|entry| seen.insert((&entry.channel, &entry.key))) {
             return Err(GossipError::Contradiction { origin: name, problem: "an entry occurs twice" });
@@ -260,15 +286,26 @@ impl Store {
     }
 
     /// Hears how far somebody knows the local peer. If that is further than it has come, an earlier life is known there,
-    /// and the local generation is raised above it. Tells whether it was.
+    /// and the local generation is raised above it. Tells whether it was. A generation beyond [`limits::PLAUSIBLE`] is none that
+    /// the local peer ever had.
     pub fn raise_above(&mut self, heard: Position) -> bool {
-        if heard <= self.own().at {
+        if heard <= self.own().at || heard.generation >= limits::PLAUSIBLE {
             return false;
         }
         let generation = self.generation((heard.generation >> INSTANCE_BITS) + 1);
         self.own().at.generation = generation;
         self.digest = None;
         true
+    }
+
+    /// Hears from an origin itself how far it has come. If somebody said that it was further than anybody comes, that is
+    /// forgotten, so that what the origin says is news again.
+    pub fn correct(&mut self, origin: PeerName, said: Position) {
+        let Some(known) = self.origins.get_mut(&origin).filter(|known| known.at > said) else { return };
+        if origin != self.local && known.at.generation >= limits::PLAUSIBLE {
+            known.at = Position::default();
+            self.digest = None;
+        }
     }
 
     /// Drops what an origin published. How far it was known is kept, so that no neighbour brings it back. Returns what

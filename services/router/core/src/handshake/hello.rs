@@ -6,6 +6,10 @@ use super::HandshakeError;
 const MAGIC: &[u8; 4] = b"weft";
 /// Bit of the flags: a SPAKE2 message follows.
 const PASSWORD: u8 = 1;
+/// Bit of the flags: the sender has an old password too.
+const HAS_OLD: u8 = 2;
+/// Bit of the flags: the initiator asks the responder to use its old password.
+const USE_OLD: u8 = 4;
 
 /// The first message of each side.
 ///
@@ -17,6 +21,10 @@ pub(super) struct Hello {
     pub(super) versions: (u16, u16),
     /// Side byte and element; absent without a password.
     pub(super) pake: Option<[u8; 33]>,
+    /// Whether the sender has an old password too.
+    pub(super) has_old: bool,
+    /// Whether the responder is asked to use its old password.
+    pub(super) use_old: bool,
 }
 
 impl Hello {
@@ -24,7 +32,8 @@ impl Hello {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&self.versions.0.to_be_bytes());
         bytes.extend_from_slice(&self.versions.1.to_be_bytes());
-        bytes.push(if self.pake.is_some() { PASSWORD } else { 0 });
+        let flags = [(self.pake.is_some(), PASSWORD), (self.has_old, HAS_OLD), (self.use_old, USE_OLD)];
+        bytes.push(flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum());
         bytes.extend(self.pake.iter().flatten());
         bytes
     }
@@ -39,7 +48,12 @@ impl Hello {
             let message = rest.first_chunk::<33>().ok_or(HandshakeError::Damaged { what: "the hello is too short" })?;
             Some(*message)
         };
-        Ok(Self { versions: (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])), pake })
+        Ok(Self {
+            versions: (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
+            pake,
+            has_old: flags & HAS_OLD != 0,
+            use_old: flags & USE_OLD != 0,
+        })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use hkdf::Hkdf;
+use sha2::Sha256;
 use snow::{
     params::DHChoice,
     resolvers::{CryptoResolver, DefaultResolver},
@@ -60,10 +62,95 @@ impl Password {
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// Returns what tells the password from others among peers.
+    #[must_use]
+    pub fn mark(&self) -> PasswordMark {
+        let mut mark = [0; 2];
+        Hkdf::<Sha256>::new(Some(b"weft password mark v1"), &self.0)
+            .expand(b"mark", &mut mark)
+            .expect("two bytes are within the limit of HKDF-SHA256");
+        PasswordMark(u16::from_be_bytes(mark))
+    }
 }
 
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Password(hidden)")
+    }
+}
+
+/// Tells passwords apart among peers that are sealed from others: 16 bits of a hash. Short, so that whoever knows one password
+/// of the mesh learns next to nothing of another; two passwords have the same one in 65,536.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PasswordMark(pub u16);
+
+/// Which of a host's passwords.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PasswordAge {
+    /// The one that it has.
+    Current,
+    /// The one that it had before, and takes from peers that it knows.
+    Old,
+}
+
+/// The passwords that a host takes: its own, and while the mesh's is changed the one before.
+#[derive(Debug, Clone)]
+pub struct Passwords {
+    current: Password,
+    old: Option<Password>,
+}
+
+impl Passwords {
+    /// Joins them; an old one that is no other counts as none.
+    #[must_use]
+    pub fn new(current: Password, old: Option<Password>) -> Self {
+        let old = old.filter(|old| old.0 != current.0);
+        Self { current, old }
+    }
+
+    /// Returns the marks: of the current one, then of the old one.
+    #[must_use]
+    pub fn marks(&self) -> Vec<PasswordMark> {
+        std::iter::once(&self.current).chain(&self.old).map(Password::mark).collect()
+    }
+
+    /// Tells whether there is an old one.
+    pub(super) const fn has_old(&self) -> bool {
+        self.old.is_some()
+    }
+
+    /// Returns one, and which it is: the current one where there is no old one.
+    pub(super) fn pick(&self, age: PasswordAge) -> (&Password, PasswordAge) {
+        match (age, &self.old) {
+            (PasswordAge::Old, Some(old)) => (old, PasswordAge::Old),
+            (PasswordAge::Old, None) | (PasswordAge::Current, _) => (&self.current, PasswordAge::Current),
+        }
+    }
+}
+
+/// With which passwords an initiator tries: one connection is one guess, so where hosts have two, each pair takes a
+/// connection of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PasswordPair {
+    /// Which of its own.
+    pub ours: PasswordAge,
+    /// Which the responder is asked to use.
+    pub theirs: PasswordAge,
+}
+
+impl PasswordPair {
+    /// The first to try.
+    pub const FIRST: Self = Self { ours: PasswordAge::Current, theirs: PasswordAge::Current };
+
+    /// Returns what to try after this one was wrong, given who has an old password.
+    pub(super) const fn after(self, ours_old: bool, theirs_old: bool) -> Option<Self> {
+        use PasswordAge::{Current, Old};
+        match (self.ours, self.theirs) {
+            (Current, Current) if theirs_old => Some(Self { ours: Current, theirs: Old }),
+            (Current, _) if ours_old => Some(Self { ours: Old, theirs: Current }),
+            (Old, Current) if theirs_old => Some(Self { ours: Old, theirs: Old }),
+            (Current | Old, _) => None,
+        }
     }
 }

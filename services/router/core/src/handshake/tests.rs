@@ -5,7 +5,7 @@ use super::*;
 fn config(private: u8, password: Option<&str>) -> HandshakeConfig {
     HandshakeConfig {
         key: StaticKey::from_private([private; 32]),
-        password: password.map(|text| Password::new(text.as_bytes())),
+        passwords: password.map(|text| Passwords::new(Password::new(text.as_bytes()), None)),
         introduction: Introduction {
             protocol_min: 1,
             protocol_max: 1,
@@ -27,7 +27,7 @@ type Outcome = (Result<Option<Established>, HandshakeError>, Result<Option<Estab
 
 /// Runs both sides against each other; `tamper` sees each record on the wire, numbered, and may change it.
 fn run(a: HandshakeConfig, b: HandshakeConfig, mut tamper: impl FnMut(usize, &mut Vec<u8>)) -> Outcome {
-    let mut initiator = Handshake::initiator(a, [11; 32]);
+    let mut initiator = Handshake::initiator(a, PasswordPair::FIRST, [11; 32]);
     let mut responder = Handshake::responder(b, [22; 32]);
     let (mut left, mut right) = (Ok(()), Ok(()));
     let mut number = 0;
@@ -143,18 +143,18 @@ fn other_protocols_and_versions_are_named() {
     assert_eq!(responder.handle_input(b"GET / HTTP/1.1\r\n\r\n"), Err(HandshakeError::NotWeft));
     assert_eq!(responder.handle_input(b"more"), Ok(()), "what follows a failure is ignored");
 
-    let hello = Hello { versions: (7, 9), pake: None }.encode();
+    let hello = Hello { versions: (7, 9), pake: None, has_old: false, use_old: false }.encode();
     let mut responder = Handshake::responder(config(1, None), [0; 32]);
     let error = responder.handle_input(&record(kind::HELLO, &hello)).expect_err("a version of the future");
     assert_eq!(error, HandshakeError::ProtocolVersion { min: 7, max: 9 });
     assert!(responder.poll_output().is_some(), "the other side is told our versions");
-    let mut initiator = Handshake::initiator(config(1, None), [0; 32]);
+    let mut initiator = Handshake::initiator(config(1, None), PasswordPair::FIRST, [0; 32]);
     assert_eq!(initiator.handle_input(&Handshake::busy()), Err(HandshakeError::Busy));
 }
 
 #[test]
 fn a_reflected_handshake_fails() {
-    let mut initiator = Handshake::initiator(config(1, Some("x")), [0; 32]);
+    let mut initiator = Handshake::initiator(config(1, Some("x")), PasswordPair::FIRST, [0; 32]);
     let hello = initiator.poll_output().expect("the hello");
     assert!(initiator.handle_input(&hello).is_err());
 }
@@ -210,7 +210,7 @@ proptest! {
     #[test]
     fn garbage_never_panics(initiator in any::<bool>(), chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20)) {
         let mut handshake = if initiator {
-            Handshake::initiator(config(1, Some("x")), [0; 32])
+            Handshake::initiator(config(1, Some("x")), PasswordPair::FIRST, [0; 32])
         } else {
             Handshake::responder(config(1, Some("x")), [0; 32])
         };
@@ -224,7 +224,7 @@ proptest! {
     #[test]
     fn garbage_in_well_formed_records_never_panics(records in prop::collection::vec((0_u8..4, prop::collection::vec(any::<u8>(), 0..200)), 0..6)) {
         let mut responder = Handshake::responder(config(1, Some("x")), [0; 32]);
-        let hello = Handshake::initiator(config(2, Some("x")), [1; 32]).poll_output().expect("the hello");
+        let hello = Handshake::initiator(config(2, Some("x")), PasswordPair::FIRST, [1; 32]).poll_output().expect("the hello");
         responder.handle_input(&hello).expect("a good hello");
         for (kind, body) in records {
             let _ = responder.handle_input(&record(kind, &body));
@@ -242,8 +242,93 @@ proptest! {
     }
 }
 
+fn with_old(private: u8, current: &str, old: &str) -> HandshakeConfig {
+    let [current, old] = [current, old].map(|text| Password::new(text.as_bytes()));
+    HandshakeConfig { passwords: Some(Passwords::new(current, Some(old))), ..config(private, None) }
+}
+
+/// Tries one pair of passwords after the other, as a dial does. Returns how many connections that took, and what came of it
+/// on the initiator's and the responder's side.
+fn dial(a: &HandshakeConfig, b: &HandshakeConfig) -> (usize, Option<[PasswordAge; 2]>) {
+    let mut pair = PasswordPair::FIRST;
+    for count in 1.. {
+        let mut initiator = Handshake::initiator(a.clone(), pair, [count as u8; 32]);
+        let mut responder = Handshake::responder(b.clone(), [count as u8 + 100; 32]);
+        let (mut left, mut right) = (Ok(()), Ok(()));
+        for _ in 0..3 {
+            while let Some(bytes) = initiator.poll_output() {
+                right = right.and_then(|()| responder.handle_input(&bytes));
+            }
+            while let Some(bytes) = responder.poll_output() {
+                left = left.and_then(|()| initiator.handle_input(&bytes));
+            }
+        }
+        if let (Some(left), Some(right)) = (initiator.poll_established(), responder.poll_established()) {
+            return (count, left.password.zip(right.password).map(Into::into));
+        }
+        assert_eq!((left, right), (Err(HandshakeError::WrongPassword), Err(HandshakeError::WrongPassword)));
+        assert_eq!(responder.next_pair(), None, "who answers does not try");
+        match initiator.next_pair() {
+            Some(next) => pair = next,
+            None => return (count, None),
+        }
+    }
+    unreachable!("there are four pairs")
+}
+
+#[test]
+fn while_the_password_changes_each_pair_is_one_connection_and_the_newest_in_common_is_found() {
+    use PasswordAge::{Current, Old};
+    let one = |private, text| config(private, Some(text));
+    let cases = [
+        (one(1, "new"), with_old(2, "new", "old"), 1, Some([Current, Current])),
+        (with_old(1, "new", "old"), one(2, "new"), 1, Some([Current, Current])),
+        (with_old(1, "new", "old"), with_old(2, "new", "old"), 1, Some([Current, Current])),
+        (one(1, "old"), with_old(2, "new", "old"), 2, Some([Current, Old])),
+        (with_old(1, "new", "old"), one(2, "old"), 2, Some([Old, Current])),
+        (with_old(1, "c", "b"), with_old(2, "b", "a"), 3, Some([Old, Current])),
+        (with_old(1, "c", "a"), with_old(2, "b", "a"), 4, Some([Old, Old])),
+        (with_old(1, "d", "c"), with_old(2, "b", "a"), 4, None),
+        (one(1, "x"), with_old(2, "b", "a"), 2, None),
+        (with_old(1, "b", "a"), one(2, "x"), 2, None),
+        (one(1, "x"), one(2, "y"), 1, None),
+    ];
+    for (number, (a, b, connections, ages)) in cases.into_iter().enumerate() {
+        assert_eq!(dial(&a, &b), (connections, ages), "case {number}");
+    }
+}
+
+#[test]
+fn a_guess_is_tried_against_the_one_password_that_it_asks_for() {
+    // Whoever guesses the old one and does not say so is told that it is wrong, and the other way round.
+    let (left, right) = run(config(9, Some("old")), with_old(2, "new", "old"), |_, _| {});
+    assert_eq!(left.expect_err("refused"), HandshakeError::WrongPassword);
+    assert_eq!(right.expect_err("refused"), HandshakeError::WrongPassword);
+    let asks = PasswordPair { theirs: PasswordAge::Old, ..PasswordPair::FIRST };
+    let mut initiator = Handshake::initiator(config(9, Some("new")), asks, [1; 32]);
+    let mut responder = Handshake::responder(with_old(2, "new", "old"), [2; 32]);
+    let mut outcome = Ok(());
+    for _ in 0..2 {
+        while let Some(bytes) = initiator.poll_output() {
+            outcome = outcome.and_then(|()| responder.handle_input(&bytes));
+        }
+        while let Some(bytes) = responder.poll_output() {
+            let _ = initiator.handle_input(&bytes);
+        }
+    }
+    assert_eq!(outcome, Err(HandshakeError::WrongPassword));
+}
+
+#[test]
+fn marks_tell_passwords_apart_and_an_old_password_that_is_no_other_is_none() {
+    let [a, b] = ["a", "b"].map(|text| Password::new(text.as_bytes()));
+    assert_ne!(a.mark(), b.mark());
+    assert_eq!(Passwords::new(a.clone(), Some(a.clone())).marks(), [a.mark()]);
+    assert_eq!(Passwords::new(a.clone(), Some(b.clone())).marks(), [a.mark(), b.mark()]);
+}
+
 #[test]
 fn secrets_do_not_show() {
-    let handshake = Handshake::initiator(config(1, Some("x")), [77; 32]);
+    let handshake = Handshake::initiator(config(1, Some("x")), PasswordPair::FIRST, [77; 32]);
     assert!(format!("{handshake:?}").contains("seed: Seed(hidden)"), "{handshake:?}");
 }

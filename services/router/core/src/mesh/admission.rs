@@ -94,6 +94,9 @@ impl Mesh {
             }
             return Some((GoodbyeReason::SameKey, same_key(introduced, &ours.nickname)));
         }
+        if let Some(objection) = self.key_objection(introduced) {
+            return Some(objection);
+        }
         if theirs.protocol_max < oldest.into() || theirs.protocol_min > newest.into() {
             let message = format!(
                 "{} at {remote} speaks protocol versions {} to {}, and {} speaks {oldest} to {newest}: run the same version of weft on both",
@@ -153,7 +156,9 @@ impl Mesh {
                 self.dialler.failed(dial, problem.clone(), now);
             }
         }
-        if reason != GoodbyeReason::SelfConnection && reason != GoodbyeReason::Stopping {
+        // That a revoked host knocks is nothing to be mended; where we dial it, its target says so.
+        let unremarkable = [GoodbyeReason::SelfConnection, GoodbyeReason::Stopping, GoodbyeReason::Revoked];
+        if !unremarkable.contains(&reason) {
             self.note_refusal(introduced, problem.clone(), now);
         }
         self.close(connection, reason, message, Some(problem));
@@ -184,6 +189,7 @@ impl Mesh {
             local_random: 0,
             remote: connection.remote,
             dial: None,
+            password: None,
         };
         self.note_refusal(&introduced, problem.clone(), now);
     }
@@ -209,6 +215,7 @@ impl Mesh {
             [introduction.data_port, introduction.listen_port, remote.port()].into_iter().find(|port| *port != 0);
         let data_endpoint = std::net::SocketAddr::new(remote.ip(), port.unwrap_or_default());
         self.store.remember(peer);
+        self.note_member(peer);
         self.add(connection, introduced, waited, now);
         self.events.push_back(Event::PeerConnected { peer, remote, data_endpoint });
         self.part_from_other_ring(peer, now);

@@ -7,7 +7,7 @@ use weft_types::PeerName;
 
 use super::{
     ATTACHMENTS_CHANNEL, ConnectionId, ForgetError, GoodbyeReason, LINKS_CHANNEL, Mesh, PEERS_CHANNEL, PublishError,
-    RingId, SendError, SessionMessage, message, message::RoutedBody,
+    REVOCATIONS_CHANNEL, RingId, SendError, SessionMessage, message, message::RoutedBody,
 };
 use crate::{
     gossip::{Entry, check_channel},
@@ -27,7 +27,7 @@ impl Mesh {
         entries: Vec<Entry>,
         now: Instant,
     ) -> Result<(), PublishError> {
-        if [PEERS_CHANNEL, LINKS_CHANNEL, ATTACHMENTS_CHANNEL].contains(&channel) {
+        if [PEERS_CHANNEL, LINKS_CHANNEL, ATTACHMENTS_CHANNEL, REVOCATIONS_CHANNEL].contains(&channel) {
             return Err(PublishError::Reserved { channel: channel.to_owned() });
         }
         self.publish_on(channel, snapshot, entries, now)?;

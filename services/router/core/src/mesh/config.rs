@@ -5,6 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use ipnet::Ipv4Net;
 use weft_types::PeerName;
 
+use super::{Revocation, Told};
+use crate::handshake::PasswordMark;
+
 /// What the mesh has to know from its start.
 #[derive(Debug, Clone)]
 pub struct MeshConfig {
@@ -31,6 +34,14 @@ pub struct MeshConfig {
     /// Channels that this host published on before its restart, from [`Event::KnownChannelsChanged`](super::Event::KnownChannelsChanged). Nothing is
     /// announced before each has a snapshot again, for [`Timing::hold_back`] at most.
     pub known_channels: BTreeSet<String>,
+    /// Marks of the local peer's passwords: of its own, then of the old one if there is one.
+    pub password_marks: Vec<PasswordMark>,
+    /// Keys that are let in no more, from [`Mesh::revocations`](super::Mesh::revocations).
+    pub revocations: Vec<Revocation>,
+    /// What others said of the local peer's own key before, from [`Mesh::told`](super::Mesh::told).
+    pub told: Option<Told>,
+    /// Members of the mesh, from [`Mesh::known_peers`](super::Mesh::known_peers).
+    pub known_peers: BTreeSet<PeerName>,
     /// Seed of all chance: jitter only, nothing secret.
     pub seed: u64,
     /// Intervals and time-outs.

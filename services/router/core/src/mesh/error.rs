@@ -45,6 +45,36 @@ pub enum SendError {
     },
 }
 
+/// Why peers cannot be revoked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RevokeError {
+    /// Nobody has that name.
+    #[error(
+        "no peer {name} is known: `weft status peers` lists them; a peer that is not listed can be named by its whole key"
+    )]
+    Unknown {
+        /// As given.
+        name: String,
+    },
+    /// Several peers have it.
+    #[error("several peers are called {name}: name one by its key, {}", keys.join(" or "))]
+    Ambiguous {
+        /// As given.
+        name: String,
+        /// Their keys, in hexadecimal.
+        keys: Vec<String>,
+    },
+    /// It is the local peer.
+    #[error("a host cannot revoke itself: do it on another host, or take weft off this one with `weft reset`")]
+    Local,
+    /// Others let the local peer in no more.
+    #[error("this host's own key was revoked, so that nobody takes revocations from it: do it on another host")]
+    Revoked,
+    /// There is no room for more.
+    #[error("more than {} keys cannot be revoked in one mesh: found a new one", super::revocation::MAX_REVOCATIONS)]
+    TooMany,
+}
+
 /// The peer cannot be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForgetError {

@@ -76,6 +76,15 @@ pub enum Event {
         /// The peer.
         peer: PeerName,
     },
+    /// A peer's key was revoked: drop all keys shared with it, and carry nothing from or to it any more.
+    PeerRevoked {
+        /// The peer.
+        peer: PeerName,
+    },
+    /// Persist [`Mesh::revocations`](super::Mesh::revocations) and [`Mesh::told`](super::Mesh::told).
+    RevocationsChanged,
+    /// Persist [`Mesh::known_peers`](super::Mesh::known_peers).
+    KnownPeersChanged,
     /// The set of reachable peers, what is known of them, or the number of targets changed.
     ReachabilityChanged,
     /// An origin, which may be the local peer, changed entries of a channel. All of one change is in one event.

@@ -21,10 +21,11 @@ impl Mesh {
             Problem { reason: "peer_unreachable", message, is_final: false }
         };
         let mut problems: Vec<Problem> = self.key_problem().into_iter().collect();
+        problems.extend(self.admission_problems());
         problems.extend(self.name_problems());
         problems.extend(self.ring_problems());
         problems.extend(self.surplus_problem());
-        problems.extend(self.unreachable.keys().copied().map(lost));
+        problems.extend(self.unreachable.keys().copied().filter(|peer| !self.is_revoked(*peer)).map(lost));
         problems
     }
 

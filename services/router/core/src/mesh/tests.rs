@@ -1,6 +1,7 @@
 mod lab;
+mod revocation;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 
@@ -8,7 +9,10 @@ use super::{
     message::{Routed, RoutedBody},
     *,
 };
-use crate::gossip::{Delta, Entry, Position};
+use crate::{
+    gossip::{Delta, DeltaEntry, Entry, Position, limits},
+    handshake::{PasswordAge, PasswordMark},
+};
 use lab::{Lab, address, config, peer};
 
 #[test]
@@ -165,7 +169,7 @@ fn peers_beyond_what_there_is_room_for_are_left_out_and_cost_no_connection() {
         part: 0,
         parts: 1,
     };
-    for number in 0..crate::gossip::limits::ORIGINS + 5 {
+    for number in 0..limits::ORIGINS + 5 {
         lab.hosts[0].handle_message(connection, ControlMessage::Delta(delta(number)), lab.now).expect("no breach");
     }
     lab.pass(Duration::from_secs(20));
@@ -183,7 +187,8 @@ fn another_protocol_version_is_refused() {
     let mut lab = Lab::new((0..2).map(config));
     let mut introduction = lab.hosts[1].introduction(1, address(0));
     (introduction.protocol_min, introduction.protocol_max) = (900, 901);
-    let introduced = Introduced { peer: peer(1), introduction, local_random: 2, remote: address(1), dial: None };
+    let introduced =
+        Introduced { peer: peer(1), introduction, local_random: 2, remote: address(1), dial: None, password: None };
     lab.hosts[0].handle_connected(ConnectionId(1), introduced, lab.now);
     lab.settle();
     assert_eq!(lab.reasons(), [GoodbyeReason::ProtocolVersion]);
@@ -211,6 +216,27 @@ fn beyond_the_limit_further_peers_are_refused() {
     lab.connect(0, 1);
     lab.connect(2, 0);
     assert_eq!((lab.reasons(), lab.connections(0).len()), (vec![GoodbyeReason::ConnectionLimit], 1));
+}
+
+#[test]
+fn without_discovery_only_what_the_operator_names_is_dialled() {
+    for discovery in [true, false] {
+        let mut lab = Lab::new([MeshConfig { discovery, ..config(0) }, config(1), config(2)]);
+        lab.connect(0, 1);
+        lab.connect(2, 1);
+        lab.pass(Duration::from_secs(10));
+        assert!(lab.hosts[0].is_reachable(peer(2)));
+        let named = "192.0.2.77".parse().expect("an address");
+        lab.hosts[0].add_targets(vec![named], false, lab.now);
+        lab.settle();
+        let dials = lab.events[0].iter().filter_map(|event| {
+            let Event::Dial { address, expected, .. } = event else { return None };
+            Some((address.to_string(), expected.is_some()))
+        });
+        let dials: BTreeSet<(String, bool)> = dials.collect();
+        assert!(dials.contains(&("192.0.2.77:6783".to_owned(), false)));
+        assert_eq!(dials.iter().any(|(_, discovered)| *discovered), discovery, "{dials:?}");
+    }
 }
 
 #[test]

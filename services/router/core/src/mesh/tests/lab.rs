@@ -1,10 +1,14 @@
 //! Hosts that are joined by pipes.
 
+use std::time::Duration;
+
 use super::*;
 
 /// Hosts and the pipes between them. Messages cross at once, as bytes.
 pub(super) struct Lab {
     pub(super) hosts: Vec<Mesh>,
+    /// Marks of each host's passwords.
+    pub(super) marks: Vec<Vec<PasswordMark>>,
     /// The two ends of each connection, by id.
     pub(super) pipes: BTreeMap<ConnectionId, [usize; 2]>,
     /// Connections that swallow everything.
@@ -36,6 +40,10 @@ pub(super) fn config(number: usize) -> MeshConfig {
         discovery: false,
         connection_limit: 20,
         known_channels: BTreeSet::new(),
+        password_marks: Vec::new(),
+        revocations: Vec::new(),
+        told: None,
+        known_peers: BTreeSet::new(),
         seed: number as u64,
         timing: Timing::default(),
     }
@@ -45,6 +53,8 @@ impl Lab {
     #[expect(clippy::disallowed_methods, reason = "any instant will do; only differences count")]
     pub(super) fn new(configs: impl IntoIterator<Item = MeshConfig>) -> Self {
         let now = Instant::now();
+        let configs: Vec<MeshConfig> = configs.into_iter().collect();
+        let marks = configs.iter().map(|config| config.password_marks.clone()).collect();
         let hosts: Vec<Mesh> = configs.into_iter().map(|config| Mesh::new(config, Vec::new(), now)).collect();
         Self {
             pipes: BTreeMap::new(),
@@ -54,6 +64,7 @@ impl Lab {
             next: 1,
             now,
             hosts,
+            marks,
         }
     }
 
@@ -65,22 +76,38 @@ impl Lab {
         let (random, other_random) = (77, 77 ^ order);
         let there = self.hosts[to].introduction(other_random, address(from));
         let here = self.hosts[from].introduction(random, address(to));
-        let introduced = |peer, introduction, local_random, remote, dial| Introduced {
+        let [ours, theirs] = self.passwords(from, to);
+        let introduced = |peer, introduction, local_random, remote, dial, password| Introduced {
             peer,
             introduction,
             local_random,
             remote,
             dial,
+            password,
         };
         let (from_peer, to_peer) = (self.hosts[from].local().peer, self.hosts[to].local().peer);
-        let dialled = introduced(to_peer, there, random, address(to), Some(DialId(self.next + 1000)));
+        let dialled = introduced(to_peer, there, random, address(to), Some(DialId(self.next + 1000)), ours);
         self.hosts[from].handle_connected(connection, dialled, self.now);
         self.hosts[to].handle_connected(
             connection,
-            introduced(from_peer, here, other_random, address(from), None),
+            introduced(from_peer, here, other_random, address(from), None, theirs),
             self.now,
         );
         connection
+    }
+
+    /// Returns which password each of two hosts uses with the other.
+    fn passwords(&self, from: usize, to: usize) -> [Option<PasswordAge>; 2] {
+        use PasswordAge::{Current, Old};
+        let (ours, theirs) = (&self.marks[from], &self.marks[to]);
+        let pairs = [(0, 0), (0, 1), (1, 0), (1, 1)];
+        let fits = |(a, b): &(usize, usize)| ours.get(*a).is_some_and(|mark| theirs.get(*b) == Some(mark));
+        let age = |index| if index == 0 { Current } else { Old };
+        match pairs.into_iter().find(fits) {
+            Some((a, b)) => [Some(age(a)), Some(age(b))],
+            None if ours.is_empty() && theirs.is_empty() => [None, None],
+            None => panic!("hosts {from} and {to} have no password in common"),
+        }
     }
 
     pub(super) fn connect(&mut self, from: usize, to: usize) -> ConnectionId {
