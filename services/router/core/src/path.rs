@@ -189,7 +189,10 @@ impl Paths {
             match self.candidates.iter_mut().find(|candidate| candidate.via == *via) {
                 Some(candidate) => {
                     candidate.given = true;
-                    candidate.hops = *hops;
+                    if candidate.hops != *hops {
+                        candidate.hops = *hops;
+                        candidate.sizes.suspect();
+                    }
                 }
                 None => {
                     self.add(*via, *hops, true);
@@ -353,7 +356,7 @@ impl Paths {
         let now = self.now;
         while let Some(question) = self.probes.poll_lost(now) {
             let Some(candidate) = self.find_mut(question.way) else { continue };
-            let alive = candidate.lost_in_row == 0;
+            let alive = candidate.lost_in_row == 0 || candidate.last_answer > Some(question.sent);
             match question.purpose {
                 Purpose::Alive => candidate.handle_silence(question.sent),
                 Purpose::Size(size) => candidate.sizes.handle_lost(size, alive, now),

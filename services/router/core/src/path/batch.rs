@@ -10,7 +10,7 @@ const PASSED: u32 = 3;
 const TRIES: u8 = 3;
 /// A way that breaks batches is tried again after this.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
-/// Between batches on a way that carries traffic.
+/// Between batches under traffic.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is known of a way's batches.
@@ -34,12 +34,25 @@ impl Batches {
         *self = Self { next: Some(now), ..Self::new() };
     }
 
+    /// Has batches proven once more before they are used, unless they were lately, as for a way that comes into use.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        let lately = self.last.is_some_and(|last| now.saturating_duration_since(last) < 2 * WATCH_INTERVAL);
+        if self.works && !lately {
+            self.restart(now);
+        }
+    }
+
     /// Tells whether the last one passed.
     pub(super) const fn work(&self) -> bool {
         self.works
     }
 
-    /// Returns when one is due; `watched` if the way carries traffic.
+    /// Tells whether the last one failed.
+    pub(super) const fn is_in_doubt(&self) -> bool {
+        self.failed > 0
+    }
+
+    /// Returns when one is due; `watched` if there is traffic.
     pub(super) fn due(&self, watched: bool, now: Instant) -> Option<Instant> {
         if self.waiting {
             return None;

@@ -306,6 +306,7 @@ impl Candidate {
         if !answered {
             self.history.record(true);
             *next_trial = now + self.flaps.wait(now).max(TRIAL_PAUSE);
+            self.sizes.suspect();
             if let Some(lossy) = &mut self.lossy {
                 lossy.trial = None;
             }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use weft_types::PeerName;
+
 use super::{
     Choice, DEAD_TIME, Link, PathEvent, Paths, Via,
     candidate::{Candidate, CandidateState, GONE},
@@ -131,6 +133,8 @@ impl Paths {
             if candidate.id == id {
                 candidate.last_answer = Some(now);
                 candidate.last_probe = None;
+                candidate.sizes.suspect();
+                candidate.batches.doubt(now);
             }
         }
     }
@@ -240,6 +244,20 @@ impl Paths {
     #[must_use]
     pub fn link_choice(&self) -> Option<Choice> {
         self.link.and_then(|link| self.find(link)).map(Self::choice_of)
+    }
+
+    /// Returns the neighbour to whom the answer to a question is given that came relayed, by that neighbour: itself if it is one
+    /// of the relays, else the best of them, as relays may send back what is given to others; itself if there is none.
+    #[must_use]
+    pub fn relay_for_answer(&self, neighbour: PeerName) -> PeerName {
+        let relays =
+            self.candidates.iter().filter(|candidate| candidate.given && matches!(candidate.via, Via::Relay(_)));
+        let by_rank =
+            |candidate: &&Candidate| (candidate.via != Via::Relay(neighbour), !candidate.is_alive(), candidate.hops);
+        match relays.min_by_key(by_rank).map(|candidate| candidate.via) {
+            Some(Via::Relay(relay)) => relay,
+            Some(Via::Direct(_) | Via::Stream) | None => neighbour,
+        }
     }
 
     /// Returns what may be published of the link with the peer; nothing if neither UDP nor the stream works.

@@ -106,7 +106,7 @@ impl Paths {
             let closely = [roles.active, roles.fallback].contains(&Some(self.candidates[index].id));
             let (busy, wanted) = (self.busy, self.wanted);
             let candidate = &mut self.candidates[index];
-            let watched = busy && roles.active == Some(candidate.id);
+            let watched = busy && closely;
             if due {
                 candidate.last_probe = Some(now);
                 candidate.unanswered_since.get_or_insert(now);
@@ -130,6 +130,9 @@ impl Paths {
             }
             if candidate.batches.poll(watched, now) {
                 let size = candidate.sizes.proven();
+                if candidate.batches.is_in_doubt() {
+                    candidate.last_probe = None;
+                }
                 return Some(self.ask(index, Purpose::Batch, size, now));
             }
         }
@@ -161,8 +164,8 @@ impl Paths {
         if !candidate.is_alive() {
             return Some(due);
         }
-        let watched = self.busy && roles.active == Some(candidate.id);
         let closely = [roles.active, roles.fallback].contains(&Some(candidate.id));
+        let watched = self.busy && closely;
         let by_udp = candidate.via != Via::Stream;
         let sizes = || candidate.sizes.due(watched, closely, self.wanted, self.now).filter(|_| by_udp);
         let batches = || candidate.batches.due(watched, self.now).filter(|_| by_udp);

@@ -12,7 +12,7 @@ const TRY_INTERVAL: Duration = Duration::from_millis(50);
 const STEP: usize = 8;
 /// A way that carries less than wanted is searched again after this.
 const SEARCH_AGAIN: Duration = Duration::from_secs(60);
-/// Between probes of the proven size on a way that carries traffic.
+/// Between probes of the proven size under traffic.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is known of a way's sizes, in bytes of the sealed datagram.
@@ -105,7 +105,7 @@ impl Sizes {
         self.try_size(if steps * STEP < self.limit { steps * STEP } else { self.proven }, now);
     }
 
-    /// Returns when a probe is due; `watched` if the way carries traffic, `searched` if it may be searched again.
+    /// Returns when a probe is due; `watched` if there is traffic, `searched` if it may be searched again.
     pub(super) fn due(&self, watched: bool, searched: bool, wanted: usize, now: Instant) -> Option<Instant> {
         let test = self.test.as_ref().filter(|test| test.sent < TRIES);
         let test = test.map(|test| if test.sent == 0 { test.last } else { test.last + TRY_INTERVAL });
@@ -187,7 +187,7 @@ impl Sizes {
             }
         } else if size == self.proven && self.watching {
             self.watching = false;
-            self.watch_lost = if alive { self.watch_lost + 1 } else { 0 };
+            self.watch_lost += u8::from(alive);
             if self.watch_lost >= TRIES {
                 self.shrink(size, now);
             }

@@ -142,6 +142,7 @@ impl Paths {
         if cost.saturating_add(margin(present)) < present || active.tier() > 0 {
             let times = candidate.flaps.count(self.now);
             let waits = candidate.ready > self.now && times > 0;
+            let since = candidate.better_since.unwrap_or(since);
             return Some((if waits { Unused::Flapped { times } } else { Unused::JustBetter }, since));
         }
         Some((self.weakness(candidate, active, cost < present), since))
