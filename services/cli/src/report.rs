@@ -13,7 +13,7 @@ mod peers;
 
 use std::{fmt, net::IpAddr, net::SocketAddr};
 
-pub use connections::{Connection, Connections, Target, Targets};
+pub use connections::{Connection, Connections, Reached, Target, Targets, Way};
 pub use containers::{Container, Containers};
 pub use ipam::{Ipam, Pending, Share};
 use ipnet::IpNet;

@@ -12,6 +12,8 @@ use super::{Identity, Problem, endpoint, size, trimmed};
 pub struct Connections {
     /// Connections, in the router's order.
     pub connections: Vec<Connection>,
+    /// Peers that are reached over others only, in the router's order.
+    pub over_others: Vec<Reached>,
     /// Targets without a connection.
     pub targets: Vec<Target>,
 }
@@ -27,8 +29,13 @@ pub struct Connection {
     pub outbound: bool,
     /// "established", or "pending" while data does not pass yet.
     pub state: &'static str,
-    /// How data goes: "direct-udp" or "none".
+    /// How data goes: "direct-udp", "relay" (over other peers), "stream" (inside the control connection) or "none".
     pub path: &'static str,
+    /// Printed name of the neighbour that data goes over by "relay".
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub relay: String,
+    /// All ways by which data may go, the one in use first.
+    pub ways: Vec<Way>,
     /// Where datagrams go; absent without a direct path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_address: Option<String>,
@@ -47,6 +54,54 @@ pub struct Connection {
     /// Why it is not as good as it should be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+}
+
+/// A peer that is reached over others only.
+#[derive(Debug, Serialize)]
+pub struct Reached {
+    /// The peer.
+    pub peer: Identity,
+    /// How data goes: "direct-udp", "relay" (over other peers) or "none".
+    pub path: &'static str,
+    /// Printed name of the neighbour that data goes over by "relay".
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub relay: String,
+    /// All ways by which data may go, the one in use first.
+    pub ways: Vec<Way>,
+    /// What seals the data; empty without a session.
+    pub cipher: String,
+    /// Round trip of the data path, in microseconds; 0 while unknown.
+    pub round_trip_micros: u64,
+    /// Bytes of data sent.
+    pub sent_bytes: u64,
+    /// Bytes of data received.
+    pub received_bytes: u64,
+}
+
+/// One way by which data may go to a peer.
+#[derive(Debug, Serialize)]
+pub struct Way {
+    /// "direct-udp", "relay" or "stream".
+    pub path: &'static str,
+    /// Where datagrams go by "direct-udp".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_address: Option<String>,
+    /// Printed name of the neighbour that data goes over by "relay".
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub relay: String,
+    /// Whether data goes there.
+    pub in_use: bool,
+    /// Of its probes, in microseconds; 0 while unknown.
+    pub round_trip_micros: u64,
+    /// Datagrams that are lost of a thousand.
+    pub loss_permille: u32,
+    /// Largest sealed datagram that it is known to carry, in bytes.
+    pub largest_bytes: u32,
+    /// Whether batches of datagrams survive it.
+    pub batched: bool,
+    /// Why data does not go there; empty for the one in use.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// One target.
@@ -77,7 +132,8 @@ impl Connections {
     pub fn new(status: &pb::GetStatusResponse) -> Self {
         let targets = status.targets.iter().filter(|target| target.state() != pb::TargetState::Connected);
         Self {
-            connections: status.connections.iter().map(Connection::from).collect(),
+            connections: status.connections.iter().map(|to| Connection::new(to, status)).collect(),
+            over_others: Reached::all(status),
             targets: targets.map(Target::from).collect(),
         }
     }
@@ -91,19 +147,18 @@ impl Targets {
     }
 }
 
-impl From<&pb::Connection> for Connection {
-    fn from(connection: &pb::Connection) -> Self {
+impl Connection {
+    fn new(connection: &pb::Connection, status: &pb::GetStatusResponse) -> Self {
+        let known = status.peers.iter().find(|peer| peer.peer_name == connection.peer_name);
+        let ways: Vec<Way> = known.into_iter().flat_map(|peer| &peer.data_paths).map(Way::from).collect();
         Self {
             peer: Identity::new(connection.peer_name.as_ref(), &connection.name, &connection.nickname),
             address: connection.endpoint.as_ref().map(endpoint).unwrap_or_default(),
             outbound: connection.outbound,
             state: state(connection.state()),
-            path: match connection.path() {
-                pb::PathKind::Unspecified | pb::PathKind::None => "none",
-                pb::PathKind::DirectUdp => "direct-udp",
-                pb::PathKind::Relay => "relay",
-                pb::PathKind::Stream => "stream",
-            },
+            path: path(connection.path()),
+            relay: relay(&ways),
+            ways,
             data_address: connection.data_endpoint.as_ref().map(endpoint),
             cipher: connection.cipher.clone(),
             round_trip_micros: connection.round_trip_micros,
@@ -114,6 +169,67 @@ impl From<&pb::Connection> for Connection {
             problem: connection.problem.as_ref().map(Into::into),
         }
     }
+}
+
+impl Reached {
+    fn all(status: &pb::GetStatusResponse) -> Vec<Self> {
+        let is_connected = |peer: &&pb::Peer| status.connections.iter().any(|to| to.peer_name == peer.peer_name);
+        let reachable = status.peers.iter().filter(|peer| peer.state() == pb::PeerState::Reachable);
+        reachable.filter(|peer| !is_connected(peer)).map(Self::from).collect()
+    }
+}
+
+impl From<&pb::Peer> for Reached {
+    fn from(peer: &pb::Peer) -> Self {
+        let used = peer.data_paths.iter().find(|way| way.in_use);
+        let ways: Vec<Way> = peer.data_paths.iter().map(Way::from).collect();
+        Self {
+            peer: Identity::new(peer.peer_name.as_ref(), &peer.name, &peer.nickname),
+            path: path(used.map_or(pb::PathKind::None, pb::DataPath::kind)),
+            relay: relay(&ways),
+            ways,
+            cipher: peer.cipher.clone(),
+            round_trip_micros: used.map_or(0, |way| way.round_trip_micros),
+            sent_bytes: peer.sent_bytes,
+            received_bytes: peer.received_bytes,
+        }
+    }
+}
+
+impl From<&pb::DataPath> for Way {
+    fn from(way: &pb::DataPath) -> Self {
+        Self {
+            path: path(way.kind()),
+            data_address: way.endpoint.as_ref().map(endpoint),
+            relay: way.relay.clone(),
+            in_use: way.in_use,
+            round_trip_micros: way.round_trip_micros,
+            loss_permille: way.loss_permille,
+            largest_bytes: way.largest_bytes,
+            batched: way.batched,
+            reason: way.reason.clone(),
+        }
+    }
+}
+
+const fn path(kind: pb::PathKind) -> &'static str {
+    match kind {
+        pb::PathKind::Unspecified | pb::PathKind::None => "none",
+        pb::PathKind::DirectUdp => "direct-udp",
+        pb::PathKind::Relay => "relay",
+        pb::PathKind::Stream => "stream",
+    }
+}
+
+/// Returns over whom data goes, if it goes over others.
+fn relay(ways: &[Way]) -> String {
+    ways.iter().find(|way| way.in_use).map(|way| way.relay.clone()).unwrap_or_default()
+}
+
+/// Returns the ways that would be better than the one in use, if they worked: all others, unless it is UDP straight to the peer.
+fn better<'a>(path: &str, ways: &'a [Way]) -> impl Iterator<Item = &'a Way> {
+    let wanted = path != "direct-udp";
+    ways.iter().filter(move |way| wanted && !way.in_use && !way.reason.is_empty())
 }
 
 const fn state(state: pb::ConnectionState) -> &'static str {
@@ -169,6 +285,24 @@ impl fmt::Display for Connections {
             if let Some(problem) = &connection.problem {
                 writeln!(f, "   {problem}")?;
             }
+            for way in better(connection.path, &connection.ways) {
+                writeln!(f, "   {way}")?;
+            }
+        }
+        for reached in &self.over_others {
+            let state = if reached.path == "none" { "pending" } else { "established" };
+            let sealed = if reached.cipher.is_empty() { "-" } else { "encrypted" };
+            let line = format!(
+                "~> {:<21} {state:<11} {sealed:<11} {:<10} {:<24} {}",
+                "-",
+                reached.path,
+                reached.peer.to_string(),
+                reached.attributes().join(" "),
+            );
+            writeln!(f, "{}", trimmed(&line))?;
+            for way in better(reached.path, &reached.ways) {
+                writeln!(f, "   {way}")?;
+            }
         }
         for target in &self.targets {
             let line = format!("-> {:<21} {:<11} {}", target.target, target.state, target.info());
@@ -180,22 +314,50 @@ impl fmt::Display for Connections {
 
 impl Connection {
     fn attributes(&self) -> Vec<String> {
-        let mut attributes = Vec::new();
-        if !self.cipher.is_empty() {
-            attributes.push(format!("cipher={}", self.cipher));
-        }
-        if self.round_trip_micros > 0 {
-            attributes.push(format!("rtt={}.{:03}ms", self.round_trip_micros / 1000, self.round_trip_micros % 1000));
-        }
-        if let Some(address) = self.data_address.as_ref().filter(|address| **address != self.address) {
-            attributes.push(format!("udp={address}"));
-        }
-        for (key, bytes) in [("sent", self.sent_bytes), ("received", self.received_bytes)] {
-            if bytes > 0 {
-                attributes.push(format!("{key}={}", size(bytes).replace(' ', "")));
-            }
-        }
+        let other = self.data_address.as_ref().filter(|address| **address != self.address);
+        let mut attributes = about_session(&self.cipher, self.round_trip_micros);
+        attributes.extend(over(&self.relay));
+        attributes.extend(other.map(|address| format!("udp={address}")));
+        attributes.extend(about_traffic(self.sent_bytes, self.received_bytes));
         attributes
+    }
+}
+
+impl Reached {
+    fn attributes(&self) -> Vec<String> {
+        let mut attributes = about_session(&self.cipher, self.round_trip_micros);
+        attributes.extend(over(&self.relay));
+        attributes.extend(about_traffic(self.sent_bytes, self.received_bytes));
+        attributes
+    }
+}
+
+fn about_session(cipher: &str, round_trip_micros: u64) -> Vec<String> {
+    let cipher = (!cipher.is_empty()).then(|| format!("cipher={cipher}"));
+    let round_trip =
+        (round_trip_micros > 0).then(|| format!("rtt={}.{:03}ms", round_trip_micros / 1000, round_trip_micros % 1000));
+    cipher.into_iter().chain(round_trip).collect()
+}
+
+fn over(relay: &str) -> Option<String> {
+    (!relay.is_empty()).then(|| format!("over={relay}"))
+}
+
+fn about_traffic(sent: u64, received: u64) -> impl Iterator<Item = String> {
+    let counts = [("sent", sent), ("received", received)].into_iter().filter(|(_, bytes)| *bytes > 0);
+    counts.map(|(key, bytes)| format!("{key}={}", size(bytes).replace(' ', "")))
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not {}", self.path)?;
+        if let Some(address) = &self.data_address {
+            write!(f, " {address}")?;
+        }
+        if !self.relay.is_empty() {
+            write!(f, " over {}", self.relay)?;
+        }
+        write!(f, ": {}", self.reason)
     }
 }
 

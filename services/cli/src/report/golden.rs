@@ -37,6 +37,15 @@ fn router() -> router::GetStatusResponse {
         endpoint: at(address),
         outbound,
         data_direct,
+        ..router::PeerLink::default()
+    };
+    let way = |kind: router::PathKind, relay: &str, reason: &str| router::DataPath {
+        kind: kind.into(),
+        relay: relay.to_owned(),
+        in_use: reason.is_empty(),
+        round_trip_micros: 900,
+        reason: reason.to_owned(),
+        ..router::DataPath::default()
     };
     router::GetStatusResponse {
         version: "0.1.0".to_owned(),
@@ -91,6 +100,23 @@ fn router() -> router::GetStatusResponse {
                 nickname: "host2".to_owned(),
                 state: router::PeerState::Reachable.into(),
                 links: vec![link(1, "192.0.2.1:51234", false, true)],
+                data_paths: vec![way(router::PathKind::DirectUdp, "", ""), way(router::PathKind::Stream, "", "slower")],
+                ..router::Peer::default()
+            },
+            router::Peer {
+                peer_name: peer(7),
+                name: "07070707".to_owned(),
+                nickname: "host7".to_owned(),
+                state: router::PeerState::Reachable.into(),
+                data_paths: vec![
+                    way(router::PathKind::Relay, "02020202", ""),
+                    router::DataPath {
+                        endpoint: at("192.0.2.7:6783"),
+                        ..way(router::PathKind::DirectUdp, "", "no answer to UDP probes")
+                    },
+                ],
+                cipher: "AES-256-GCM".to_owned(),
+                sent_bytes: 2048,
                 ..router::Peer::default()
             },
             router::Peer {
@@ -180,7 +206,7 @@ fn status() {
            Port: 6783
         Targets: 3
     Connections: 4 (1 established, 1 pending, 1 retrying, 1 failed)
-          Peers: 3 (with 2 established, 1 pending connections), 1 unreachable
+          Peers: 4 (with 2 established, 1 pending connections), 1 unreachable
          Bridge: weft (MTU 1400)
         Without: UDP_GRO
         Problem: the host's firewall drops frames of the bridge weft (for 3s)
@@ -239,12 +265,16 @@ fn status_connections() {
         "-> 192.0.2.2:6783        established encrypted   direct-udp 02020202(host2)          cipher=AES-256-GCM rtt=1.042ms sent=1.5KiB received=3.0GiB
 <- [2001:db8::5]:40000   pending     -           none       05050505(host5)
    no datagram arrives from host5: open UDP 6783 in its firewall (for 7s)
+~> -                     established encrypted   relay      07070707(host7)          cipher=AES-256-GCM rtt=0.900ms over=02020202 sent=2.0KiB
+   not direct-udp 192.0.2.7:6783: no answer to UDP probes
 -> host3:6783            retrying    host3:6783 does not answer: connection refused (for 30s), retry: 5s
 -> host4                 failed      host4 has another password (for 1m15s), retry: never
 "
     );
     let json = serde_json::to_value(&connections).expect("serializes");
     assert_eq!(json["connections"][0]["peer"]["key"], "02".repeat(32));
+    assert_eq!(json["connections"][0]["ways"][1]["reason"], "slower");
+    assert_eq!(json["over_others"][0]["relay"], "02020202");
     assert_eq!(json["targets"][1]["problem"]["reason"], "wrong_password");
 }
 
@@ -269,6 +299,7 @@ fn status_peers() {
 02020202(host2)
    <- 192.0.2.1:51234       01010101(host1)                       established
 06060606(host6) - unreachable, its names are suspended
+07070707(host7)
 "
     );
 }

@@ -200,8 +200,8 @@ impl From<&router::GetStatusResponse> for RouterSection {
             connections,
             peers: status.peers.len(),
             unreachable_peers: unreachable.count(),
-            established_links: links().filter(|link| link.data_direct).count(),
-            pending_links: links().filter(|link| !link.data_direct).count(),
+            established_links: links().filter(|link| link.data_direct || link.data_stream).count(),
+            pending_links: links().filter(|link| !link.data_direct && !link.data_stream).count(),
             data_plane: status.data_plane.as_ref().map(Into::into),
             problems: status.problems.iter().map(Into::into).collect(),
         }
