@@ -1,4 +1,5 @@
 //! Many cores on one virtual clock and network, with a reference model.
 
 pub mod gossip;
+pub mod path;
 pub mod ring;

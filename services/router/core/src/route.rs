@@ -123,7 +123,8 @@ impl Routes {
     /// Searches from the destination for the first hops of a peer, until the best are certain (Dijkstra). The ways do not come
     /// back through that peer.
     fn search(&self, of: PeerName, destination: PeerName) -> FirstHops {
-        let own: BTreeMap<PeerName, u32> = self.links_of(of).collect();
+        let own: BTreeMap<PeerName, u32> =
+            if of == self.local { self.own_links() } else { self.links_of(of).collect() };
         let cheapest = own.values().min().copied().unwrap_or(0);
         let mut best: BTreeSet<(u64, u8, PeerName)> = BTreeSet::new();
         let mut settled = BTreeSet::new();
@@ -152,11 +153,15 @@ impl Routes {
     fn links_of(&self, peer: PeerName) -> impl Iterator<Item = (PeerName, u32)> {
         let claims = self.claims(peer).into_iter().flatten();
         claims.filter_map(move |(next, cost)| {
-            let back = self.claims(*next).and_then(|links| links.get(&peer));
-            // The own links work, whatever the other end says; so they are used, and published, at once.
-            let back = back.or((peer == self.local).then_some(cost))?;
+            let back = self.claims(*next)?.get(&peer)?;
             Some((*next, *cost.max(back)))
         })
+    }
+
+    /// Lists the local peer's links: they work, whatever the other ends say.
+    fn own_links(&self) -> BTreeMap<PeerName, u32> {
+        let back = |next| self.claims(next).and_then(|links| links.get(&self.local)).copied();
+        self.neighbours.iter().map(|(next, cost)| (*next, back(*next).unwrap_or(0).max(*cost))).collect()
     }
 
     fn claims(&self, peer: PeerName) -> Option<&BTreeMap<PeerName, u32>> {

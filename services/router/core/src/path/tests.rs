@@ -79,6 +79,24 @@ fn a_way_that_dies_is_replaced_and_comes_back_within_ten_seconds() {
 }
 
 #[test]
+fn what_has_died_at_the_same_time_does_not_take_over() {
+    let ways = [(endpoint(1), Way::millis(2)), (relay(7), Way::millis(9)), (relay(8), Way::millis(90))];
+    for busy in [false, true] {
+        for wait in 0..10 {
+            let mut world = World::new(&ways);
+            world.paths.set_busy(busy);
+            world.paths.set_endpoints(&[address(1)], world.now);
+            world.paths.set_relays(&[(peer(7), 2), (peer(8), 2)], world.now);
+            world.run(30 * SECOND + wait * SECOND / 9);
+            world.remove(endpoint(1));
+            world.remove(relay(7));
+            assert!(world.run_until(3 * SECOND, |world| up(world) != Some(endpoint(1))));
+            assert_eq!(up(&world), Some(relay(8)));
+        }
+    }
+}
+
+#[test]
 fn without_another_way_the_end_is_noticed_within_three_seconds() {
     for busy in [false, true] {
         for wait in 0..10 {
