@@ -80,6 +80,17 @@ fn a_cut_shows_within_four_seconds() {
 }
 
 #[test]
+fn a_revoked_host_is_out_everywhere_within_a_second() {
+    for seed in seeds(60) {
+        for shape in [Shape::Full, Shape::Sparse, Shape::Chain] {
+            let hosts = 3 + (seed % 7) as usize;
+            let out = settled(hosts, shape, seed).and_then(|mut world| world.check_revocation());
+            out.unwrap_or_else(|violation| panic!("WEFT_SIM_SEED={seed}, {shape:?}: {violation}"));
+        }
+    }
+}
+
+#[test]
 fn a_change_costs_one_delta_for_each_other_peer() {
     for seed in seeds(5) {
         for (shape, hosts) in [(Shape::Full, 9), (Shape::Chain, 5), (Shape::Sparse, 7)] {

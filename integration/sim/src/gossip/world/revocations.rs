@@ -1,6 +1,6 @@
 //! Hosts that are let in no more.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use rand::Rng as _;
 use weft_types::PeerName;
@@ -8,6 +8,8 @@ use weft_types::PeerName;
 use super::World;
 use crate::gossip::Violation;
 
+/// How soon a host is out everywhere after somebody revoked it, where nothing is in the way of the news.
+const NEWS: Duration = Duration::from_secs(1);
 /// Hosts that stay, so that there is a mesh in the end.
 const LEFT: usize = 2;
 
@@ -22,6 +24,29 @@ impl World {
         let fight = by >= LEFT && self.random.random_bool(0.5);
         self.revoke(by, whom)?;
         if fight { self.revoke(whom, by) } else { Ok(()) }
+    }
+
+    /// Has the first host revoke the last one, and checks that all let it in no more soon enough.
+    ///
+    /// # Errors
+    /// A [`Violation`] if somebody does not.
+    pub fn check_revocation(&mut self) -> Result<(), Violation> {
+        let lost = self.hosts.len() - 1;
+        self.revoke(0, lost)?;
+        self.run_for(NEWS)?;
+        let held = self.held_revocations();
+        if held != BTreeSet::from([self.hosts[lost].peer]) {
+            return Err(Violation(format!("{held:?} are revoked on the disks of the first two")));
+        }
+        let lost = self.hosts[lost].peer;
+        for host in 0..self.hosts.len() - 1 {
+            let Some(process) = &self.hosts[host].process else { continue };
+            let connected = process.mesh.connections(self.start + self.now).iter().any(|c| c.identity.peer == lost);
+            if !process.mesh.is_revoked(lost) || process.mesh.is_reachable(lost) || connected {
+                return Err(Violation(format!("host {host} still lets the lost one in")));
+            }
+        }
+        Ok(())
     }
 
     fn revoke(&mut self, by: usize, whom: usize) -> Result<(), Violation> {
