@@ -68,6 +68,11 @@ sim: ## Test many seeds of the simulation
 	@$(SET_UP) test
 	WEFT_SIM_SEEDS=$(or $(SEEDS),3000) cargo nextest run --package weft-sim --no-capture
 
+.PHONY: fuzz
+fuzz: ## Look for inputs that break a parser: SECONDS (60) for each of TARGETS (all)
+	@$(SET_UP) fuzz
+	integration/fuzz/run $(or $(SECONDS),60) $(TARGETS)
+
 .PHONY: bench-quick
 bench-quick: ## Compare the overlay with plain VXLAN and a userspace WireGuard, in one run
 	@$(SET_UP) bench
