@@ -9,9 +9,6 @@ use weft_lab::{Host, Lab, Launch, Weft, image};
 async fn launch(host: &Host, peer: Option<&Host>) -> anyhow::Result<Weft> {
     let root = host.docker(&["info", "--format", "{{.DockerRootDir}}"]).await?;
     ensure!(root != "/var/lib/docker", "the engine remaps no users");
-    // The engine would give the folders that it makes to the remapped users.
-    host.exec(&["mkdir", "-p", "/run/weft", "/var/lib/weft/router", "/var/lib/weft/ipam", "/var/lib/weft/shim"])
-        .await?;
     let launch = Launch::new(PASSWORD).with("WEFT_DOCKER_ROOT", &root);
     Weft::launch(host, peer.into_iter().fold(launch, |launch, peer| launch.peers(&[peer]))).await
 }

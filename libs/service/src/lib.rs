@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod folder;
 mod health;
 mod last_words;
 mod logging;
@@ -17,6 +18,7 @@ pub mod trace;
 
 use std::{future::Future, process::ExitCode};
 
+pub use folder::make_folder;
 pub use health::{Health, check};
 pub use logging::LogFormat;
 pub use metrics::fetch_metrics;

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{service::Routes, transport::Server};
 use weft_metrics::Exposition;
 
-use crate::{Health, Result, Shutdown};
+use crate::{Health, Result, Shutdown, make_folder};
 
 /// A socket that is bound and not served yet.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct BoundServer {
 /// If a live process serves the socket, or the folder cannot be written.
 pub fn bind(path: &Path) -> Result<BoundServer> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("failed to make the folder {}", folder.display()))?;
+        make_folder(folder).with_context(|| format!("failed to make the folder {}", folder.display()))?;
     }
     match StdUnixStream::connect(path) {
         Ok(_) => bail!("another process serves {}: stop it first, or choose another --socket-folder", path.display()),

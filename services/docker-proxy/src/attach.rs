@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     driver::{Attached, Driver},
     engine::Engine,
+    starts::{Starting, Starts},
 };
 
 /// Attaches containers that the engine runs.
@@ -19,6 +20,8 @@ pub struct Attacher {
     pub engine: Engine,
     /// Who attaches.
     pub driver: Driver,
+    /// The starts that clients wait for.
+    pub starts: Starts,
     zone: String,
     patience: Duration,
 }
@@ -27,7 +30,13 @@ impl Attacher {
     /// Makes one.
     #[must_use]
     pub fn new(config: &Config, engine: Engine, driver: Driver) -> Self {
-        Self { engine, driver, zone: config.zone().to_owned(), patience: config.attach_deadline() }
+        Self {
+            engine,
+            driver,
+            starts: Starts::default(),
+            zone: config.zone().to_owned(),
+            patience: config.attach_deadline(),
+        }
     }
 
     /// Returns how long a client waits for a container's network.
@@ -64,19 +73,21 @@ impl Attacher {
     ///
     /// # Errors
     /// One sentence that says why it has none.
-    pub async fn started(&self, id: &ContainerId) -> Attached {
+    pub async fn started(&self, id: &ContainerId, starting: Starting) -> Attached {
         let container = self.engine.container(id.as_str()).await.map_err(|error| format!("{error:#}"))?;
         let Some(container) = container else {
             self.driver.removed(id.clone()).await;
             return Ok(Vec::new());
         };
-        match self.goal(&container) {
+        let attached = match self.goal(&container) {
             Some(goal) => self.driver.start(container, goal, self.patience).await,
             None => {
                 self.driver.died(id.clone(), container.pid).await;
                 Ok(Vec::new())
             }
-        }
+        };
+        starting.done();
+        attached
     }
 
     /// Sees to it that a running container that was attached by hand, and holds these addresses, has them.

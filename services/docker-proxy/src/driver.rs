@@ -5,6 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -78,6 +82,14 @@ enum Request {
         container: ContainerId,
         runs: Option<u32>,
     },
+    Ended {
+        container: ContainerId,
+        reply: oneshot::Sender<bool>,
+    },
+    HasProcess {
+        container: ContainerId,
+        reply: oneshot::Sender<bool>,
+    },
     Removed {
         container: ContainerId,
     },
@@ -108,6 +120,8 @@ impl Request {
             Self::Adopt { .. }
             | Self::Changed { .. }
             | Self::Died { .. }
+            | Self::Ended { .. }
+            | Self::HasProcess { .. }
             | Self::Removed { .. }
             | Self::ServiceLost { .. }
             | Self::List { .. }
@@ -215,6 +229,21 @@ impl Driver {
     /// Says that a container's process ended, and which one `runs` now: the news may be old.
     pub async fn died(&self, container: ContainerId, runs: Option<u32>) {
         self.send(Request::Died { container, runs }).await;
+    }
+
+    /// Says that a container's process ended, unless the one that is known of lives: then the news is old, or not all is
+    /// known, and false is returned.
+    pub async fn ended(&self, container: ContainerId) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Ended { container, reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Tells whether a container that is, or is to be, attached is known to have a process.
+    pub async fn has_process(&self, container: ContainerId) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::HasProcess { container, reply }).await;
+        answer.await.unwrap_or_default()
     }
 
     /// Says that a container was removed.
@@ -359,6 +388,21 @@ impl State {
                 self.detached.remove(&container);
                 self.workflow.handle_died(&container);
             }
+            Request::Ended { container, reply } => {
+                let known = self.facts.get(&container).and_then(|known| known.pid);
+                let ended = known.is_some_and(|pid| !is_alive(pid));
+                if ended {
+                    self.detached.remove(&container);
+                    self.workflow.handle_died(&container);
+                }
+                // Whoever asked stops with this service.
+                let _ = reply.send(ended);
+            }
+            Request::HasProcess { container, reply } => {
+                let known = self.facts.get(&container).and_then(|known| known.pid);
+                // As above.
+                let _ = reply.send(known.is_some_and(is_alive));
+            }
             Request::Removed { container } => {
                 self.detached.remove(&container);
                 self.workflow.handle_removed(&container);
@@ -477,6 +521,13 @@ impl State {
 fn unknown(id: &ContainerId) -> Container {
     let reply = serde_json::json!({ "Id": id.as_str() });
     Container::parse(reply.to_string().as_bytes()).expect("an id is all that a container must have")
+}
+
+/// Tells whether there is a process of this number, which may be another one's by now.
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    // What may not be sent a signal lives.
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
 async fn sleep_until(at: Option<Instant>) {

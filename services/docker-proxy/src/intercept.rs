@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Method;
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 use weft_docker_proxy_core::{
-    Call, CreateRequest, Decision, ImageConfig, Network, commit, create,
+    AddressArgument, Call, CreateRequest, Decision, ImageConfig, Network, commit, create,
     eligibility::{self, Policy},
     inspect::Inspection,
     list, route, top,
@@ -15,10 +15,11 @@ use weft_service::trace::Span;
 
 use crate::{
     attach::Attacher,
+    creations::{Creation, Creations},
     engine::Engine,
     metrics::Metrics,
     relay::{Answer, Interceptor, Request, ResponseHead},
-    traces::{self, Traces},
+    traces,
 };
 
 /// The status with which calls for weft's own services are refused.
@@ -43,7 +44,7 @@ pub struct Intercept {
     options: Arc<Options>,
     user_namespaces: Arc<OnceCell<bool>>,
     metrics: Metrics,
-    traces: Traces,
+    creations: Creations,
 }
 
 impl Intercept {
@@ -56,7 +57,7 @@ impl Intercept {
             options: Arc::new(options),
             user_namespaces: Arc::default(),
             metrics,
-            traces: Traces::default(),
+            creations: Creations::default(),
         }
     }
 
@@ -66,7 +67,7 @@ impl Intercept {
         self.metrics.client()
     }
 
-    async fn create(&self, request: &Request, name: Option<&str>) -> anyhow::Result<Answer> {
+    async fn create(&self, request: &Request, name: Option<&str>, span: &Span) -> anyhow::Result<Answer> {
         let create = match CreateRequest::parse(&request.body, name) {
             Ok(create) => create,
             Err(error) => return Ok(Answer::error(400, &error.to_string())),
@@ -82,18 +83,39 @@ impl Intercept {
             Decision::Refuse { message } => Ok(Answer::error(400, &message)),
             Decision::LeaveAlone { reason } => {
                 tracing::debug!(%reason, "a container is created without weft");
-                self.pass(request, &request.body).await
+                let answer = self.pass(request, &request.body).await?;
+                self.note_created(&answer, name, None, span);
+                Ok(answer)
             }
-            Decision::Attach { .. } => {
+            Decision::Attach { addresses } => {
                 let user_namespaces = self.user_namespaces().await?;
                 match create::rewrite(&create, &image, &self.options.create, user_namespaces) {
-                    Ok(body) => self.pass(request, &body).await,
+                    Ok(body) => {
+                        let answer = self.pass(request, &body).await?;
+                        self.note_created(&answer, name, Some(addresses), span);
+                        Ok(answer)
+                    }
                     Err(reason) => {
                         tracing::debug!(%reason, "a request is left as it is, because the engine will refuse it");
                         self.pass(request, &request.body).await
                     }
                 }
             }
+        }
+    }
+
+    /// Remembers the container that the engine created, for its start.
+    fn note_created(&self, answer: &Answer, name: Option<&str>, addresses: Option<Vec<AddressArgument>>, span: &Span) {
+        #[derive(serde::Deserialize)]
+        struct Body {
+            #[serde(rename = "Id")]
+            id: String,
+        }
+        let body = (answer.status() == 201).then(|| serde_json::from_slice::<Body>(&answer.body).ok()).flatten();
+        if let Some(container) = body.and_then(|body| body.id.parse().ok()) {
+            let name = name.unwrap_or_default().to_owned();
+            traces::about(span, &container, &name);
+            self.creations.add(Creation { container, name, addresses, call: span.parent() }, Instant::now());
         }
     }
 
@@ -123,38 +145,57 @@ impl Intercept {
     }
 
     /// Lets the engine start a container, and answers when it has its network.
-    async fn start(&self, request: &Request, name: &str, span: &Span) -> anyhow::Result<Answer> {
-        let Some(container) = self.engine.container(name).await? else {
-            return self.pass(request, &request.body).await;
+    async fn start(
+        &self,
+        request: &Request,
+        name: &str,
+        created: Option<Creation>,
+        span: &Span,
+    ) -> anyhow::Result<Answer> {
+        let (id, name, addresses, runs) = match created {
+            // It is not one of weft's own: those are not created through the proxy.
+            Some(Creation { container, name, addresses, .. }) => (container, name, addresses, false),
+            None => {
+                let Some(container) = self.engine.container(name).await? else {
+                    return self.pass(request, &request.body).await;
+                };
+                if let Some(message) = eligibility::refuses_control(&container, &self.options.policy.engine_socket) {
+                    traces::about(span, &container.id, &container.name);
+                    return Ok(Answer::error(FORBIDDEN, &message));
+                }
+                let addresses = match self.attacher.decide(&container) {
+                    Decision::Attach { addresses } => Some(addresses),
+                    Decision::LeaveAlone { .. } | Decision::Refuse { .. } => None,
+                };
+                let runs = container.pid.is_some();
+                (container.id, container.name, addresses, runs)
+            }
         };
-        traces::about(span, &container);
-        if let Some(message) = eligibility::refuses_control(&container, &self.options.policy.engine_socket) {
-            return Ok(Answer::error(FORBIDDEN, &message));
-        }
-        let Decision::Attach { addresses } = self.attacher.decide(&container) else {
-            return self.pass(request, &request.body).await;
-        };
+        traces::about(span, &id, &name);
+        let Some(addresses) = addresses else { return self.pass(request, &request.body).await };
         let driver = &self.attacher.driver;
-        if container.pid.is_none() {
+        if !runs {
             // While the engine makes namespaces, ipam writes to its disk.
-            driver.prepare(container.id.clone(), addresses).await;
+            driver.prepare(id.clone(), addresses).await;
         }
+        let starting = self.attacher.starts.begin(&id);
         let forwarded = self.forward(request, &request.body).await;
         if !forwarded.as_ref().is_ok_and(|(response, _)| response.status == 204) {
-            driver.not_started(container.id.clone()).await;
+            driver.not_started(id.clone()).await;
         }
         let (response, body) = forwarded?;
         let answer = Answer::of_engine(&response, body);
         if response.status != 204 {
             return Ok(answer);
         }
-        match self.attacher.started(&container.id).await {
+        starting.looking();
+        match self.attacher.started(&id, starting).await {
             Ok(_) => Ok(answer),
             Err(reason) => {
-                let name = if container.name.is_empty() { container.id.short() } else { &container.name };
+                let name = if name.is_empty() { id.short() } else { &name };
                 // It waits for a network that does not come: it must not be left behind.
-                if let Err(error) = self.engine.kill(container.id.as_str()).await {
-                    tracing::warn!(container = container.id.short(), "failed to stop the container: {error:#}");
+                if let Err(error) = self.engine.kill(id.as_str()).await {
+                    tracing::warn!(container = id.short(), "failed to stop the container: {error:#}");
                 }
                 Ok(Answer::error(500, &format!("weft could not attach container {name} and stopped it: {reason}")))
             }
@@ -165,7 +206,7 @@ impl Intercept {
     async fn control(&self, request: &Request, name: &str, span: &Span) -> anyhow::Result<Answer> {
         let container = self.engine.container(name).await?;
         if let Some(container) = &container {
-            traces::about(span, container);
+            traces::about(span, &container.id, &container.name);
         }
         match container
             .and_then(|container| eligibility::refuses_control(&container, &self.options.policy.engine_socket))
@@ -183,7 +224,7 @@ impl Intercept {
             && let Some(container) = self.engine.container(name).await?
             && let Some(goal) = self.attacher.goal(&container)
         {
-            traces::about(span, &container);
+            traces::about(span, &container.id, &container.name);
             let attached = tokio::time::timeout(self.attacher.patience(), driver.kept(container, goal)).await;
             if !matches!(attached, Ok(Ok(_))) {
                 tracing::debug!(container = name, ?attached, "a process starts in a container without its network");
@@ -225,10 +266,18 @@ impl Intercept {
         self.pass(request, rewritten.as_deref().unwrap_or(&request.body)).await
     }
 
-    async fn perform(&self, call: &Call, request: &Request, span: &Span) -> anyhow::Result<Answer> {
+    async fn perform(
+        &self,
+        call: &Call,
+        request: &Request,
+        created: Option<Creation>,
+        span: &Span,
+    ) -> anyhow::Result<Answer> {
         match call {
-            Call::Create { name } => self.create(request, name.as_deref()).await,
-            Call::Start { container } | Call::Restart { container } => self.start(request, container, span).await,
+            Call::Create { name } => self.create(request, name.as_deref(), span).await,
+            Call::Start { container } | Call::Restart { container } => {
+                self.start(request, container, created, span).await
+            }
             Call::Control { container } => self.control(request, container, span).await,
             Call::Exec { container } => self.exec(request, container, span).await,
             Call::Inspect { .. } => self.inspect(request).await,
@@ -260,10 +309,12 @@ impl Interceptor for Intercept {
 
     async fn answer(&self, request: &Request) -> Answer {
         let call = call(&request.head.method, &request.head.target);
-        let span = self.traces.begin(&call, request);
-        let answer = span.run(self.perform(&call, request, &span)).await;
+        let created =
+            if let Call::Start { container } = &call { self.creations.take(container, Instant::now()) } else { None };
+        let span = traces::begin(&call, request, created.as_ref().map(|created| &created.call));
+        let answer = span.run(self.perform(&call, request, created, &span)).await;
         let answer = answer.unwrap_or_else(|error| Answer::error(503, &format!("{error:#}")));
-        self.traces.end(&span, &call, &answer);
+        traces::answered(&span, answer.status());
         answer
     }
 

@@ -9,6 +9,7 @@
 pub mod api;
 pub mod attach;
 pub mod config;
+mod creations;
 pub mod detached;
 pub mod driver;
 pub mod engine;
@@ -19,6 +20,7 @@ pub mod metrics;
 pub mod relay;
 pub mod services;
 pub mod shim;
+pub mod starts;
 pub mod tls;
 mod traces;
 pub mod watcher;

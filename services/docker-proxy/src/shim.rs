@@ -31,6 +31,7 @@ pub fn install(folder: &Path) -> anyhow::Result<PathBuf> {
             set_mode(&path, HERE)?;
         }
     }
+    weft_service::make_folder(folder).with_context(|| format!("failed to make the folder {}", folder.display()))?;
     let folder = folder.join(weft_service::VERSION);
     let path = folder.join(NAME);
     if fs::read(&path).is_ok_and(|there| there == PROGRAM) {

@@ -1,89 +1,39 @@
 //! The spans of clients' calls.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
-use tokio::time::Instant;
-use weft_docker_proxy_core::{Call, Container};
+use weft_docker_proxy_core::Call;
 use weft_service::trace::{Kind, Parent, Span, is_on};
+use weft_types::ContainerId;
 
-use crate::relay::{Answer, Request};
+use crate::relay::Request;
 
-/// For how long the start of a container is taken for a part of its creation, where the client does not say: `docker run` is
-/// two calls.
-const TOGETHER: Duration = Duration::from_secs(60);
-
-/// Containers that were created and not started yet, of which that is known.
-const MOST_CREATED: usize = 256;
-
-/// Begins a trace, or continues the client's, for each call that changes something. Clones share what they know.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Traces {
-    created: Arc<Mutex<VecDeque<Created>>>,
+/// Begins a trace, or continues the client's, for a call that changes something; of calls that only look there is none.
+/// Where the client does not say, a start is part of the call that `created` the container.
+pub(crate) fn begin(call: &Call, request: &Request, created: Option<&Parent>) -> Span {
+    let Some(route) = route(call, &request.head.target).filter(|_| is_on()) else { return Span::none() };
+    let head = &request.head.head;
+    let mut parent = Parent::received(head.values("traceparent"), head.values("tracestate"));
+    if let Some(created) = created.filter(|_| !parent.is_some()) {
+        parent = created.clone();
+    }
+    let method = &request.head.method;
+    let span = Span::begin(Kind::Server, format!("{method} {route}"), &parent);
+    span.set("http.request.method", method.clone());
+    span.set("http.route", route);
+    span.set("url.path", path(&request.head.target).to_owned());
+    if let Call::Create { name: Some(name) } = call {
+        span.set("container.name", name.clone());
+    }
+    span
 }
 
-/// A container that a call created.
-#[derive(Debug)]
-struct Created {
-    container: String,
-    call: Parent,
-    at: Instant,
-}
-
-impl Traces {
-    /// Begins the span of a call; of calls that only look there is none.
-    pub(crate) fn begin(&self, call: &Call, request: &Request) -> Span {
-        let Some(route) = route(call, &request.head.target).filter(|_| is_on()) else { return Span::none() };
-        let head = &request.head.head;
-        let mut parent = Parent::received(head.values("traceparent"), head.values("tracestate"));
-        if let Call::Start { container } = call
-            && !parent.is_some()
-        {
-            parent = self.creation(container);
-        }
-        let method = &request.head.method;
-        let span = Span::begin(Kind::Server, format!("{method} {route}"), &parent);
-        span.set("http.request.method", method.clone());
-        span.set("http.route", route);
-        span.set("url.path", path(&request.head.target).to_owned());
-        if let Call::Create { name: Some(name) } = call {
-            span.set("container.name", name.clone());
-        }
-        span
-    }
-
-    /// Notes what was answered.
-    pub(crate) fn end(&self, span: &Span, call: &Call, answer: &Answer) {
-        let parent = span.parent();
-        if !parent.is_some() {
-            return;
-        }
-        answered(span, answer.status());
-        if let (Call::Create { .. }, Some(container)) = (call, created(answer)) {
-            span.set("container.id", container.clone());
-            let mut all = self.created.lock().unwrap_or_else(PoisonError::into_inner);
-            all.truncate(MOST_CREATED - 1);
-            all.push_front(Created { container, call: parent, at: Instant::now() });
-        }
-    }
-
-    /// Returns the call that created a container just now; once.
-    fn creation(&self, container: &str) -> Parent {
-        let mut all = self.created.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|created| created.at.elapsed() < TOGETHER);
-        let place = all.iter().position(|created| created.container == container);
-        place.and_then(|place| all.remove(place)).map(|created| created.call).unwrap_or_default()
-    }
-}
-
-/// Notes the container that a call is about, which the client may have named by id, start of an id, or name.
-pub(crate) fn about(span: &Span, container: &Container) {
+/// Notes the container that a call is about, which the client may have named by id, start of an id, or name; and its name,
+/// unless that is not known and empty.
+pub(crate) fn about(span: &Span, container: &ContainerId, name: &str) {
     if span.parent().is_some() {
-        span.set("container.id", container.id.to_string());
-        span.set("container.name", container.name.clone());
+        span.set("container.id", container.to_string());
+        if !name.is_empty() {
+            span.set("container.name", name.to_owned());
+        }
     }
 }
 
@@ -129,17 +79,6 @@ fn route(call: &Call, target: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns the id of the container that was created.
-fn created(answer: &Answer) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Body {
-        #[serde(rename = "Id")]
-        id: String,
-    }
-    let body: Option<Body> = (answer.status() == 201).then(|| serde_json::from_slice(&answer.body).ok()).flatten();
-    body.map(|body| body.id)
-}
-
 #[cfg(test)]
 mod tests {
     use http::Method;
@@ -161,18 +100,5 @@ mod tests {
         ] {
             assert_eq!(route(&classify(&method, target), target), expected, "{method} {target}");
         }
-    }
-
-    #[test]
-    fn the_container_that_was_created_is_found_in_the_answer() {
-        let answer = |head: &str, body: &str| Answer {
-            head: head.as_bytes().to_vec(),
-            body: body.as_bytes().to_vec(),
-            keep_alive: true,
-        };
-        let created = |head, body| created(&answer(head, body));
-        assert_eq!(created("HTTP/1.1 201 Created\r\n\r\n", r#"{"Id":"ab","Warnings":[]}"#), Some("ab".to_owned()));
-        assert_eq!(created("HTTP/1.1 201 Created\r\n\r\n", "{"), None);
-        assert_eq!(created("HTTP/1.1 409 Conflict\r\n\r\n", r#"{"Id":"ab"}"#), None);
     }
 }

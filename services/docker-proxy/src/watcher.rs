@@ -108,6 +108,7 @@ impl Watcher {
         let version = self.engine.version().await?;
         tracing::info!(version = version.version, api = version.api_version, "the Docker Engine answers");
         self.state.send_replace(EngineState { version, problem: None });
+        self.attacher.starts.clear();
         let mut inspections = Inspections::new(self.engine.clone(), self.services.clone());
         // At most one at a time; events are read meanwhile.
         let mut looking = JoinSet::new();
@@ -120,7 +121,9 @@ impl Watcher {
             tokio::select! {
                 read = next_events(&mut stream, &mut line) => match read? {
                     Some(events) => {
-                        events.into_iter().for_each(|event| Self::note(&mut inspections, event));
+                        for event in events {
+                            self.note(&mut inspections, event).await;
+                        }
                     }
                     None => return Ok(()),
                 },
@@ -142,13 +145,29 @@ impl Watcher {
     }
 
     /// Takes note of an event. What is to be done about it is decided by what the container is like by then: events lag
-    /// behind the calls that cause them.
-    fn note(inspections: &mut Inspections, event: events::Event) {
+    /// behind the calls that cause them. What is known without, is not inspected.
+    async fn note(&self, inspections: &mut Inspections, event: events::Event) {
+        let Attacher { driver, starts, .. } = &self.attacher;
         let (id, news) = match event {
-            events::Event::Started(id) => (id, News { started: true, ..News::default() }),
-            events::Event::Died(id) => (id, News { died: true, ..News::default() }),
+            events::Event::Started(id) => {
+                if starts.handle_started(&id) {
+                    return;
+                }
+                (id, News { started: true, ..News::default() })
+            }
+            events::Event::Died(id) => {
+                starts.handle_died(&id);
+                if !inspections.is_under_way(&id) && driver.ended(id.clone()).await {
+                    return;
+                }
+                (id, News { died: true, ..News::default() })
+            }
             events::Event::Destroyed(id) => (id, News { destroyed: true, ..News::default() }),
             events::Event::Renamed(id, _) | events::Event::HealthChanged(id, _) | events::Event::NetworkChanged(id) => {
+                let known = inspections.is_under_way(&id) || starts.is_looking(&id);
+                if starts.will_look(&id) || !known && !driver.has_process(id.clone()).await {
+                    return;
+                }
                 (id, News { changed: true, ..News::default() })
             }
             events::Event::Other => return,

@@ -98,6 +98,11 @@ impl Inspections {
         Self { engine, services, under_way: JoinSet::new(), since, compared, failed, slots, slots_of_compared }
     }
 
+    /// Tells whether a container is being inspected, or is to be.
+    pub(super) fn is_under_way(&self, id: &ContainerId) -> bool {
+        self.since.contains_key(id) || self.compared.contains_key(id) || self.failed.contains_key(id)
+    }
+
     /// Has a container inspected because something happened to it.
     pub(super) fn begin(&mut self, id: ContainerId, mut news: News) {
         if let Some(since) = self.since.get_mut(&id) {
