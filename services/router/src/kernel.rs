@@ -13,6 +13,7 @@ mod hosts_file;
 mod legacy;
 mod links;
 mod namespace;
+mod news;
 mod nftables;
 mod privileges;
 mod process;

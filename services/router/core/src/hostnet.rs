@@ -22,7 +22,7 @@ pub use firewall::{
 };
 pub use hosts_file::{HostsFile, rewrite_hosts};
 pub use legacy::{legacy_accept, legacy_removals};
-pub use marker::{ALIAS, PortMarker, host_interface};
+pub use marker::{ALIAS, PORT_PREFIX, PortMarker, host_interface};
 
 /// What keeps the host's network from being as it should.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

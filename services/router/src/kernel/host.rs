@@ -20,6 +20,7 @@ use super::{
     legacy,
     links::{self, LinkChange, Which},
     namespace::Namespace,
+    news::Watched,
     nftables::{self, Nftables, Step},
     rtnetlink::{Channel, Request},
 };
@@ -41,6 +42,7 @@ pub(super) struct Owner {
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
     subnets: BTreeSet<IpNet>,
     problems: Vec<Problem>,
+    watched: Watched,
 }
 
 impl Owner {
@@ -59,6 +61,7 @@ impl Owner {
             dns_sockets,
             subnets: BTreeSet::new(),
             problems: Vec::new(),
+            watched: Watched::default(),
         })
     }
 
@@ -71,6 +74,11 @@ impl Owner {
     /// one is most often wrong with each.
     pub(super) fn problems(&self) -> Vec<Problem> {
         self.problems.iter().chain(self.hosts_problems.values().next()).cloned().collect()
+    }
+
+    /// Tells whether news of route netlink may be about something of ours.
+    pub(super) fn is_concerned(&self, news: &[u8]) -> bool {
+        self.watched.concerns(news, &[&self.config.bridge, &self.config.tap, &self.config.dns_port])
     }
 
     /// Makes the host as it should be and returns how many changes that took. Goes on after a failure, and returns all.
@@ -203,6 +211,11 @@ impl Owner {
         let bridge = links.iter().find(|link| link.name == desired.bridge && link.kind == "bridge");
         let forwarding: BTreeSet<ForwardingEntry> =
             bridge.map(|bridge| self.channel.forwarding(bridge.index)).transpose()?.unwrap_or_default();
+        let bridge = bridge.map(|bridge| bridge.index);
+        let ours = links.iter().filter(|link| {
+            Some(link.index) == bridge || bridge.is_some() && link.master == bridge || marker(link).is_some()
+        });
+        self.watched = Watched { bridge, links: ours.map(|link| link.index).collect() };
         let read = |path: &String| fs::read_to_string(self.config.proc_sys.join(path)).ok();
         let sysctls = desired
             .sysctls()

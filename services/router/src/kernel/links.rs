@@ -16,7 +16,8 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{
         AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
-        InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+        LinkMessage,
     },
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     nsid::{NsidAttribute, NsidMessage},
@@ -53,14 +54,13 @@ pub(super) struct InterfaceRoute {
 impl Channel {
     /// Lists all links.
     pub(super) fn links(&mut self) -> anyhow::Result<Vec<ObservedLink>> {
-        let answers =
-            self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).context("failed to list links")?;
+        let answers = self.dump(RouteNetlinkMessage::GetLink(link_question())).context("failed to list links")?;
         Ok(answers.iter().filter_map(read_link).collect())
     }
 
     /// Finds a link by its name.
     pub(super) fn link(&mut self, name: &str) -> anyhow::Result<Option<ObservedLink>> {
-        let mut message = LinkMessage::default();
+        let mut message = link_question();
         message.attributes.push(LinkAttribute::IfName(name.into()));
         match self.get(RouteNetlinkMessage::GetLink(message)) {
             Ok(answer) => Ok(read_link(&answer)),
@@ -127,6 +127,13 @@ impl Channel {
         }
         Ok(routes)
     }
+}
+
+/// Asks for links without their counters, which nobody reads.
+fn link_question() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
 }
 
 /// Makes a bridge, switched off and without marks.

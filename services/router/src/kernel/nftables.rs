@@ -417,7 +417,7 @@ impl Notifications {
 
     /// Reads all that waits and tells whether there was anything.
     pub(super) fn drain(&self) -> bool {
-        rtnetlink::drain(&self.socket)
+        rtnetlink::drain(&self.socket, |_| true)
     }
 }
 

@@ -242,9 +242,9 @@ impl Notifications {
         open_notifications(NETLINK_ROUTE, &[1, 3, 5]).map(|socket| Self { socket })
     }
 
-    /// Reads all that waits and tells whether there was anything.
-    pub(super) fn drain(&self) -> bool {
-        drain(&self.socket)
+    /// Reads all that waits and tells whether any of it is a concern.
+    pub(super) fn drain(&self, concerns: impl FnMut(&[u8]) -> bool) -> bool {
+        drain(&self.socket, concerns)
     }
 }
 
@@ -266,14 +266,15 @@ pub(super) fn open_notifications(protocol: isize, groups: &[u32]) -> anyhow::Res
     Ok(socket)
 }
 
-pub(super) fn drain(socket: &Socket) -> bool {
+/// Reads all that waits, and tells whether any of it is a concern. What was lost on the way is.
+pub(super) fn drain(socket: &Socket, mut concerns: impl FnMut(&[u8]) -> bool) -> bool {
     let mut any = false;
     let mut buffer = Vec::with_capacity(DATAGRAM);
     loop {
         buffer.clear();
         match socket.recv(&mut buffer, 0) {
-            Ok(_) => any = true,
-            // Too much for the socket's buffer: something changed, which is all that is asked.
+            Ok(_) => any = any || concerns(&buffer),
+            // Too much for the socket's buffer.
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return any,

@@ -172,7 +172,7 @@ impl Worker {
             let _ = poll(&mut fds, timeout.as_ref());
         }
         let _ = rustix::io::read(&self.woken, &mut [0u8; 8]);
-        let mut host = self.links_changed.drain();
+        let mut host = self.links_changed.drain(|news| self.owner.is_concerned(news));
         if let Some(socket) = &self.rules_changed {
             host |= socket.drain();
         }

@@ -7,6 +7,9 @@ use weft_types::{ContainerId, MacAddress};
 /// Alias of every link of ours; a container's `ethwe` gets it as the last step of attaching.
 pub const ALIAS: &str = "weft";
 
+/// With what the names of containers' ports begin; see [`host_interface`].
+pub const PORT_PREFIX: &str = "vethw";
+
 /// What the alias of the host's end of a container's veth pair says: `weft CONTAINER MAC PID`.
 ///
 /// It outlives the process that wrote it, so that after a restart the kernel itself tells which port is whose.
@@ -55,10 +58,10 @@ impl FromStr for PortMarker {
 #[must_use]
 pub fn host_interface(container: &ContainerId) -> String {
     match container.as_str().get(..9) {
-        Some(start) if start.chars().all(|c| c.is_ascii_hexdigit()) => format!("vethw{start}"),
+        Some(start) if start.chars().all(|c| c.is_ascii_hexdigit()) => format!("{PORT_PREFIX}{start}"),
         _ => {
             let [_, a, b, c, d, e] = MacAddress::of_container(container).octets();
-            format!("vethw{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}")
+            format!("{PORT_PREFIX}{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}")
         }
     }
 }
