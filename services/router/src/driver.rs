@@ -455,6 +455,8 @@ impl Driver {
                 let identity = self.mesh.identity(peer);
                 tracing::warn!(%peer, name = identity.name, nickname = identity.nickname, "the key was revoked");
                 self.agreement.remove_peer(peer);
+                self.paths.set_link(peer, None, now);
+                self.paths.set_links(peer, &[], now);
                 self.paths.remove(peer).await;
                 dirty.reachability = true;
                 dirty.forwarding = true;

@@ -110,6 +110,13 @@ impl Lab {
         }
     }
 
+    /// Sends a message on a connection as a router would that does not follow the rules.
+    pub(super) fn inject(&mut self, to: usize, connection: ConnectionId, message: ControlMessage) {
+        // What it breaks shows in what becomes of the connection.
+        let _ = self.hosts[to].handle_message(connection, message, self.now);
+        self.settle();
+    }
+
     pub(super) fn connect(&mut self, from: usize, to: usize) -> ConnectionId {
         let connection = self.open(from, to, 1 << 32);
         self.settle();

@@ -55,27 +55,6 @@ fn problems(lab: &Lab, host: usize) -> Vec<(&'static str, String)> {
     lab.hosts[host].problems().into_iter().map(|problem| (problem.reason, problem.message)).collect()
 }
 
-/// Sends a message on a connection as a router would that does not follow the rules.
-fn inject(lab: &mut Lab, to: usize, connection: ConnectionId, message: ControlMessage) {
-    let _ = lab.hosts[to].handle_message(connection, message, lab.now);
-    lab.settle();
-}
-
-/// All that an origin has: one name.
-fn forged(origin: usize, at: Position, value: &'static str) -> ControlMessage {
-    let entry =
-        DeltaEntry { channel: "names".to_owned(), key: "x".into(), version: at.version, value: Some(value.into()) };
-    ControlMessage::Delta(Delta {
-        origin: peer(origin),
-        at,
-        base_version: 0,
-        complete: true,
-        entries: vec![entry],
-        part: 0,
-        parts: 1,
-    })
-}
-
 #[test]
 fn a_revoked_peer_is_out_everywhere_at_once_and_for_good() {
     let mut lab = full((0..4).map(|number| with(number, &[FIRST])));
@@ -139,7 +118,7 @@ fn gossip_and_messages_of_a_revoked_peer_pass_nobody_who_has_heard() {
     let body = RoutedBody::Channel { channel: "names".to_owned(), payload: Bytes::new() };
     for (source, destination) in [(3, 1), (2, 3)] {
         let routed = Routed { source: peer(source), destination: peer(destination), hops_left: 3, body: body.clone() };
-        inject(&mut lab, 1, bridge, ControlMessage::Routed(routed));
+        lab.inject(1, bridge, ControlMessage::Routed(routed));
     }
     let heard = |event: &Event| matches!(event, Event::IncomingMessage { .. });
     assert!(!lab.events[1].iter().any(heard));
@@ -343,67 +322,4 @@ fn a_change_of_the_password_says_how_far_it_has_come() {
         assert!(of(&lab, host).contains("leave WEFT_PASSWORD_OLD out"), "{}", of(&lab, host));
     }
     assert_eq!(lab.reasons(), []);
-}
-
-#[test]
-fn nobody_speaks_in_the_name_of_a_peer_that_is_connected() {
-    let mut lab = full((0..3).map(config));
-    lab.publish(2, "x", Some("true"));
-    lab.settle();
-    let liar = lab.pipes.iter().find(|(_, ends)| **ends == [0, 1]).map(|(id, _)| *id).expect("joined");
-    let most = Position { generation: limits::NUMBER - 1, version: limits::NUMBER - 1 };
-    for at in [Position { generation: 1 << 40, version: 7 }, most] {
-        inject(&mut lab, 0, liar, forged(2, at, "false"));
-        inject(&mut lab, 0, liar, forged(0, at, "false"));
-        lab.pass(Duration::from_secs(12));
-        assert_eq!(lab.sees(0, 2), [("x".into(), "true".into())]);
-        assert!(lab.sees(0, 0).is_empty());
-    }
-    // Its own news pass as ever.
-    lab.publish(2, "x", Some("newer"));
-    lab.publish(0, "x", Some("ours"));
-    lab.pass(Duration::from_secs(6));
-    assert_eq!(lab.sees(0, 2), [("x".into(), "newer".into())]);
-    assert_eq!(lab.sees(1, 0), [("x".into(), "ours".into())]);
-}
-
-#[test]
-fn what_was_said_in_the_name_of_a_peer_beyond_all_counting_ends_when_it_connects() {
-    let mut lab = Lab::new((0..3).map(config));
-    let liar = lab.connect(0, 1);
-    let most = Position { generation: limits::NUMBER - 1, version: limits::NUMBER - 1 };
-    inject(&mut lab, 0, liar, forged(2, most, "false"));
-    assert_eq!(lab.sees(0, 2), [("x".into(), "false".into())]);
-    lab.publish(2, "x", Some("true"));
-    lab.connect(0, 2);
-    lab.pass(Duration::from_secs(12));
-    assert_eq!(lab.sees(0, 2), [("x".into(), "true".into())]);
-}
-
-#[test]
-fn links_that_one_peer_claims_with_everybody_lead_nowhere() {
-    // 0 - 1 - 2, and 3 at 0.
-    let mut lab = Lab::new((0..4).map(config));
-    lab.connect(0, 1);
-    lab.connect(1, 2);
-    let liar = lab.connect(0, 3);
-    lab.pass(Duration::from_secs(1));
-    let link = |remote: usize| {
-        let link = weft_proto::mesh::v1::Link { remote: Some(peer(remote).into()), ..Default::default() };
-        let key = Bytes::copy_from_slice(peer(remote).as_bytes());
-        let value = Some(prost::Message::encode_to_vec(&link).into());
-        DeltaEntry { channel: LINKS_CHANNEL.to_owned(), key, version: 99, value }
-    };
-    let claims = ControlMessage::Delta(Delta {
-        origin: peer(3),
-        at: Position { generation: 1 << 30, version: 99 },
-        base_version: 0,
-        complete: true,
-        entries: (0..200).map(link).collect(),
-        part: 0,
-        parts: 1,
-    });
-    inject(&mut lab, 0, liar, claims);
-    assert_eq!(lab.hosts[0].next_hop(peer(2)), Some(peer(1)));
-    assert_eq!(lab.hosts[0].reachable().len(), 4, "nobody is there because one says so");
 }
