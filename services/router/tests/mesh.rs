@@ -7,6 +7,7 @@ mod admission;
 #[path = "common/files.rs"]
 mod files;
 #[path = "mesh/lab.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
 mod lab;
 
 use std::{net::Ipv4Addr, time::Duration};

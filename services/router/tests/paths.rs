@@ -14,7 +14,6 @@ mod lab;
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
-    process::Command,
     time::Duration,
 };
 
@@ -34,20 +33,14 @@ fn start(host: &mut Host, peers: &[&Host]) {
     host.start(&options);
 }
 
-fn nft(namespace: &Namespace, rules: &str) {
-    let rules = rules.to_owned();
-    let output = namespace.run(move || Command::new("nft").arg(rules).output().expect("nftables is installed"));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 /// Drops what a host receives that matches.
 fn block(host: &Host, matched: &str) {
     let chain = "add chain inet cut in { type filter hook prerouting priority -300 ; }";
-    nft(&host.namespace, &format!("add table inet cut ; {chain} ; add rule inet cut in {matched} drop"));
+    host.namespace.nft(&format!("add table inet cut ; {chain} ; add rule inet cut in {matched} drop"));
 }
 
 fn unblock(host: &Host) {
-    nft(&host.namespace, "delete table inet cut");
+    host.namespace.nft("delete table inet cut");
 }
 
 /// Returns the way of data to a host.
@@ -224,4 +217,44 @@ async fn an_underlay_that_drops_large_packets_silently_carries_everything() {
     }
     pass(&one, &two, address).await;
     tokio::task::block_in_place(|| transfer(&one, &two, address, 2 << 20));
+}
+
+/// Starts two hosts behind routers of their own, and one outside that both dial, with containers at the two.
+async fn behind_nat(lab: &mut Lab, flags: &str) -> ([(Namespace, Host); 2], Host, [Namespace; 2]) {
+    let mut outside = lab.host();
+    start(&mut outside, &[]);
+    let mut inside = [lab.host_behind_nat(flags), lab.host_behind_nat(flags)];
+    for (_, host) in &mut inside {
+        start(host, &[&outside]);
+    }
+    let containers = [Namespace::new(), Namespace::new()];
+    for (number, ((_, host), container)) in inside.iter().zip(&containers).enumerate() {
+        host.until("it answers", |_| true).await;
+        host.attach(container, ["one", "two"][number], ["10.32.0.1/12", "10.32.0.2/12"][number]).await;
+    }
+    (inside, outside, containers)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_behind_nats_that_keep_ports_reach_each_other_directly() {
+    let mut lab = Lab::new();
+    let ([(_first, a), (_second, b)], outside, [one, two]) = behind_nat(&mut lab, "").await;
+    pass(&one, &two, Ipv4Addr::new(10, 32, 0, 2)).await;
+    a.until("straight by UDP", |status| goes(status, "host3", PathKind::DirectUdp)).await;
+    b.until("straight by UDP", |status| goes(status, "host2", PathKind::DirectUdp)).await;
+    let relayed = async || outside.status().await.expect("it answers").data_plane.expect("data plane").relayed_bytes;
+    let before = relayed().await;
+    tokio::task::block_in_place(|| transfer(&one, &two, Ipv4Addr::new(10, 32, 0, 2), 2 << 20));
+    let after = relayed().await;
+    assert!(after - before < 100_000, "{} bytes went over the third host", after - before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_behind_nats_that_change_ports_reach_each_other_over_one_outside() {
+    let mut lab = Lab::new();
+    let ([(_first, a), (_second, b)], _outside, [one, two]) = behind_nat(&mut lab, "random,fully-random").await;
+    pass(&one, &two, Ipv4Addr::new(10, 32, 0, 2)).await;
+    a.until("over the third", |status| goes(status, "host3", PathKind::Relay)).await;
+    b.until("over the third", |status| goes(status, "host2", PathKind::Relay)).await;
+    tokio::task::block_in_place(|| transfer(&one, &two, Ipv4Addr::new(10, 32, 0, 2), 2 << 20));
 }

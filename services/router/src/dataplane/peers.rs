@@ -116,7 +116,7 @@ impl Peer {
 
     /// Has the ways over others tried while the peer is in use or nothing else works, so that peers with which nobody
     /// exchanges anything cost little.
-    fn offer_relays(&mut self, now: Instant) {
+    pub(super) fn offer_relays(&mut self, now: Instant) {
         let wanted = self.link.is_none() || self.carried_a_frame(USED, now);
         self.paths.set_relays(if wanted { &self.relays } else { &[] }, now);
     }

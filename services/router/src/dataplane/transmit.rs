@@ -269,7 +269,7 @@ impl Transmit {
                 Some(libc::EAGAIN | libc::ENOBUFS) => report.dropped.push((DropReason::SocketFull, 1)),
                 Some(libc::EMSGSIZE) => {
                     // The others are as large.
-                    report.dropped.push((DropReason::Oversized, (message.count - taken) as u64 - 1));
+                    report.dropped.push((DropReason::TooBig, (message.count - taken) as u64 - 1));
                     report.note_too_large(message);
                     break;
                 }
@@ -291,7 +291,7 @@ impl Report {
     }
 
     fn note_too_large(&mut self, message: &Message) {
-        self.dropped.push((DropReason::Oversized, 1));
+        self.dropped.push((DropReason::TooBig, 1));
         let length = message.segment - message.destination.prefix().len();
         self.too_large.push((Rc::clone(&message.destination), length));
     }

@@ -70,6 +70,13 @@ impl Namespace {
         let output = self.run(move || Command::new("ip").args(words).output().expect("iproute2 is installed"));
         assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     }
+
+    /// Changes the rules of nftables.
+    pub(crate) fn nft(&self, rules: &str) {
+        let given = rules.to_owned();
+        let output = self.run(move || Command::new("nft").arg(given).output().expect("nftables is installed"));
+        assert!(output.status.success(), "{rules}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 impl Drop for Namespace {
@@ -96,6 +103,11 @@ impl Lab {
 
     /// Makes a host with the address 192.168.77.N, N counting from 1.
     pub(crate) fn host(&mut self) -> Host {
+        let (namespace, number) = self.join();
+        Host::new(namespace, number)
+    }
+
+    fn join(&mut self) -> (Namespace, u8) {
         self.hosts += 1;
         let number = self.hosts;
         let namespace = Namespace::new();
@@ -103,8 +115,33 @@ impl Lab {
         self.switch.ip(&format!("link set port{number} master underlay up"));
         namespace.ip("link set eth0 up");
         namespace.ip(&format!("address add 192.168.77.{number}/24 dev eth0"));
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        Host { namespace, folder, number, router: None }
+        (namespace, number)
+    }
+
+    /// Makes a host that reaches the others through a router, which gives it 192.168.77.N as outside address, by `masquerade`
+    /// of nftables with these flags, and lets nothing in that was not asked for.
+    pub(crate) fn host_behind_nat(&mut self, flags: &str) -> (Namespace, Host) {
+        let (outside, number) = self.join();
+        let inside = Namespace::new();
+        outside.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a router"));
+        inside.ip(&format!("link add eth0 type veth peer name inside netns {}", outside.id));
+        for (namespace, link, last) in [(&outside, "inside", 1), (&inside, "eth0", 2)] {
+            namespace.ip(&format!("address add 172.30.{number}.{last}/24 dev {link}"));
+            namespace.ip(&format!("link set {link} up"));
+        }
+        inside.ip(&format!("route add default via 172.30.{number}.1"));
+        let chain = |name: &str, hook: &str, rules: &str| {
+            format!("add chain ip nat {name} {{ type {hook} ; }} ; add rule ip nat {name} {rules} ; ")
+        };
+        let source = format!("oifname eth0 masquerade {flags}");
+        let rules = [
+            "add table ip nat ; ".to_owned(),
+            chain("source", "nat hook postrouting priority 100", &source),
+            chain("through", "filter hook forward priority 0", "iifname eth0 ct state new drop"),
+            chain("in", "filter hook input priority 0", "iifname eth0 drop"),
+        ];
+        outside.nft(&rules.concat());
+        (outside, Host::new(inside, number))
     }
 }
 
@@ -117,6 +154,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    fn new(namespace: Namespace, number: u8) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Self { namespace, folder, number, router: None }
+    }
+
     pub(crate) fn address(&self) -> String {
         format!("192.168.77.{}", self.number)
     }

@@ -53,13 +53,15 @@ pub enum DropReason {
     HopLimit,
     /// A relayed datagram came from somewhere else than a neighbour.
     NotNeighbour,
+    /// It was larger than its way carries: a frame whose sender was told so, or a probe that found it out.
+    TooBig,
     /// A part of a frame contradicts others, or there are too many.
     BadFragment,
 }
 
 impl DropReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::UnknownDestination,
         Self::NoSession,
         Self::NoPath,
@@ -84,6 +86,7 @@ impl DropReason {
         Self::NoRoute,
         Self::HopLimit,
         Self::NotNeighbour,
+        Self::TooBig,
         Self::BadFragment,
     ];
 
@@ -115,6 +118,7 @@ impl DropReason {
             Self::NoRoute => "no_route",
             Self::HopLimit => "hop_limit",
             Self::NotNeighbour => "not_neighbour",
+            Self::TooBig => "too_big",
             Self::BadFragment => "bad_fragment",
         }
     }

@@ -131,7 +131,7 @@ impl Packets {
                     Fit::Slices(cut) => self.send_slices(id, &destination, &cut, now),
                     Fit::FrameInParts => self.send_parts(id, &destination, offload.checksum, frame, now),
                     Fit::SlicesInParts(cut) => self.send_slices_in_parts(id, &destination, &cut, now),
-                    Fit::Refused => Err(DropReason::Oversized),
+                    Fit::Refused => Err(DropReason::TooBig),
                 }
             }
             Err(_) => Err(DropReason::MalformedFrame),
@@ -229,7 +229,7 @@ impl Packets {
     ) -> Result<bool, DropReason> {
         let number = self.peers.get_mut(id).map(|peer| peer.next_content()).unwrap_or_default();
         let head = checksum.encode();
-        let parts = Parts::new(&head, frame, number, destination.limits.content()).ok_or(DropReason::Oversized)?;
+        let parts = Parts::new(&head, frame, number, destination.limits.content()).ok_or(DropReason::TooBig)?;
         let mut sealed = true;
         for index in 0..parts.count() {
             sealed &= self.seal(id, destination, parts.length(index), now, |content| parts.write(index, content));

@@ -86,6 +86,9 @@ impl Packets {
         let moved = self.peers.update(id, &self.socket);
         let Some(peer) = self.peers.get_mut(id) else { return };
         let name = peer.name;
+        if moved {
+            peer.offer_relays(now);
+        }
         let mut changed = false;
         while let Some(event) = peer.paths.poll_event() {
             changed = true;
