@@ -200,12 +200,17 @@ impl Handshake {
         record(kind::REFUSAL, &[Refusal::Busy.code()])
     }
 
-    /// Returns with which passwords an initiator may try once more, on another connection, after
-    /// [`HandshakeError::WrongPassword`].
+    /// Returns with which passwords another connection may go better after [`HandshakeError::WrongPassword`]: those that an
+    /// initiator is to try next; or those that a responder has not been asked for yet, so that the other side may well try
+    /// again.
     #[must_use]
     pub fn next_pair(&self) -> Option<PasswordPair> {
-        let passwords = self.config.passwords.as_ref().filter(|_| self.initiator)?;
-        self.pair.after(passwords.has_old(), self.theirs_old)
+        let has_old = self.config.passwords.as_ref()?.has_old();
+        if self.initiator {
+            return self.pair.after(has_old, self.theirs_old);
+        }
+        let unasked = has_old && self.pair.ours == PasswordAge::Current;
+        unasked.then_some(PasswordPair { ours: PasswordAge::Old, ..self.pair })
     }
 
     fn new(config: HandshakeConfig, initiator: bool, pair: PasswordPair, seed: Seed) -> Self {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::{net::TcpStream, time::timeout};
 use weft_router_core::{
-    handshake::{HandshakeError, PasswordPair},
+    handshake::PasswordPair,
     mesh::{DialId, Problem},
     target::DialAddress,
 };
@@ -31,24 +31,15 @@ pub(super) async fn run(shared: Arc<Shared>, dial: DialId, address: DialAddress)
 /// each on a connection of its own.
 async fn join(shared: &Arc<Shared>, dial: DialId, address: &DialAddress) -> Result<connection::Established, Problem> {
     let mut pair = PasswordPair::FIRST;
-    let mut wrong = None;
     loop {
         let (stream, remote) = connect(&shared.host_root, address).await?;
         let dialled = Dialled { dial, address, pair };
-        let Failure { problem, error, next_pair } =
+        let Failure { problem, next_pair, .. } =
             match connection::shake_hands(shared, stream, remote, Some(dialled)).await {
                 Ok(established) => return Ok(established),
                 Err(failure) => failure,
             };
-        match next_pair {
-            Some(next) => {
-                pair = next;
-                wrong = Some(problem);
-            }
-            // Who guessed wrong before says so, and not that the other side had enough of it.
-            None if error == Some(HandshakeError::Busy) => return Err(wrong.unwrap_or(problem)),
-            None => return Err(problem),
-        }
+        pair = next_pair.ok_or(problem)?;
     }
 }
 

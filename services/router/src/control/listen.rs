@@ -13,7 +13,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use weft_router_core::handshake::{Handshake, HandshakeError};
+use weft_router_core::handshake::{Handshake, HandshakeError, Passwords};
 
 use super::{
     ControlEvent, Shared, connection,
@@ -60,7 +60,8 @@ pub fn bind(host: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
 
 pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(HANDSHAKES));
-    let throttle = Arc::new(Throttle::default());
+    let two_passwords = shared.passwords.as_ref().is_some_and(Passwords::has_old);
+    let throttle = Arc::new(Throttle::new(two_passwords));
     loop {
         let (stream, remote) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -85,14 +86,21 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
                     established.run().await;
                 }
                 Err(failure) => {
-                    if failure.error == Some(HandshakeError::WrongPassword) {
+                    let wrong = failure.error == Some(HandshakeError::WrongPassword);
+                    if wrong {
                         throttle.punish(remote.ip(), clock());
+                    }
+                    // Who has another password to try is no problem yet.
+                    if failure.next_pair.is_none() {
+                        let event = ControlEvent::Refused { remote: remote.ip(), problem: failure.problem };
+                        // An error means that the process is ending.
+                        let _ = shared.events.send(event).await;
+                    }
+                    if wrong {
                         // The place is kept meanwhile, so that many at once do not guess faster.
                         tokio::time::sleep(FAILURE_PAUSE).await;
                     }
-                    let event = ControlEvent::Refused { remote: remote.ip(), problem: failure.problem };
-                    // An error means that the process is ending.
-                    let _ = shared.events.send(event).await;
+                    drop(place);
                 }
             }
         });

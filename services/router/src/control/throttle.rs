@@ -11,14 +11,18 @@ use std::{
 pub(super) const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 /// Wrong passwords that an address may send at once.
 const BURST: u32 = 5;
+/// The same while we have two passwords: all hosts of an address may begin with the wrong one of them, as many at a time as
+/// there are places for handshakes.
+const BURST_WHILE_CHANGING: u32 = 64;
 /// How long it takes until an address may send one more.
 const REFILL: Duration = Duration::from_secs(10);
 /// Addresses remembered; of more, those whose last failure is the oldest are forgotten.
 const ADDRESSES: usize = 1024;
 
 /// Counts wrong passwords by address: a host for IPv4, a /64 for IPv6.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Throttle {
+    burst: u32,
     failures: Mutex<BTreeMap<IpAddr, Failures>>,
 }
 
@@ -37,10 +41,16 @@ impl Failures {
 }
 
 impl Throttle {
+    /// Makes the state without any failure.
+    pub(super) fn new(two_passwords: bool) -> Self {
+        let burst = if two_passwords { BURST_WHILE_CHANGING } else { BURST };
+        Self { burst, failures: Mutex::default() }
+    }
+
     /// Tells whether the address may try.
     pub(super) fn permits(&self, address: IpAddr, now: Instant) -> bool {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.get(&source(address)).is_none_or(|failures| failures.counting(now) < BURST)
+        failures.get(&source(address)).is_none_or(|failures| failures.counting(now) < self.burst)
     }
 
     /// Counts a wrong password.
@@ -75,7 +85,7 @@ mod tests {
     fn guessing_slows_down_and_knowing_is_forgiven() {
         #[expect(clippy::disallowed_methods, reason = "the starting point of the test's clock")]
         let now = Instant::now();
-        let throttle = Throttle::default();
+        let throttle = Throttle::new(false);
         let [one, neighbour, other] = ["fd00::1", "fd00::2", "fd00:0:0:1::1"].map(|text| text.parse().expect("valid"));
         for _ in 0..BURST {
             assert!(throttle.permits(one, now));
@@ -88,6 +98,11 @@ mod tests {
         assert!(!throttle.permits(one, later));
         throttle.forgive(one);
         assert!(throttle.permits(one, later));
+        let changing = Throttle::new(true);
+        for count in 0..=BURST_WHILE_CHANGING {
+            assert_eq!(changing.permits(one, now), count < BURST_WHILE_CHANGING);
+            changing.punish(one, now);
+        }
         for index in 0..2000_u32 {
             throttle.punish(std::net::Ipv4Addr::from(index).into(), later);
         }

@@ -116,7 +116,8 @@ impl Passwords {
     }
 
     /// Tells whether there is an old one.
-    pub(super) const fn has_old(&self) -> bool {
+    #[must_use]
+    pub const fn has_old(&self) -> bool {
         self.old.is_some()
     }
 
