@@ -113,9 +113,9 @@ async fn the_password_changes_host_by_host_and_all_stay_connected() {
     for host in &hosts {
         host.until("it is done", |status| says(status, "old_password", "leave WEFT_PASSWORD_OLD out")).await;
     }
-    for index in 0..3 {
-        hosts[index].kill();
-        hosts[index].start(&with(&given(SECOND, None), &peers(index)));
+    for (index, host) in hosts.iter_mut().enumerate() {
+        host.kill();
+        host.start(&with(&given(SECOND, None), &peers(index)));
     }
     for host in &hosts {
         host.until("nothing is left to say", |status| {
