@@ -126,13 +126,10 @@ async fn underlay_may_be_as_narrow_as_documented() -> anyhow::Result<()> {
     for host in mesh.lab.hosts() {
         mesh.lab.underlay().limit(host, 1473, false).await?;
     }
-    let cut = ["ping", "-c", "1", "-W", "1", "-M", "dont", "-s", "1372"];
-    eventually("what may be cut passes", SOON, async || {
-        let ping = [&cut[..], &[&two.ipv4.to_string()]].concat();
-        one.in_network(&ping).await?.text().await.map(drop)
-    })
-    .await?;
-    let answer = whole(&one, "1372", &two.ipv4.to_string()).await?;
+    let target = two.ipv4.to_string();
+    let cut = ["ping", "-c", "1", "-W", "1", "-M", "dont", "-s", "1372", &target];
+    eventually("what may be cut passes", SOON, async || one.in_network(&cut).await?.text().await.map(drop)).await?;
+    let answer = whole(&one, "1372", &target).await?;
     ensure!(!answer.status.success(), "1,473 bytes carry a packet of the whole MTU: {}", answer.all());
     tokio::try_join!(transfers(&one, &two, SOON), transfers(&two, &one, SOON))?;
     mesh.on(1).joined(1).await?;
