@@ -73,6 +73,20 @@ fn paths() -> Vec<Panel> {
             "Sets of data keys agreed on with each peer: one every two minutes while frames travel.",
         )
         .query(r#"rate(weft_router_rekeys_total{host=~"$host"}[$__rate_interval])"#, PEER),
+        Panel::lines(
+            "Datagrams handed on",
+            PerSecond,
+            "Sealed datagrams of other peers that have no direct path to each other; this host cannot open them.",
+        )
+        .width(12)
+        .query(
+            r#"sum by (host) (rate(weft_router_relayed_datagrams_total{host=~"$host"}[$__rate_interval]))"#,
+            "{{host}}",
+        ),
+        Panel::lines("Bytes handed on", BytesPerSecond, "Of the same, without UDP and IP headers.").width(12).query(
+            r#"sum by (host) (rate(weft_router_relayed_bytes_total{host=~"$host"}[$__rate_interval]))"#,
+            "{{host}}",
+        ),
     ]
 }
 
