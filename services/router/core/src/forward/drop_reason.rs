@@ -55,7 +55,7 @@ pub enum DropReason {
     NotNeighbour,
     /// It was larger than its way carries: a frame whose sender was told so, or a probe that found it out.
     TooBig,
-    /// A part of a frame contradicts others, or there are too many.
+    /// A part of a frame contradicts others, or the others did not come or were too many.
     BadFragment,
 }
 

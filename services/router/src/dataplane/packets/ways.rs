@@ -4,6 +4,7 @@ use std::{rc::Rc, sync::atomic::Ordering::Relaxed, time::Instant};
 
 use weft_router_core::{
     datagram::{HEADER, PROBE_ANSWER, PROBE_QUESTION, Probe, TAG},
+    forward::DropReason,
     path::{Choice, PathEvent, ProbeRequest, Via},
 };
 use weft_types::PeerName;
@@ -39,6 +40,7 @@ impl Packets {
             self.path_changed(id, now);
         }
         self.parts.handle_timeout(now);
+        self.drops[Direction::Received as usize][DropReason::BadFragment as usize] += self.parts.take_given_up();
         self.flush(now);
     }
 
