@@ -202,6 +202,33 @@ fn detaching_takes_addresses_and_the_interface_with_the_last() {
 }
 
 #[test]
+fn a_container_that_ended_takes_its_interface_along_also_where_others_share_its_network() {
+    on_host(|Host { kernel, .. }| async move {
+        kernel.prepare().await.expect("prepared");
+        let (one, alone) = (Container::start("a1"), Container::start("c3"));
+        let guest = Container::start_within("b2", &one);
+        for (container, address) in [(&one, "10.32.0.1/12"), (&alone, "10.32.0.2/12")] {
+            kernel.attach(container.spec(&[address])).await.expect("attached");
+        }
+        let ended = [one.id.clone(), alone.id.clone()];
+        drop((one, alone));
+        for container in ended {
+            let taken = kernel.detach(container.clone(), Vec::new()).await.expect("detached");
+            assert!(taken.len() <= 1, "{taken:?}");
+            assert!(kernel.observe().await.expect("observed").iter().all(|seen| seen.container != container));
+        }
+        eventually("removed", || !output("ip", &["link"]).contains("vethw")).await;
+        assert!(!guest.output("ip", &["link"]).contains("ethwe"));
+
+        // One that has ended and starts anew does not lose what it gets.
+        let one = Container::start("a1");
+        kernel.attach(one.spec(&["10.32.0.1/12"])).await.expect("attached");
+        kernel.prepare().await.expect("prepared");
+        assert!(one.output("ip", &["address"]).contains("10.32.0.1/12"));
+    });
+}
+
+#[test]
 fn what_cannot_be_attached_is_said_and_left_alone() {
     on_host(|Host { kernel, .. }| async move {
         kernel.prepare().await.expect("prepared");

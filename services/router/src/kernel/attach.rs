@@ -31,6 +31,10 @@ use super::{
 /// How long the bridge may take to pass frames of a new port; it takes less than a millisecond.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the port of a container that ended may stay: the kernel removes it with the container's network namespace, which is
+/// cheaper than to have it removed. A namespace that others share may live on.
+const LEAVING: Duration = Duration::from_millis(500);
+
 impl Owner {
     /// Makes a container's `ethwe` as it should be; see [`super::Kernel::attach`].
     pub(super) fn attach(&mut self, spec: &AttachSpec) -> Result<Attached, AttachError> {
@@ -73,6 +77,7 @@ impl Owner {
             })
             .map_err(failed)?;
         let attached = attached.map_err(|error| error.downcast::<AttachError>().unwrap_or_else(failed))?;
+        self.leaving.retain(|_, (name, _)| *name != attached.host_interface);
         self.specs.insert(spec.container.clone(), spec.clone());
         match &spec.hosts_file {
             Some(hosts) => self.note_hosts(&spec.container, hosts, hosts_written),
@@ -144,7 +149,13 @@ impl Owner {
         let named = |present: &IpNet| addresses.is_empty() || addresses.iter().any(|a| a.addr() == present.addr());
         let (removed, kept): (Vec<IpNet>, Vec<IpNet>) = present.into_iter().partition(named);
         if kept.is_empty() {
-            self.channel.perform(vec![links::delete_link(link.index, &link.name)])?;
+            let ended =
+                !Process::open(marker.pid).and_then(|process| process.belongs_to(container)).unwrap_or_default();
+            if ended {
+                self.leaving.insert(link.index, (link.name, now() + LEAVING));
+            } else {
+                self.channel.perform(vec![links::delete_link(link.index, &link.name)])?;
+            }
             self.forget(container);
             return Ok(removed);
         }
@@ -177,6 +188,20 @@ impl Owner {
         );
         tracing::warn!(%container, "{message}");
         self.hosts_problems.insert(container.clone(), Problem { reason: "hosts_file", message });
+    }
+
+    /// Removes the ports of containers that ended some time ago.
+    pub(super) fn remove_leaving(&mut self) -> anyhow::Result<()> {
+        let now = now();
+        let due = self.leaving.iter().filter(|(_, (_, at))| *at <= now);
+        self.channel.perform(due.map(|(index, (name, _))| links::delete_link(*index, name)).collect())?;
+        self.leaving.retain(|_, (_, at)| *at > now);
+        Ok(())
+    }
+
+    /// Returns when there are such next.
+    pub(super) fn leaving_due(&self) -> Option<Instant> {
+        self.leaving.values().map(|(_, at)| *at).min()
     }
 
     fn forget(&mut self, container: &ContainerId) {
@@ -406,6 +431,9 @@ impl Attaching<'_> {
         for frame in announcements(self.spec.mac, addresses) {
             socket.send_to(&frame, &destination).context("failed to announce the addresses")?;
         }
+        // The kernel closes a packet socket only when no processor handles a frame for it any more, which takes 8 ms on an idle
+        // machine: the container does not wait for that.
+        let _ = std::thread::Builder::new().name("weft-close".into()).spawn(move || drop(socket));
         Ok(())
     }
 

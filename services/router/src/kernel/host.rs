@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -37,6 +38,8 @@ pub(super) struct Owner {
     pub(super) specs: BTreeMap<ContainerId, AttachSpec>,
     /// Why some of their hosts files could not be written.
     pub(super) hosts_problems: BTreeMap<ContainerId, Problem>,
+    /// Ports of containers that ended, by number: their names, and until when they may stay.
+    pub(super) leaving: BTreeMap<u32, (String, Instant)>,
     nftables: Option<Nftables>,
     dns: Option<DnsPort>,
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
@@ -56,6 +59,7 @@ impl Owner {
             own_namespace: Namespace::current().context("failed to open the own network namespace")?,
             specs: BTreeMap::new(),
             hosts_problems: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             nftables: Nftables::open().ok(),
             dns: None,
             dns_sockets,
@@ -142,7 +146,7 @@ impl Owner {
     pub(super) fn attachments(&mut self) -> anyhow::Result<Vec<ObservedAttachment>> {
         let mut attachments = Vec::new();
         for link in self.channel.links()? {
-            let Some(marker) = marker(&link) else { continue };
+            let Some(marker) = marker(&link).filter(|_| !self.leaving.contains_key(&link.index)) else { continue };
             let addresses = match (link.peer_namespace, link.peer_index) {
                 (Some(namespace), Some(index)) => {
                     self.channel.addresses_elsewhere(namespace, index).unwrap_or_else(|error| {
@@ -176,6 +180,7 @@ impl Owner {
         self.dns_sockets.send_replace(None);
         self.specs.clear();
         self.hosts_problems.clear();
+        self.leaving.clear();
         let ours = |link: &ObservedLink| {
             let names = [&self.config.bridge, &self.config.tap, &self.config.dns_port];
             marker(link).is_some() || names.contains(&&link.name) && ["bridge", "tun", "veth"].contains(&&*link.kind)
@@ -208,6 +213,7 @@ impl Owner {
 
     fn observe(&mut self, desired: &DesiredHost) -> anyhow::Result<ObservedHost> {
         let links = self.channel.links()?;
+        self.leaving.retain(|index, _| links.iter().any(|link| link.index == *index));
         let bridge = links.iter().find(|link| link.name == desired.bridge && link.kind == "bridge");
         let forwarding: BTreeSet<ForwardingEntry> =
             bridge.map(|bridge| self.channel.forwarding(bridge.index)).transpose()?.unwrap_or_default();

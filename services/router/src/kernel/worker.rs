@@ -195,6 +195,7 @@ impl Worker {
             }
             Command::Detach { container, addresses, reply } => {
                 let _ = reply.send(self.owner.detach(&container, &addresses));
+                self.due = self.due.into_iter().chain(self.owner.leaving_due()).min();
             }
             Command::SetSubnets { subnets, reply } => {
                 let _ = reply.send(self.owner.set_subnets(subnets));
@@ -213,7 +214,7 @@ impl Worker {
     }
 
     fn reconcile(&mut self) -> anyhow::Result<usize> {
-        let mut outcome = self.owner.reconcile();
+        let mut outcome = self.owner.remove_leaving().and_then(|()| self.owner.reconcile());
         if self.rested <= now() {
             let kept = self.owner.keep_attachments(&mut self.losses);
             if !matches!(kept, Ok(0)) {
@@ -237,7 +238,9 @@ impl Worker {
         };
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
         let due = now() + wait;
-        self.due = Some(if self.losses.is_empty() { due } else { due.min(self.rested) });
+        let due = if self.losses.is_empty() { due } else { due.min(self.rested) };
+        let leaving = self.owner.leaving_due().filter(|_| outcome.is_ok());
+        self.due = Some(leaving.map_or(due, |leaving| due.min(leaving)));
         outcome
     }
 }
