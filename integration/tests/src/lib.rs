@@ -23,7 +23,7 @@ pub use otlp::OtlpReceiver;
 pub use resolver::Resolver;
 pub use slow::{slow_calls, slow_disk};
 pub use trace::no_trace;
-pub use transfer::transfers;
+pub use transfer::{transfers, transfers_to};
 use weft_lab::{EngineKit, Host, HostCommand, Lab, LabBuilder, Launch, Weft, eventually, image};
 
 /// Password of all hosts, unless a scenario is about another.

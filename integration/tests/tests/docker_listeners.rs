@@ -4,8 +4,10 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use weft_integration_tests::{Client, Container, Mesh, PASSWORD, docker as docker_of, hosts_with_images, says, shows};
-use weft_lab::{Authority, Host, HostCommand, Launch, Weft, image};
+use weft_integration_tests::{
+    Client, Container, Mesh, PASSWORD, both_engines, docker as docker_of, hosts_with_images, says, shows,
+};
+use weft_lab::{Authority, Host, HostCommand, Lab, Launch, Weft, image};
 
 /// Where the engine's certificates lie, below what compose.yaml mounts.
 const CERTIFICATES: &str = "/etc/docker/certificates";
@@ -33,8 +35,14 @@ fn docker(host: &Host, address: &str, certificates: &str, words: &[&str]) -> Hos
 
 #[tokio::test]
 async fn another_host_needs_a_certificate() -> anyhow::Result<()> {
-    let lab = hosts_with_images(2).await?;
-    let (served, client) = (lab.host(1), lab.host(2));
+    let lab = both_engines(Lab::new()).await?;
+    for (served, client) in [(1, 2), (2, 1)] {
+        needs_a_certificate(lab.host(served), lab.host(client)).await.with_context(|| format!("host {served}"))?;
+    }
+    lab.stop().await
+}
+
+async fn needs_a_certificate(served: &Host, client: &Host) -> anyhow::Result<()> {
     let (ours, foreign) = (Authority::new("ours")?, Authority::new("foreign")?);
     ours.write(&served.path(CERTIFICATES), &[&served.ipv4().to_string()])?;
     ours.write(&client.path("/etc/ours"), &[])?;
@@ -73,8 +81,7 @@ async fn another_host_needs_a_certificate() -> anyhow::Result<()> {
     weft.recreate("docker-proxy", plain.with("WEFT_DOCKER_PROXY_INSECURE_TCP", "true")).await?;
     weft.ready().await?;
     docker(client, &address, "", &["rm", "--force", "remote"]).text().await?;
-    says(&weft, "docker-proxy", &["WARN", "whoever reaches the address has root"]).await?;
-    lab.stop().await
+    says(&weft, "docker-proxy", &["WARN", "whoever reaches the address has root"]).await
 }
 
 #[tokio::test]
@@ -106,8 +113,15 @@ async fn the_engines_command_line_counts() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_stop_is_an_end_that_clients_see() -> anyhow::Result<()> {
-    let mesh = Mesh::start(1).await?;
-    let host = mesh.lab.host(1);
+    let mesh = Mesh::of_both_engines().await?;
+    for number in [1, 2] {
+        stops(&mesh, number).await.with_context(|| format!("host {number}"))?;
+    }
+    mesh.stop().await
+}
+
+async fn stops(mesh: &Mesh, number: usize) -> anyhow::Result<()> {
+    let host = mesh.lab.host(number);
     let script = "echo said; trap 'exit 0' TERM; while :; do sleep 0.1; done";
     host.docker_via_proxy(&["run", "--detach", "--name", "there", image::BUSYBOX, "sh", "-c", script]).await?;
     let mut logs = Client::start(docker_of(host, true, &["logs", "--follow", "there"]))?;
@@ -115,12 +129,12 @@ async fn a_stop_is_an_end_that_clients_see() -> anyhow::Result<()> {
     let wait = Client::start(docker_of(host, true, &["wait", "there"]))?;
     let attached = Client::start(docker_of(host, true, &["attach", "--no-stdin", "there"]))?;
     let restart = ["restart", "docker-proxy"];
-    mesh.on(1).compose(restart).text().await?;
+    mesh.on(number).compose(restart).text().await?;
     for client in [logs, attached] {
         client.ends().await.context("a client hangs on a proxy that is gone")?;
     }
     ensure!(wait.ends().await? != Some(0), "the end of the proxy looks like that of the container");
-    mesh.on(1).ready().await?;
+    mesh.on(number).ready().await?;
     ensure!(host.docker_via_proxy(&["exec", "there", "echo", "again"]).await? == "again", "it is not there again");
-    mesh.stop().await
+    Ok(())
 }

@@ -1,15 +1,26 @@
-//! `weft reset` takes weft off a host, and says who cannot do without what it keeps.
+//! `weft reset` takes weft off a host, before engines of two releases, and says who cannot do without what it keeps.
 
 use anyhow::{Context, ensure};
+use futures::future::try_join_all;
 use serde_json::Value;
-use weft_integration_tests::Mesh;
-use weft_lab::image;
+use weft_integration_tests::{Mesh, PASSWORD, both_engines};
+use weft_lab::{Lab, Launch, Weft, image};
 
 #[tokio::test]
 async fn nothing_is_left_but_what_containers_cannot_do_without() -> anyhow::Result<()> {
-    let mesh = Mesh::start(1).await?;
-    let (host, weft) = (mesh.lab.host(1), mesh.on(1));
-    let one = mesh.container(1, "one", &[]).await?;
+    let lab = both_engines(Lab::new()).await?;
+    // Each alone: a host that is taken off takes the free addresses of its part of the range along.
+    let weft = try_join_all(lab.hosts().iter().map(|host| Weft::launch(host, Launch::new(PASSWORD)))).await?;
+    let mesh = Mesh { lab, weft };
+    for number in [1, 2] {
+        resets(&mesh, number).await.with_context(|| format!("on host {number}"))?;
+    }
+    mesh.stop().await
+}
+
+async fn resets(mesh: &Mesh, number: usize) -> anyhow::Result<()> {
+    let (host, weft) = (mesh.lab.host(number), mesh.on(number));
+    let one = mesh.container(number, "one", &[]).await?;
     host.docker_via_proxy(&["create", "--name", "two", "--volume", "/dev:/dev:ro", image::BUSYBOX, "echo", "ran"])
         .await?;
     host.docker(&["create", "--name", "other", image::BUSYBOX, "true"]).await?;
@@ -47,6 +58,5 @@ async fn nothing_is_left_but_what_containers_cannot_do_without() -> anyhow::Resu
     // It comes back as if it had never been here.
     weft.compose(["up", "--detach"]).text().await?;
     weft.ready().await?;
-    mesh.container(1, "again", &[]).await?;
-    mesh.stop().await
+    mesh.container(number, "again", &[]).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! Hosts of which not every pair reaches each other: a chain, and hosts that only answers get in to.
+//! Hosts of which not every pair reaches each other: a chain, hosts that only answers get in to, and UDP that passes now and then.
 
 use std::time::Duration;
 
@@ -10,6 +10,9 @@ use weft_proto::router::v1::{DataPath, PathKind};
 
 /// How long after a better way works again it may take to be used.
 const BACK: Duration = Duration::from_secs(10);
+
+/// How often UDP is kept from passing.
+const CUTS: usize = 50;
 
 /// Returns how data goes from one host to another, once it goes.
 async fn way(from: &Weft, to: &Host) -> anyhow::Result<DataPath> {
@@ -113,5 +116,47 @@ async fn hosts_that_nobody_gets_in_to_use_a_third_where_ports_change() -> anyhow
     let (mesh, [one, two]) = hidden(true).await?;
     goes(mesh.on(1), mesh.lab.host(2), PathKind::Relay, SOON).await?;
     tokio::try_join!(transfers(&one, &two, SOON), transfers(&two, &one, SOON))?;
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn udp_that_comes_and_goes_breaks_no_connection() -> anyhow::Result<()> {
+    let mesh = Mesh::start(2).await?;
+    let (one, two) = tokio::try_join!(mesh.container(1, "one", &[]), mesh.container(2, "two", &[]))?;
+    let mut conversation = Conversation::start(&one, &two).await?;
+    conversation.goes_on().await?;
+    let host = mesh.lab.host(1);
+    let rule = "add table inet cut; add chain inet cut in { type filter hook input priority -200; }; \
+                add rule inet cut in udp dport 6783 drop";
+    let received = "cat > /tmp/all; md5sum < /tmp/all > /tmp/sum";
+    // nc ends the connection when its stdin ends.
+    let receive = format!("sleep 600 | nc -l -p 9 | sh -c '{received}'");
+    two.host.docker(&["exec", "--detach", &two.name, "sh", "-c", &receive]).await?;
+    let listens = "netstat -ltn | grep -q ':9 '";
+    eventually("the other side listens", SOON, async || two.exec(&["sh", "-c", listens]).await.map(drop)).await?;
+    // A megabyte a second, until it is told to end.
+    let send = format!(
+        "touch /tmp/on; while test -e /tmp/on; do head -c 100000 /dev/urandom; sleep 0.1; done | tee /tmp/all | nc {} 9",
+        two.ipv4
+    );
+    one.host.docker(&["exec", "--detach", &one.name, "sh", "-c", &send]).await?;
+    for cut in 1..=CUTS {
+        host.command("nft", ["-f", "-"]).input(rule).text().await?;
+        conversation.goes_on().await.with_context(|| format!("without UDP, time number {cut}"))?;
+        host.exec(&["nft", "delete", "table", "inet", "cut"]).await?;
+        conversation.goes_on().await.with_context(|| format!("with UDP again, after {cut} cuts"))?;
+        // So that not all of them hit the way that UDP has no part in.
+        if cut % 10 == 0 {
+            goes(mesh.on(1), mesh.lab.host(2), PathKind::DirectUdp, BACK).await?;
+        }
+    }
+    one.exec(&["rm", "/tmp/on"]).await?;
+    eventually("all has arrived", 3 * SOON, async || {
+        let sent = one.exec(&["sh", "-c", "md5sum < /tmp/all"]).await?;
+        let got = two.exec(&["cat", "/tmp/sum"]).await?;
+        ensure!(sent == got, "what arrived is not what was sent: {got}, not {sent}");
+        Ok(())
+    })
+    .await?;
     mesh.stop().await
 }

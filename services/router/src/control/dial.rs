@@ -1,8 +1,11 @@
 //! One try to connect with a peer.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use weft_router_core::{
     handshake::PasswordPair,
     mesh::{DialId, Problem},
@@ -14,6 +17,7 @@ use super::{
     connection::{self, Dialled, Failure},
     resolve::resolve,
 };
+use crate::socket::limit_segments;
 
 /// How long one address gets to answer.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
@@ -48,6 +52,12 @@ async fn report(shared: &Shared, dial: DialId, problem: Problem) {
     let _ = shared.events.send(ControlEvent::DialFailed { dial, problem }).await;
 }
 
+async fn open(remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if remote.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    limit_segments(&socket)?;
+    socket.connect(remote).await
+}
+
 /// Connects with the first address that answers.
 async fn connect(host_root: &Path, address: &DialAddress) -> Result<(TcpStream, SocketAddr), Problem> {
     let problem = |reason, message| Problem { reason, message, is_final: false };
@@ -62,7 +72,7 @@ async fn connect(host_root: &Path, address: &DialAddress) -> Result<(TcpStream, 
         .map_err(|error| unknown(&error))?;
     let mut last = unknown("it has no address");
     for remote in addresses {
-        let error = match timeout(CONNECT_DEADLINE, TcpStream::connect(remote)).await {
+        let error = match timeout(CONNECT_DEADLINE, open(remote)).await {
             Ok(Ok(stream)) => return Ok((stream, SocketAddr::new(remote.ip().to_canonical(), remote.port()))),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer within 4 s".to_owned(),

@@ -19,6 +19,7 @@ use super::{
     ControlEvent, Shared, connection,
     throttle::{FAILURE_PAUSE, Throttle},
 };
+use crate::socket::limit_segments;
 
 /// Handshakes that may go on at a time with those who connect; others are told to come again.
 const HANDSHAKES: usize = 64;
@@ -34,6 +35,7 @@ pub fn bind(host: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
         if address.is_ipv6() {
             socket.set_only_v6(host.is_some())?;
         }
+        limit_segments(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(256)?;
         TcpListener::from_std(socket.into())
