@@ -3,3 +3,6 @@
 pub mod gossip;
 pub mod path;
 pub mod ring;
+mod seeds;
+
+pub use seeds::{run_seeds, seeds};

@@ -1,34 +1,17 @@
 //! The mesh under trouble, over many seeds.
 //!
-//! `WEFT_SIM_SEEDS=n` runs that many seeds, `WEFT_SIM_SEED=n` that one alone. A failing seed is named in the failure.
+//! `weft_sim::seeds` says which; a failing seed is named in the failure.
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
-use weft_sim::gossip::{Scenario, Shape, Summary, Violation, World, run};
-
-#[expect(clippy::disallowed_methods, reason = "a test has no configuration")]
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
-}
-
-fn seeds(default: u64) -> Vec<u64> {
-    match number("WEFT_SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("WEFT_SIM_SEEDS").unwrap_or(default)).collect(),
-    }
-}
+use weft_sim::{
+    gossip::{Scenario, Shape, Summary, Violation, World, run},
+    run_seeds, seeds,
+};
 
 /// Runs many seeds on all cores, and returns what all runs together were like.
 fn run_all(seeds: &[u64], scenario: fn(u64) -> Scenario) -> Summary {
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    let results: Vec<(u64, Result<Summary, Violation>)> = thread::scope(|scope| {
-        let work = |worker: usize| {
-            let own = seeds.iter().copied().skip(worker).step_by(workers);
-            own.map(|seed| (seed, run(&scenario(seed), seed))).collect::<Vec<_>>()
-        };
-        let running: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
-        running.into_iter().flat_map(|worker| worker.join().expect("a core panicked")).collect()
-    });
+    let results: Vec<(u64, Result<Summary, Violation>)> = run_seeds(seeds, |seed| run(&scenario(seed), seed));
     let mut total = Summary::default();
     for (seed, result) in results {
         let replay = || format!("WEFT_SIM_SEED={seed} replays it: {:?}", scenario(seed));
