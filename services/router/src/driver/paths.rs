@@ -69,6 +69,13 @@ pub(super) struct Path {
     pub(super) missing_since: Option<Instant>,
 }
 
+impl Path {
+    /// Returns the port at which the peer says that it takes datagrams.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.connected.map(|endpoint| endpoint.port())
+    }
+}
+
 impl Paths {
     pub(super) fn new(local: PeerName, data_plane: DataPlaneHandle) -> Self {
         Self {

@@ -11,7 +11,7 @@ use weft_router_core::{
     path::{CandidateState, Unused, Via},
 };
 
-use super::{Driver, ProblemView};
+use super::{Driver, ProblemView, paths::Path};
 use crate::dataplane::Statistics;
 
 /// How long a failed attempt to connect with us is shown.
@@ -144,7 +144,9 @@ impl Driver {
         now: Instant,
     ) -> Option<ProblemView> {
         let path = self.paths.get(view.identity.peer);
-        let (name, port) = (&view.identity.name, view.remote.port());
+        let name = &view.identity.name;
+        // A connection that the peer opened comes from any port.
+        let port = path.and_then(Path::port).unwrap_or_else(|| view.remote.port());
         let up = path.and_then(|path| path.up);
         let instead = match up {
             Some((Via::Direct(_), _)) => return None,
