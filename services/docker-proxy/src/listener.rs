@@ -1,10 +1,11 @@
 //! The sockets on which clients find the Docker API.
 
+mod handshakes;
 pub mod options;
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::{
         fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
         net::UnixStream as StdUnixStream,
@@ -32,13 +33,11 @@ use crate::{
     relay::{self, Answer},
     tls::Acceptor,
 };
+use handshakes::{Handshake, Handshakes};
 use options::Options;
 
 /// Clients that are served at a time by Unix sockets, and as many by TCP; others wait to be accepted.
 const MOST_CLIENTS: u32 = 4096;
-
-/// Clients of an address that have not shown their certificate yet; others wait to be accepted.
-const MOST_HANDSHAKES: usize = 256;
 
 /// How long a client may take to agree on keys.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -112,6 +111,7 @@ impl Listeners {
             intercept,
             unix_clients: Arc::new(Semaphore::new(MOST_CLIENTS as usize)),
             tcp_clients: Arc::new(Semaphore::new(MOST_CLIENTS as usize)),
+            handshakes: Handshakes::default(),
             shutdown,
         });
         let mut accepting = JoinSet::new();
@@ -133,6 +133,8 @@ struct Serving {
     /// Apart, so that who reaches a TCP address cannot keep others from the Unix socket.
     unix_clients: Arc<Semaphore>,
     tcp_clients: Arc<Semaphore>,
+    /// Of all addresses, so that strangers cannot be as many as `tcp_clients`.
+    handshakes: Handshakes,
     shutdown: Shutdown,
 }
 
@@ -140,7 +142,7 @@ struct Serving {
 enum Client {
     Unix(UnixStream),
     Tcp(TcpStream),
-    Tls(TcpStream, Acceptor),
+    Tls(TcpStream, IpAddr, Acceptor),
 }
 
 impl Serving {
@@ -148,8 +150,7 @@ impl Serving {
     async fn accept(self: Arc<Self>, socket: Socket) {
         let admission = match socket {
             Socket::Unix(_) => Arc::clone(&self.unix_clients),
-            Socket::Tcp(_) => Arc::clone(&self.tcp_clients),
-            Socket::Tls(..) => Arc::new(Semaphore::new(MOST_HANDSHAKES)),
+            Socket::Tcp(_) | Socket::Tls(..) => Arc::clone(&self.tcp_clients),
         };
         loop {
             let accepting = async {
@@ -170,8 +171,9 @@ impl Serving {
                 Ok((Client::Tcp(stream), permit)) => {
                     tokio::spawn(async move { serving.serve(stream, &serving.local, permit).await });
                 }
-                Ok((Client::Tls(stream, acceptor), permit)) => {
-                    tokio::spawn(serving.serve_tls(stream, acceptor, permit));
+                Ok((Client::Tls(stream, client, acceptor), permit)) => {
+                    let handshake = self.handshakes.begin(client);
+                    tokio::spawn(serving.serve_tls(stream, acceptor, handshake, permit));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a client");
@@ -191,7 +193,13 @@ impl Serving {
         relay::serve(stream, self.engine.socket(), interceptor, &self.shutdown).await;
     }
 
-    async fn serve_tls(self: Arc<Self>, mut stream: TcpStream, acceptor: Acceptor, handshake: OwnedSemaphorePermit) {
+    async fn serve_tls(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        acceptor: Acceptor,
+        handshake: Handshake,
+        permit: OwnedSemaphorePermit,
+    ) {
         let agreed = async {
             let mut first = [0];
             if stream.peek(&mut first).await? > 0 && first != [HANDSHAKE] {
@@ -207,14 +215,12 @@ impl Serving {
             }
             acceptor.accept(stream).await
         };
-        let stream = match timeout(HANDSHAKE_DEADLINE, agreed).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "a client was not let in by TLS"),
-            Err(_) => return tracing::debug!("a client did not agree on keys in time"),
+        let stream = match handshake.unless_ended(timeout(HANDSHAKE_DEADLINE, agreed)).await {
+            Some(Ok(Ok(stream))) => stream,
+            Some(Ok(Err(error))) => return tracing::debug!(%error, "a client was not let in by TLS"),
+            Some(Err(_)) => return tracing::debug!("a client did not agree on keys in time"),
+            None => return tracing::debug!("a client that had not agreed on keys yet made room for another"),
         };
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&self.tcp_clients).acquire_owned().await else { return };
-        drop(handshake);
         if acceptor.verifies() {
             self.serve(stream, &self.intercept, permit).await;
         } else {
@@ -230,8 +236,8 @@ impl Socket {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Client::Unix(stream)),
             Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| Client::Tcp(prepared(stream))),
             Self::Tls(listener, tls) => {
-                let (stream, _) = listener.accept().await?;
-                Ok(Client::Tls(prepared(stream), tls.clone()))
+                let (stream, client) = listener.accept().await?;
+                Ok(Client::Tls(prepared(stream), client.ip(), tls.clone()))
             }
         }
     }

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, UnixListener, UnixStream},
+    net::{TcpSocket, TcpStream, UnixListener, UnixStream},
     time::timeout,
 };
 use tokio_rustls::{
@@ -183,11 +183,6 @@ async fn only_clients_with_a_certificate_are_let_in() {
     )
     .await;
 
-    // Clients that say nothing hold nobody up.
-    let mut silent = Vec::new();
-    for _ in 0..50 {
-        silent.push(TcpStream::connect(address).await.expect("accepted"));
-    }
     for versions in [&BOTH[..], &[&TLS12], &[&TLS13]] {
         let answer = ping(address, client_config(&ours, Some(&client), versions)).await;
         assert_eq!(answer.expect("answered"), OK);
@@ -237,7 +232,49 @@ async fn only_clients_with_a_certificate_are_let_in() {
     let exited = tokio::task::spawn_blocking(move || setting.process.wait().map(|status| status.code()));
     let exited = timeout(PATIENCE, exited).await.expect("in time").expect("no panic");
     assert_eq!(exited.expect("it ends"), Some(0));
-    drop(silent);
+}
+
+/// Connects from an address of the loopback.
+async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((source, 0).into()).expect("the loopback has the address");
+    socket.connect(address).await.expect("accepted")
+}
+
+#[tokio::test]
+async fn strangers_that_say_nothing_keep_nobody_out() {
+    let (folder, address, ours) = (folder(), free_address(), authority("ours"));
+    ours.write(folder.path(), &["127.0.0.1"]).expect("written");
+    let file = |option: &str, name: &str| format!("--{option}={}", folder.path().join(name).display());
+    let arguments = [
+        format!("-H=tcp://{address}"),
+        "--tlsverify".to_owned(),
+        file("tlscacert", "ca.pem"),
+        file("tlscert", "cert.pem"),
+        file("tlskey", "key.pem"),
+    ];
+    let setting = Setting::start(folder, &arguments.each_ref().map(String::as_str)).await;
+    let config = || client_config(&ours, Some(setting.folder.path()), &BOTH);
+
+    // One that takes its time, from elsewhere than the strangers that come after it.
+    let slow = connect_from(Ipv4Addr::new(127, 0, 0, 2), address).await;
+    let mut strangers = Vec::new();
+    for _ in 0..600 {
+        strangers.push(connect_from(Ipv4Addr::new(127, 0, 0, 1), address).await);
+    }
+    // Sooner than the strangers' time is over.
+    let soon = Duration::from_secs(5);
+    let answer = timeout(soon, ping(address, config())).await.expect("strangers keep a client out");
+    assert_eq!(answer.expect("answered"), OK);
+    let name = ServerName::from(address.ip());
+    let slow = TlsConnector::from(Arc::new(config())).connect(name, slow).await.expect("strangers displace a client");
+    assert_eq!(ask(slow, PING, OK.len()).await.expect("answered"), OK);
+    // The oldest made room, and the others have their time.
+    let mut oldest = strangers.swap_remove(0);
+    let ended = timeout(soon, oldest.read(&mut [0])).await.expect("room is made soon");
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let newest = strangers.last_mut().expect("there are many");
+    assert!(futures::poll!(std::pin::pin!(newest.read(&mut [0]))).is_pending());
 }
 
 /// The start of a client that knows TLS up to 1.1 (RFC 4346, section 7.4.1.2).
