@@ -42,6 +42,13 @@ impl Batches {
         }
     }
 
+    /// Has batches proven once more before they are used: data gets lost.
+    pub(super) fn suspect(&mut self, now: Instant) {
+        if self.works {
+            self.restart(now);
+        }
+    }
+
     /// Tells whether the last one passed.
     pub(super) const fn work(&self) -> bool {
         self.works

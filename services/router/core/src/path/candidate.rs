@@ -267,6 +267,7 @@ impl Candidate {
                 let next_trial = now + self.flaps.wait(now).max(TRIAL_PAUSE);
                 self.lossy = Some(Lossy { since: now, next_trial, trial: None });
                 self.sizes.suspect();
+                self.batches.suspect(now);
             }
         } else if in_use && self.lossy.is_some() && loss < LITTLE_LOSS {
             let since = *self.little_loss_since.get_or_insert(now);

@@ -220,12 +220,59 @@ fn batches_that_break_are_given_up_and_tried_again() {
     assert!(world.run_until(SECOND, batched));
     world.set(endpoint(1), Way { batches: false, ..Way::millis(2) });
     assert!(world.run_until(5 * SECOND, |world| !batched(world)));
+    world.run(2 * SECOND);
     world.set(endpoint(1), Way::millis(2));
     world.run(50 * SECOND);
     assert!(!batched(&world));
     assert!(world.run_until(15 * SECOND, batched));
     world.paths.handle_batch_refused(endpoint(1), world.now);
     assert!(!batched(&world));
+}
+
+#[test]
+fn batches_that_a_way_suddenly_breaks_cost_a_second_of_data_at_most() {
+    for wait in 0..10 {
+        let mut world = World::new(&[(relay(7), Way::millis(150))]);
+        world.paths.set_busy(true);
+        world.rate = 200;
+        world.paths.set_relays(&[(peer(7), 2)], world.now);
+        world.run(20 * SECOND + wait * SECOND / 9);
+        assert!(world.paths.choice().is_some_and(|choice| choice.batched));
+        world.set(relay(7), Way { batches: false, ..Way::millis(150) });
+        assert!(world.run_until(SECOND, |world| world.paths.choice().is_some_and(|choice| !choice.batched)));
+        world.run(30 * SECOND);
+        assert_eq!(world.paths.choice().map(|choice| choice.batched), Some(false));
+    }
+}
+
+/// Has the way in use lose nearly all data within half a second after a standstill, in which nothing was asked.
+fn lose_after_standstill(world: &mut World, standstill: Duration) {
+    world.now += standstill;
+    let received = world.received[&endpoint(1)];
+    for (sent, received) in [(0, received + 1), (1000, received + 2)] {
+        world.now += SECOND / 2;
+        world.paths.handle_sent(endpoint(1), sent);
+        while let Some(probe) = world.paths.poll_probe(world.now) {
+            if probe.via == endpoint(1) {
+                world.paths.handle_answer(probe.token, received, world.now);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_way_that_was_not_heard_of_for_long_takes_over_only_when_it_answers() {
+    for (standstill, taken) in [(SECOND, relay(7)), (20 * SECOND, endpoint(1))] {
+        let mut world = World::new(&[(endpoint(1), Way::millis(2)), (relay(7), Way::millis(40))]);
+        world.paths.set_busy(true);
+        world.paths.set_endpoints(&[address(1)], world.now);
+        world.paths.set_relays(&[(peer(7), 2)], world.now);
+        world.run(20 * SECOND);
+        lose_after_standstill(&mut world, standstill);
+        assert_eq!(up(&world), Some(taken), "after {standstill:?}");
+        world.run(SECOND);
+        assert_eq!(up(&world), Some(relay(7)), "it answers");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{address, peer};
-use crate::path::{PathEvent, Paths, ProbeRequest, Via};
+use crate::path::{BASE_SIZE, PathEvent, Paths, ProbeRequest, Via};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// How often time passes.
@@ -41,10 +41,10 @@ pub(super) struct World {
     /// All but changes of the way in use.
     pub(super) events: Vec<PathEvent>,
     pub(super) changes: u64,
-    /// Datagrams that are sent each second.
+    /// Datagrams that are sent each second, as large as may be and in batches where these are used.
     pub(super) rate: u64,
     sent: u64,
-    received: BTreeMap<Via, u64>,
+    pub(super) received: BTreeMap<Via, u64>,
     answers: BTreeSet<(Instant, [u8; 16], u64)>,
 }
 
@@ -123,8 +123,9 @@ impl World {
         let Some(choice) = self.paths.choice() else { return };
         self.paths.handle_sent(choice.via, count);
         if let Some(way) = self.ways.get(&choice.via) {
+            let broken = (choice.batched && !way.batches) || choice.largest > way.largest.max(BASE_SIZE);
             for number in 0..count {
-                let lost = (self.sent * count + number) * 37 % 100 < way.data_loss;
+                let lost = broken || (self.sent * count + number) * 37 % 100 < way.data_loss;
                 *self.received.entry(choice.via).or_default() += u64::from(!lost);
             }
         }
