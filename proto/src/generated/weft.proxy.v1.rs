@@ -5,9 +5,9 @@ pub struct GetStatusRequest {}
 pub struct GetStatusResponse {
     #[prost(string, tag = "1")]
     pub version: ::prost::alloc::string::String,
-    /// What DOCKER_HOST may be set to, best first, as in "unix:///run/weft/docker/docker.sock".
-    #[prost(string, repeated, tag = "2")]
-    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where the Docker API is offered, best first.
+    #[prost(message, repeated, tag = "8")]
+    pub listeners: ::prost::alloc::vec::Vec<Listener>,
     /// The engine's own socket.
     #[prost(string, tag = "3")]
     pub engine_socket: ::prost::alloc::string::String,
@@ -20,6 +20,18 @@ pub struct GetStatusResponse {
     pub attached_containers: u64,
     #[prost(message, repeated, tag = "7")]
     pub problems: ::prost::alloc::vec::Vec<super::super::common::v1::Problem>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Listener {
+    /// What DOCKER_HOST may be set to, as in "unix:///run/weft/docker/docker.sock".
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// Whether clients must use TLS.
+    #[prost(bool, tag = "2")]
+    pub tls: bool,
+    /// Whether they must show a certificate, too.
+    #[prost(bool, tag = "3")]
+    pub client_certificates: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListContainersRequest {}

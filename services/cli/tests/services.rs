@@ -32,7 +32,10 @@ impl ContainerService for Proxy {
     ) -> Result<Response<proxy::GetStatusResponse>, Status> {
         Ok(Response::new(proxy::GetStatusResponse {
             version: "0.1.0".to_owned(),
-            addresses: vec!["unix:///run/weft/docker/docker.sock".to_owned()],
+            listeners: vec![proxy::Listener {
+                address: "unix:///run/weft/docker/docker.sock".to_owned(),
+                ..proxy::Listener::default()
+            }],
             ..proxy::GetStatusResponse::default()
         }))
     }

@@ -22,6 +22,7 @@ use weft_types::MacAddress;
 use crate::{
     attach::Attacher,
     driver::View,
+    listener::Offer,
     services::{Services, prefixes},
     watcher::EngineState,
 };
@@ -33,20 +34,20 @@ pub struct Api {
     services: Services,
     engine: watch::Receiver<EngineState>,
     engine_socket: String,
-    addresses: Vec<String>,
+    offers: Vec<Offer>,
 }
 
 impl Api {
-    /// Makes the service. `addresses` is what `DOCKER_HOST` may be set to, best first.
+    /// Makes the service. `offers` is where the Docker API is offered, best first.
     #[must_use]
     pub const fn new(
         attacher: Attacher,
         services: Services,
         engine: watch::Receiver<EngineState>,
         engine_socket: String,
-        addresses: Vec<String>,
+        offers: Vec<Offer>,
     ) -> Self {
-        Self { attacher, services, engine, engine_socket, addresses }
+        Self { attacher, services, engine, engine_socket, offers }
     }
 
     async fn running(&self, name: &str) -> Result<(Container, u32), Status> {
@@ -58,6 +59,11 @@ impl Api {
             .ok_or_else(|| Status::failed_precondition(format!("container {name} does not run: start it first")))?;
         Ok((container, pid))
     }
+}
+
+fn listener(offer: Offer) -> pb::Listener {
+    let Offer { address, tls, client_certificates } = offer;
+    pb::Listener { address, tls, client_certificates }
 }
 
 fn arguments(words: &[String]) -> Result<Vec<AddressArgument>, Status> {
@@ -73,7 +79,7 @@ impl ContainerService for Api {
         let problems = engine_problem.into_iter().chain(views.iter().filter_map(view_problem)).collect();
         Ok(Response::new(GetStatusResponse {
             version: weft_service::VERSION.to_owned(),
-            addresses: self.addresses.clone(),
+            listeners: self.offers.iter().cloned().map(listener).collect(),
             engine_socket: self.engine_socket.clone(),
             engine_version: engine.version.version,
             engine_api_version: engine.version.api_version,

@@ -93,7 +93,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     for service in [Service::Ipam, Service::Router, Service::Dns] {
         tokio::spawn(watcher::watch_service(service, folder.clone(), driver.clone(), again.clone()));
     }
-    let addresses = listeners.addresses().to_vec();
+    let offers = listeners.offers().to_vec();
+    let addresses: Vec<_> = offers.iter().map(|offer| offer.address.clone()).collect();
     let names = Names::parse(&config.listen.tcp_names);
     let (stop, stopped) = Shutdown::triggered();
     let serving = listeners.serve(engine, intercept, names, stopped.clone());
@@ -101,7 +102,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tracing::info!(?addresses, engine = engine_socket, shim = %shim.display(), "relaying the Docker API");
     let health = Health::starting().await;
     health.ready().await;
-    let api = Arc::new(Api::new(attacher, services, engine_watch, engine_socket.clone(), addresses));
+    let api = Arc::new(Api::new(attacher, services, engine_watch, engine_socket.clone(), offers));
     let exposition = Exposition::new(registry, metrics::Collector { api: Arc::clone(&api) });
     let server = server.with_metrics(Arc::new(exposition));
     let routes = Routes::new(ContainerServiceServer::from_arc(api));

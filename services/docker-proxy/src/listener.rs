@@ -55,7 +55,18 @@ const HANDSHAKE: u8 = 22;
 #[derive(Debug)]
 pub struct Listeners {
     sockets: Vec<Socket>,
-    addresses: Vec<String>,
+    offers: Vec<Offer>,
+}
+
+/// An address that the Docker API is offered at.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// What `DOCKER_HOST` may be set to.
+    pub address: String,
+    /// Whether clients must use TLS.
+    pub tls: bool,
+    /// Whether they must show a certificate, too.
+    pub client_certificates: bool,
 }
 
 #[derive(Debug)]
@@ -72,15 +83,20 @@ impl Listeners {
     /// If an option makes no sense, a live process serves one of the addresses, or they cannot be bound.
     pub async fn bind(socket: &Path, engine_socket: &Path, options: &Options) -> anyhow::Result<Self> {
         let plan = options.plan(socket, engine_socket).await?;
-        let mut listeners = Self { sockets: Vec::new(), addresses: Vec::new() };
+        let mut listeners = Self { sockets: Vec::new(), offers: Vec::new() };
         for path in std::iter::once(socket.to_owned()).chain(plan.unix) {
             listeners.sockets.push(Socket::Unix(bind_unix(&path, engine_socket)?));
-            listeners.addresses.push(format!("unix://{}", path.display()));
+            let address = format!("unix://{}", path.display());
+            listeners.offers.push(Offer { address, tls: false, client_certificates: false });
         }
         for address in plan.tcp {
             let listener = bind_tcp(address).await?;
-            listeners.addresses.push(format!("tcp://{address}"));
             let verifies = plan.tls.as_ref().is_some_and(Acceptor::verifies);
+            listeners.offers.push(Offer {
+                address: format!("tcp://{address}"),
+                tls: plan.tls.is_some(),
+                client_certificates: verifies,
+            });
             if !verifies && !options::is_loopback(address.ip()) {
                 tracing::warn!(%address, "the Docker API is offered to other hosts: whoever reaches the address has root here");
             }
@@ -96,10 +112,10 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Returns what `DOCKER_HOST` may be set to, best first.
+    /// Returns where the Docker API is offered, best first.
     #[must_use]
-    pub fn addresses(&self) -> &[String] {
-        &self.addresses
+    pub fn offers(&self) -> &[Offer] {
+        &self.offers
     }
 
     /// Serves clients until `shutdown`, and until those that were there then are gone. Those that come by TCP without a

@@ -26,6 +26,36 @@ use tokio_rustls::{
 /// Where files are that an option does not name.
 pub(crate) const FOLDER: &str = "/etc/docker";
 
+/// What dockerd takes from its environment, and this service from its own.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Environment {
+    /// As --tlsverify, if it is not empty, whatever it says, as for dockerd; --tlsverify=false goes before it. compose.yaml
+    /// does not pass it on: a shell's is a client's.
+    #[arg(long, env = "DOCKER_TLS_VERIFY", value_name = "WORD")]
+    docker_tls_verify: Option<String>,
+
+    /// Folder of ca.pem, cert.pem and key.pem, as for dockerd: of those that neither --tlscacert, --tlscert and --tlskey nor
+    /// the engine's settings name. Default: the engine's where its settings are used, else /etc/docker. compose.yaml does
+    /// not pass it on: a shell's has a client's certificates.
+    #[arg(long, env = "DOCKER_CERT_PATH", value_name = "PATH")]
+    docker_cert_path: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Returns the settings, and what is set here only.
+    #[must_use]
+    pub(crate) fn complete(&self, mut settings: Settings) -> Settings {
+        let verify = self.docker_tls_verify.as_ref().is_some_and(|word| !word.is_empty());
+        settings.tlsverify = settings.tlsverify.or(verify.then_some(true));
+        settings
+    }
+
+    /// Returns the folder of files that are not named, if it is set.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.docker_cert_path.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+}
+
 /// TLS settings in dockerd's words; what is not there was not set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, serde::Deserialize)]
 #[serde(default)]
@@ -261,6 +291,33 @@ mod tests {
         let found = Settings { tlscert: Some("/x".into()), ..settings(Some(true), Some(false)) };
         let both = Settings { tls: Some(true), ..named.clone() };
         assert_eq!(named.or(found), both);
+    }
+
+    #[test]
+    fn the_environment_means_what_it_means_to_dockerd() {
+        let files = |verify: &str, path: &str, settings| {
+            let environment =
+                Environment { docker_tls_verify: Some(verify.to_owned()), docker_cert_path: Some(path.into()) };
+            environment.complete(settings).files(environment.folder().unwrap_or(Path::new("/f")))
+        };
+        let of = |folder: &str, verified: bool| {
+            let path = |name: &str| Path::new(folder).join(name);
+            let clients = verified.then(|| path("ca.pem"));
+            Some(Files { certificate: path("cert.pem"), key: path("key.pem"), clients })
+        };
+        let settings = |tls, tlsverify| Settings { tls, tlsverify, ..Settings::default() };
+        assert_eq!(files("", "", Settings::default()), None);
+        // A folder alone asks for nothing.
+        assert_eq!(files("", "/e", Settings::default()), None);
+        assert_eq!(files("", "/e", settings(Some(true), None)), of("/e", false));
+        // Any word but none.
+        for word in ["1", "true", "0", "false", "no"] {
+            assert_eq!(files(word, "", Settings::default()), of("/f", true), "{word}");
+        }
+        assert_eq!(files("1", "/e", Settings::default()), of("/e", true));
+        // What is given goes before it; of --tls, that is what dockerd does, too.
+        assert_eq!(files("1", "/e", settings(None, Some(false))), of("/e", false));
+        assert_eq!(files("1", "/e", settings(Some(false), None)), of("/e", true));
     }
 
     #[test]

@@ -26,7 +26,10 @@ use tokio_rustls::{
     },
 };
 use weft_lab::Authority;
-use weft_proto::client::Service;
+use weft_proto::{
+    client::{Service, channel},
+    proxy::v1::{GetStatusRequest, container_service_client::ContainerServiceClient},
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,11 +54,16 @@ impl Drop for Setting {
 
 impl Setting {
     async fn start(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
+        let command = command(folder.path(), arguments);
+        Self::run(folder, command).await
+    }
+
+    async fn run(folder: tempfile::TempDir, mut command: Command) -> Self {
         let engine = UnixListener::bind(engine_socket(folder.path())).expect("the engine's socket can be bound");
         let mode = fs::Permissions::from_mode(0o620);
         fs::set_permissions(engine_socket(folder.path()), mode).expect("the mode can be set");
         tokio::spawn(play_engine(engine));
-        let process = command(folder.path(), arguments).spawn().expect("docker-proxy starts");
+        let process = command.spawn().expect("docker-proxy starts");
         let socket = Service::DockerProxy.socket(folder.path());
         let ready = timeout(PATIENCE, async {
             while weft_service::check(&socket).await.is_err() {
@@ -68,6 +76,14 @@ impl Setting {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Asks where the Docker API is offered: the address, whether by TLS, and whether with certificates of clients.
+    async fn offers(&self) -> Vec<(String, bool, bool)> {
+        let channel = channel(&Service::DockerProxy.socket(self.folder.path()));
+        let status = ContainerServiceClient::new(channel).get_status(GetStatusRequest {}).await;
+        let listeners = status.expect("answered").into_inner().listeners;
+        listeners.into_iter().map(|offer| (offer.address, offer.tls, offer.client_certificates)).collect()
     }
 }
 
@@ -302,14 +318,31 @@ async fn tls_alone_asks_for_no_certificate() {
     let open: Vec<_> = open.iter().map(String::as_str).collect();
     let error = refused(folder.path(), &open);
     assert!(error.contains("--tls asks clients for no certificate"), "{error}");
-    let _setting = Setting::start(folder, &arguments).await;
+    let setting = Setting::start(folder, &arguments).await;
     let config = || client_config(&ours, None, &BOTH);
     let local = PING.replace("docker.example", "localhost");
     let answer = ask(connect(address, config()).await.expect("let in"), &local, OK.len()).await;
     assert_eq!(answer.expect("answered"), OK);
+    assert_eq!(setting.offers().await[1], (format!("tcp://{address}"), true, false));
     // As without TLS, it could be a web page that asks.
     let says = ping(address, config()).await.expect("answered");
     assert!(says.starts_with("HTTP/1.1 403 "), "{says}");
+}
+
+#[tokio::test]
+async fn the_environment_is_read_as_dockerd_reads_it() {
+    let (folder, address, ours) = (folder(), free_address(), authority("ours"));
+    let certificates = folder.path().join("certificates");
+    ours.write(&certificates, &["127.0.0.1"]).expect("written");
+    let mut command = command(folder.path(), &[&format!("-H=tcp://{address}")]);
+    // dockerd too takes this for true.
+    command.env("DOCKER_TLS_VERIFY", "0").env("DOCKER_CERT_PATH", &certificates);
+    let setting = Setting::run(folder, command).await;
+    let answer = ping(address, client_config(&ours, Some(&certificates), &BOTH)).await;
+    assert_eq!(answer.expect("answered"), OK);
+    assert!(ping(address, client_config(&ours, None, &BOTH)).await.is_err());
+    let socket = format!("unix://{}", setting.path("docker/docker.sock").display());
+    assert_eq!(setting.offers().await, [(socket, false, false), (format!("tcp://{address}"), true, true)]);
 }
 
 #[tokio::test]

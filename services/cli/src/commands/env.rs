@@ -43,7 +43,8 @@ async fn redirected(services: &Services, environment: &Environment) -> anyhow::R
         .await?;
     let present = environment.get("DOCKER_HOST");
     // When it points there already, what it was before must not be overwritten.
-    let address = status.addresses.into_iter().next().context("docker-proxy listens on no address yet: try again")?;
+    let listener = status.listeners.into_iter().next().context("docker-proxy listens on no address yet: try again")?;
+    let address = listener.address;
     let redirected = present == Some(address.as_str());
     let orig_docker_host = (!redirected).then(|| present.unwrap_or_default().to_owned());
     let orig_docker_tls_verify = set(environment, "DOCKER_TLS_VERIFY");

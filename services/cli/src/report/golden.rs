@@ -237,8 +237,18 @@ fn status() {
 
 #[test]
 fn status_of_a_proxy() {
+    let listener = |address: &str, tls, client_certificates| proxy::Listener {
+        address: address.to_owned(),
+        tls,
+        client_certificates,
+    };
     let mut status = proxy::GetStatusResponse {
-        addresses: vec!["unix:///run/weft/docker/docker.sock".to_owned(), "tcp://127.0.0.1:12375".to_owned()],
+        listeners: vec![
+            listener("unix:///run/weft/docker/docker.sock", false, false),
+            listener("tcp://127.0.0.1:12375", false, false),
+            listener("tcp://[::1]:12375", true, false),
+            listener("tcp://192.0.2.1:12376", true, true),
+        ],
         engine_socket: "/var/run/docker.sock".to_owned(),
         engine_version: "20.10.24".to_owned(),
         engine_api_version: "1.41".to_owned(),
@@ -248,11 +258,17 @@ fn status_of_a_proxy() {
     let section = ProxySection::from(&status);
     assert_eq!(
         text(&section),
-        "        Address: unix:///run/weft/docker/docker.sock, tcp://127.0.0.1:12375
+        "        Address: unix:///run/weft/docker/docker.sock
+        Address: tcp://127.0.0.1:12375 (without TLS)
+        Address: tcp://[::1]:12375 (TLS, without client certificates)
+        Address: tcp://192.0.2.1:12376 (TLS, with client certificates)
          Engine: 20.10.24 (API 1.41)
      Containers: 2 attached
 "
     );
+    let json = serde_json::to_value(&section).expect("serializes");
+    let expected = serde_json::json!({"address": "tcp://192.0.2.1:12376", "tls": true, "client_certificates": true});
+    assert_eq!(json["listeners"][3], expected);
     status.engine_version.clear();
     assert!(text(&ProxySection::from(&status)).contains("Engine: no answer yet on /var/run/docker.sock\n"));
 }

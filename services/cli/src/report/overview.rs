@@ -154,8 +154,8 @@ pub struct DnsSection {
 pub struct ProxySection {
     /// Its version.
     pub version: String,
-    /// What DOCKER_HOST may be set to.
-    pub addresses: Vec<String>,
+    /// Where the Docker API is offered, best first.
+    pub listeners: Vec<Listener>,
     /// The engine's own socket.
     pub engine_socket: String,
     /// The engine's version; empty while it has not answered.
@@ -166,6 +166,17 @@ pub struct ProxySection {
     pub attached_containers: u64,
     /// What keeps docker-proxy from working as it should.
     pub problems: Vec<Problem>,
+}
+
+/// An address of the Docker API.
+#[derive(Debug, Serialize)]
+pub struct Listener {
+    /// What DOCKER_HOST may be set to.
+    pub address: String,
+    /// Whether clients must use TLS.
+    pub tls: bool,
+    /// Whether they must show a certificate, too.
+    pub client_certificates: bool,
 }
 
 impl From<&router::GetStatusResponse> for RouterSection {
@@ -267,13 +278,20 @@ impl From<&proxy::GetStatusResponse> for ProxySection {
     fn from(status: &proxy::GetStatusResponse) -> Self {
         Self {
             version: status.version.clone(),
-            addresses: status.addresses.clone(),
+            listeners: status.listeners.iter().map(Into::into).collect(),
             engine_socket: status.engine_socket.clone(),
             engine_version: status.engine_version.clone(),
             engine_api_version: status.engine_api_version.clone(),
             attached_containers: status.attached_containers,
             problems: status.problems.iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<&proxy::Listener> for Listener {
+    fn from(listener: &proxy::Listener) -> Self {
+        let proxy::Listener { address, tls, client_certificates } = listener.clone();
+        Self { address, tls, client_certificates }
     }
 }
 
@@ -379,9 +397,21 @@ impl fmt::Display for DnsSection {
     }
 }
 
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protection = match (self.tls, self.client_certificates) {
+            _ if self.address.starts_with("unix://") => "",
+            (true, true) => " (TLS, with client certificates)",
+            (true, false) => " (TLS, without client certificates)",
+            (false, _) => " (without TLS)",
+        };
+        write!(f, "{}{protection}", self.address)
+    }
+}
+
 impl fmt::Display for ProxySection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        line(f, "Address", self.addresses.join(", "))?;
+        self.listeners.iter().try_for_each(|listener| line(f, "Address", listener))?;
         if self.engine_version.is_empty() {
             line(f, "Engine", format_args!("no answer yet on {}", self.engine_socket))?;
         } else {

@@ -31,6 +31,10 @@ pub struct Options {
     #[command(flatten)]
     pub tls: Settings,
 
+    /// TLS settings in the environment, as dockerd's.
+    #[command(flatten)]
+    pub environment: tls::Environment,
+
     /// Do not take over TLS settings of the engine.
     #[arg(long, env = "WEFT_DOCKER_PROXY_NO_DETECT_TLS", value_parser = FalseyValueParser::new())]
     pub no_detect_tls: bool,
@@ -94,9 +98,10 @@ impl Options {
 
     /// Finds out how TCP addresses are protected.
     async fn protection(&self, engine_socket: &Path) -> anyhow::Result<Protection> {
-        let given = self.tls.clone();
+        let given = self.environment.complete(self.tls.clone());
+        let folder = self.environment.folder();
         if given.say_whether() || self.no_detect_tls {
-            let Some(files) = given.clone().files(Path::new(tls::FOLDER)) else {
+            let Some(files) = given.clone().files(folder.unwrap_or(Path::new(tls::FOLDER))) else {
                 return Ok(Protection::Missing);
             };
             return Ok(Protection::Tls(Acceptor::load(files).context("TLS was asked for, and cannot be offered")?));
@@ -105,7 +110,7 @@ impl Options {
             Ok(found) => found,
             Err(error) => return Ok(Protection::Unknown(error.into())),
         };
-        let Some(files) = given.clone().or(found).files(Path::new(detect::FOLDER)) else {
+        let Some(files) = given.clone().or(found).files(folder.unwrap_or(Path::new(detect::FOLDER))) else {
             if given.name_files() {
                 bail!(
                     "--tlscacert, --tlscert and --tlskey say nothing alone, because the Docker Engine has no TLS: add \
