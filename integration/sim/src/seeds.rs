@@ -1,6 +1,6 @@
 //! Which seeds are run, and on how many cores.
 //!
-//! `WEFT_SIM_SEEDS=n` runs that many seeds, `WEFT_SIM_SEED=n` that one alone.
+//! `WEFT_SIM_SEEDS=n` runs that many seeds, `WEFT_SIM_FIRST=n` has them begin with that one, `WEFT_SIM_SEED=n` runs one alone.
 
 use std::thread;
 
@@ -12,7 +12,10 @@ use std::thread;
 pub fn seeds(default: u64) -> Vec<u64> {
     match number("WEFT_SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("WEFT_SIM_SEEDS").unwrap_or(default)).collect(),
+        None => {
+            let first = number("WEFT_SIM_FIRST").unwrap_or(0);
+            (first..first + number("WEFT_SIM_SEEDS").unwrap_or(default)).collect()
+        }
     }
 }
 

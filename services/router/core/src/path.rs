@@ -8,7 +8,7 @@ mod batch;
 mod candidate;
 mod choose;
 pub mod cost;
-mod damping;
+pub(crate) mod damping;
 mod loss;
 mod probes;
 mod schedule;
@@ -317,11 +317,18 @@ impl Paths {
     pub fn handle_answer(&mut self, token: [u8; 16], received: u64, now: Instant) {
         self.now = self.now.max(now);
         let Some(question) = self.probes.answer(token) else { return };
-        let (now, wanted, active) = (self.now, self.wanted, self.active);
+        let (now, wanted, in_use) = (self.now, self.wanted, self.active == Some(question.way));
+        let daring = self.probes.daring_before(&question);
         let Some(candidate) = self.find_mut(question.way) else { return };
         candidate.handle_life(wanted, now);
+        if question.is_late() && question.purpose.is_daring() {
+            candidate.dared = candidate.dared.saturating_sub(1);
+        }
         match question.purpose {
-            Purpose::Alive => candidate.handle_alive(&question, received, active == Some(question.way), now),
+            Purpose::Alive => {
+                let sent = question.datagrams.saturating_sub(candidate.dared + daring);
+                candidate.handle_alive(&question, in_use.then_some((sent, received)), now);
+            }
             Purpose::Size(size) => candidate.sizes.handle_answer(size, now),
             Purpose::Trial if question.is_late() => {}
             Purpose::Trial => candidate.handle_trial(true, now),
@@ -357,6 +364,9 @@ impl Paths {
         while let Some(question) = self.probes.poll_lost(now) {
             let Some(candidate) = self.find_mut(question.way) else { continue };
             let alive = candidate.lost_in_row == 0 || candidate.last_answer > Some(question.sent);
+            if question.purpose.is_daring() {
+                candidate.dared += question.unanswered();
+            }
             match question.purpose {
                 Purpose::Alive => candidate.handle_silence(question.sent),
                 Purpose::Size(size) => candidate.sizes.handle_lost(size, alive, now),

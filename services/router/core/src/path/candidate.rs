@@ -80,7 +80,10 @@ pub(super) struct Candidate {
     pub(super) lost_in_row: u8,
     pub(super) close_look: u8,
     pub(super) round_trip: Option<Duration>,
+    /// Datagrams that were sent this way.
     pub(super) datagrams: u64,
+    /// Those of them that got lost in daring questions, which says nothing about others.
+    pub(super) dared: u64,
     history: History,
     counts: Counts,
     lossy: Option<Lossy>,
@@ -112,6 +115,7 @@ impl Candidate {
             close_look: 0,
             round_trip: None,
             datagrams: 0,
+            dared: 0,
             history: History::default(),
             counts: Counts::default(),
             lossy: None,
@@ -210,8 +214,9 @@ impl Candidate {
         }
     }
 
-    /// Takes note that a question was answered by which delay is measured.
-    pub(super) fn handle_alive(&mut self, question: &Question, received: u64, in_use: bool, now: Instant) {
+    /// Takes note that a question was answered by which delay is measured. `counted` is what was sent
+    /// until it was asked and should have come, and what came; nothing for a way that is not in use.
+    pub(super) fn handle_alive(&mut self, question: &Question, counted: Option<(u64, u64)>, now: Instant) {
         let sample = now.saturating_duration_since(question.sent);
         let gap = self.newest_answered.map_or(SMOOTHING, |last| question.sent.saturating_duration_since(last));
         let weight = (gap.as_millis() * 16 / SMOOTHING.as_millis()).clamp(2, 16) as u32;
@@ -221,8 +226,8 @@ impl Candidate {
         self.close_look = self.close_look.saturating_sub(1);
         self.answers_since_better = self.answers_since_better.saturating_add(1);
         self.record(question.is_late(), false);
-        if in_use {
-            self.counts.record(question.datagrams, received, now);
+        if let Some((sent, received)) = counted {
+            self.counts.record(sent, received, now);
         }
     }
 

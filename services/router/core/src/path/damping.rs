@@ -12,13 +12,13 @@ const REMEMBERED: usize = 8;
 
 /// When a way was left.
 #[derive(Debug, Default)]
-pub(super) struct Flaps {
+pub(crate) struct Flaps {
     times: VecDeque<Instant>,
 }
 
 impl Flaps {
     /// Remembers that the way was lost, or left for another one.
-    pub(super) fn record(&mut self, now: Instant) {
+    pub(crate) fn record(&mut self, now: Instant) {
         if self.times.len() == REMEMBERED {
             self.times.pop_front();
         }
@@ -26,12 +26,12 @@ impl Flaps {
     }
 
     /// Counts how often that was in the last minute, at most 8.
-    pub(super) fn count(&self, now: Instant) -> usize {
+    pub(crate) fn count(&self, now: Instant) -> usize {
         self.times.iter().filter(|time| now.saturating_duration_since(**time) < MEMORY).count()
     }
 
     /// Returns how long the way has to work again before it is chosen over another one that works: 0, 1, 2, 4, then 6 s.
-    pub(super) fn wait(&self, now: Instant) -> Duration {
+    pub(crate) fn wait(&self, now: Instant) -> Duration {
         Duration::from_secs([0, 1, 2, 4, 6][self.count(now).min(4)])
     }
 }

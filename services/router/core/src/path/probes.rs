@@ -20,6 +20,13 @@ pub(super) enum Purpose {
     Batch,
 }
 
+impl Purpose {
+    /// Tells whether a way that loses nothing may lose it: it may be too large, or batches may not pass.
+    pub(super) const fn is_daring(self) -> bool {
+        matches!(self, Self::Size(_) | Self::Batch)
+    }
+}
+
 /// A question, or several with consecutive tokens.
 #[derive(Debug, Clone)]
 pub(super) struct Question {
@@ -43,6 +50,11 @@ impl Question {
         self.answered.count_ones()
     }
 
+    /// Returns how many were not.
+    pub(super) const fn unanswered(&self) -> u64 {
+        (self.count as u32 - self.answered.count_ones()) as u64
+    }
+
     /// Tells whether it was already taken for lost.
     pub(super) const fn is_late(&self) -> bool {
         self.judged
@@ -50,7 +62,7 @@ impl Question {
 
     /// Tells whether all of it is answered.
     pub(super) const fn is_complete(&self) -> bool {
-        self.answered.count_ones() >= self.count as u32
+        self.unanswered() == 0
     }
 }
 
@@ -115,6 +127,14 @@ impl Probes {
             self.questions.remove(index);
         }
         Some(answered)
+    }
+
+    /// Counts the datagrams of daring questions by the same way that were asked earlier than this one and may still be
+    /// answered in time.
+    pub(super) fn daring_before(&self, question: &Question) -> u64 {
+        let before = self.questions.iter().take_while(|other| other.sent < question.sent);
+        let same = before.filter(|other| other.way == question.way && !other.judged && other.purpose.is_daring());
+        same.map(Question::unanswered).sum()
     }
 
     /// Returns a question that has just become too old to count as anything but lost.

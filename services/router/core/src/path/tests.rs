@@ -245,6 +245,25 @@ fn batches_that_a_way_suddenly_breaks_cost_a_second_of_data_at_most() {
     }
 }
 
+#[test]
+fn searching_for_what_passes_is_no_loss() {
+    for rate in [2, 10, 40] {
+        let narrow = Way { largest: 1300, batches: false, ..Way::millis(2) };
+        let mut world = World::new(&[(endpoint(1), narrow), (Via::Stream, Way::millis(2))]);
+        world.paths.set_wanted(1451);
+        world.paths.set_endpoints(&[address(1)], world.now);
+        world.paths.set_stream(true, world.now);
+        world.paths.set_busy(true);
+        world.rate = rate;
+        world.run(20 * SECOND);
+        assert_eq!(up(&world), Some(endpoint(1)));
+        let (probes, events) = (world.probes, world.events.len());
+        world.run(200 * SECOND);
+        assert_eq!(world.events.len(), events, "{rate} a second: {:?}", world.events);
+        assert!(world.probes - probes > 600 + 3 * 3 * 3, "it was searched again");
+    }
+}
+
 /// Has the way in use lose nearly all data within half a second after a standstill, in which nothing was asked.
 fn lose_after_standstill(world: &mut World, standstill: Duration) {
     world.now += standstill;

@@ -101,12 +101,12 @@ impl World {
         }
         if self.paths.poll_timeout().is_some_and(|due| due <= self.now) {
             self.paths.handle_timeout(self.now);
-            let mut questions = 0;
+            let mut probes = Vec::new();
             while let Some(probe) = self.paths.poll_probe(self.now) {
-                questions += 1;
-                assert!(questions < 100, "it never ends");
-                self.answer(probe);
+                probes.push(probe);
+                assert!(probes.len() < 100, "it never ends");
             }
+            probes.into_iter().for_each(|probe| self.answer(probe));
         }
         while let Some(event) = self.paths.poll_event() {
             match event {
