@@ -18,10 +18,11 @@ mod nftables;
 mod privileges;
 mod process;
 mod rtnetlink;
+mod trusted;
 mod worker;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -32,7 +33,7 @@ use anyhow::Context;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_router_core::hostnet;
-pub use weft_router_core::hostnet::{ALIAS, HostsFile, Problem};
+pub use weft_router_core::hostnet::{ALIAS, DesiredTrusted, HostsFile, Problem, TrustedLink};
 use weft_types::{ContainerId, MacAddress};
 
 pub use self::dns::DnsSockets;
@@ -145,6 +146,19 @@ pub struct HostRoute {
     pub destination: IpNet,
     /// The link it uses; empty for routes without one (`blackhole` and the like).
     pub interface: String,
+}
+
+/// What a link has carried, as the kernel counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkTraffic {
+    /// Frames that left by it, each batch as one.
+    pub sent_frames: u64,
+    /// Bytes that left by it.
+    pub sent_bytes: u64,
+    /// Frames that came by it.
+    pub received_frames: u64,
+    /// Bytes that came by it.
+    pub received_bytes: u64,
 }
 
 /// Why a container was not attached. Nothing of the attempt is left.
@@ -277,6 +291,22 @@ impl Kernel {
     /// What the kernel refused.
     pub async fn set_subnets(&self, subnets: BTreeSet<IpNet>) -> anyhow::Result<()> {
         self.ask(|reply| worker::Command::SetSubnets { subnets, reply }).await?
+    }
+
+    /// Makes the devices of VXLAN as they should be, and their filter before them. From then on the worker keeps them so.
+    ///
+    /// # Errors
+    /// What the kernel refused; then no device is used that is not filtered.
+    pub async fn set_trusted(&self, desired: DesiredTrusted) -> anyhow::Result<()> {
+        self.ask(|reply| worker::Command::SetTrusted { desired, reply }).await?
+    }
+
+    /// Counts what VXLAN devices have carried, by name.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub async fn vxlan_traffic(&self) -> anyhow::Result<BTreeMap<String, LinkTraffic>> {
+        self.ask(|reply| worker::Command::VxlanTraffic { reply }).await?
     }
 
     /// Lists the unicast routes of the host's main tables, without default routes and without those by the bridge.

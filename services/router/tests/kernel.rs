@@ -6,6 +6,8 @@ mod dns;
 mod files;
 #[path = "kernel/support.rs"]
 mod support;
+#[path = "kernel/trusted.rs"]
+mod trusted;
 
 use std::{
     fs,

@@ -10,19 +10,24 @@ mod firewall;
 mod hosts_file;
 mod legacy;
 mod marker;
+mod trusted;
 
 pub use announce::{announcement, announcements};
 pub use difference::{
-    Change, DesiredHost, ForwardingEntry, ObservedBridge, ObservedHost, ObservedLink, ObservedPort, PortRole, Sysctl,
-    difference,
+    Change, DesiredHost, ForwardingEntry, ObservedBridge, ObservedHost, ObservedLink, ObservedPort, ObservedVxlan,
+    PortRole, Sysctl, difference,
 };
 pub use firewall::{
-    ACCEPTING_CHAINS, BaseChain, ChainRef, Comparison, Expression, Family, Hook, MetaKey, PayloadBase, Rule, Table,
-    TransportProtocol, Verdict, accept_rule, own_table,
+    ACCEPTING_CHAINS, BaseChain, ChainRef, Comparison, Expression, Family, Hook, KeyPart, MetaKey, PayloadBase, Rule,
+    Set, Table, TransportProtocol, Verdict, accept_rule, own_table,
 };
 pub use hosts_file::{HostsFile, rewrite_hosts};
 pub use legacy::{legacy_accept, legacy_removals};
 pub use marker::{ALIAS, PORT_PREFIX, PortMarker, host_interface};
+pub use trusted::{
+    DesiredTrusted, ObservedTrusted, TrustedChange, TrustedLink, VXLAN_PORT, VXLAN_PREFIX, trusted_difference,
+    trusted_tables,
+};
 
 /// What keeps the host's network from being as it should.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -19,4 +19,5 @@ pub mod segment;
 pub mod session;
 pub mod target;
 pub mod topology;
+pub mod trusted;
 pub mod virtio;

@@ -24,6 +24,7 @@ use super::{
     news::Watched,
     nftables::{self, Nftables, Step},
     rtnetlink::{Channel, Request},
+    trusted::{self, Trusted},
 };
 
 /// After so many rounds of observing and changing, somebody else is undoing what we do.
@@ -40,7 +41,8 @@ pub(super) struct Owner {
     pub(super) hosts_problems: BTreeMap<ContainerId, Problem>,
     /// Ports of containers that ended, by number: their names, and until when they may stay.
     pub(super) leaving: BTreeMap<u32, (String, Instant)>,
-    nftables: Option<Nftables>,
+    pub(super) nftables: Option<Nftables>,
+    pub(super) trusted: Trusted,
     dns: Option<DnsPort>,
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
     subnets: BTreeSet<IpNet>,
@@ -61,6 +63,7 @@ impl Owner {
             hosts_problems: BTreeMap::new(),
             leaving: BTreeMap::new(),
             nftables: Nftables::open().ok(),
+            trusted: Trusted::default(),
             dns: None,
             dns_sockets,
             subnets: BTreeSet::new(),
@@ -77,7 +80,8 @@ impl Owner {
     /// Returns what was wrong at the last comparison beside what failed. One hosts file speaks for all: what is wrong with
     /// one is most often wrong with each.
     pub(super) fn problems(&self) -> Vec<Problem> {
-        self.problems.iter().chain(self.hosts_problems.values().next()).cloned().collect()
+        let others = self.hosts_problems.values().next().into_iter().chain(self.trusted.problem());
+        self.problems.iter().chain(others).cloned().collect()
     }
 
     /// Tells whether news of route netlink may be about something of ours.
@@ -89,7 +93,9 @@ impl Owner {
     pub(super) fn reconcile(&mut self) -> anyhow::Result<usize> {
         let outcome = self.reconcile_kernel();
         let filters = self.keep_legacy_filters();
-        outcome.map(|count| count + filters)
+        // What fails here is a problem of its own: without VXLAN everything goes sealed.
+        let trusted = self.reconcile_trusted().unwrap_or_default();
+        outcome.map(|count| count + filters + trusted)
     }
 
     fn reconcile_kernel(&mut self) -> anyhow::Result<usize> {
@@ -176,6 +182,7 @@ impl Owner {
                 failures.push(format!("{error:#}"));
             }
         };
+        self.trusted = Trusted::default();
         self.dns = None;
         self.dns_sockets.send_replace(None);
         self.specs.clear();
@@ -183,7 +190,9 @@ impl Owner {
         self.leaving.clear();
         let ours = |link: &ObservedLink| {
             let names = [&self.config.bridge, &self.config.tap, &self.config.dns_port];
-            marker(link).is_some() || names.contains(&&link.name) && ["bridge", "tun", "veth"].contains(&&*link.kind)
+            trusted::is_ours(link)
+                || marker(link).is_some()
+                || names.contains(&&link.name) && ["bridge", "tun", "veth"].contains(&&*link.kind)
         };
         match self.channel.links() {
             Ok(links) => {
@@ -195,6 +204,7 @@ impl Owner {
         }
         if let Some(nftables) = &mut self.nftables {
             note(nftables.transact(&[Step::RemoveTable(Family::Inet, hostnet::ALIAS)]));
+            note(trusted::remove_tables(nftables));
             note(marked_rules(nftables).and_then(|chains| {
                 let steps: Vec<Step<'_>> = chains
                     .iter()
@@ -279,7 +289,7 @@ impl Owner {
         self.channel.perform(vec![request])
     }
 
-    fn transact(&mut self, steps: &[Step<'_>]) -> anyhow::Result<()> {
+    pub(super) fn transact(&mut self, steps: &[Step<'_>]) -> anyhow::Result<()> {
         self.nftables.as_mut().context("the kernel has no nftables")?.transact(steps)
     }
 

@@ -71,7 +71,7 @@ impl Tool {
             Family::Ipv6 => {
                 &["/usr/sbin/ip6tables-legacy", "/sbin/ip6tables-legacy", "/usr/sbin/ip6tables", "/sbin/ip6tables"]
             }
-            Family::Inet => bail!("legacy xtables have no table for both families"),
+            Family::Inet | Family::Bridge => bail!("legacy xtables have no table for several families"),
         };
         for path in paths {
             let output = match command(path).arg("--version").output() {

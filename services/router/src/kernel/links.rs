@@ -3,7 +3,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "of the many attributes that the kernel sends, a few matter")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, BorrowedFd},
 };
@@ -16,17 +16,22 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{
         AfSpecInet6, AfSpecUnspec, BridgePortState, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort,
-        InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-        LinkMessage,
+        InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+        LinkInfo, LinkMessage, VxlanDf,
     },
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     nsid::{NsidAttribute, NsidMessage},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
-use weft_router_core::hostnet::{ForwardingEntry, ObservedBridge, ObservedLink, ObservedPort};
+use weft_router_core::hostnet::{
+    ForwardingEntry, ObservedBridge, ObservedLink, ObservedPort, ObservedVxlan, TrustedLink, VXLAN_PORT, VXLAN_PREFIX,
+};
 use weft_types::MacAddress;
 
-use super::rtnetlink::{Channel, Refused, Request};
+use super::{
+    LinkTraffic,
+    rtnetlink::{Channel, Refused, Request},
+};
 
 /// Smallest MTU at which Linux runs IPv6 on a link (RFC 8200, section 5).
 pub(super) const IPV6_MINIMUM_MTU: u32 = 1280;
@@ -67,6 +72,13 @@ impl Channel {
             Err(refused) if refused.is(libc::ENODEV) => Ok(None),
             Err(refused) => Err(refused).with_context(|| format!("failed to find the link {name}")),
         }
+    }
+
+    /// Counts what VXLAN devices of ours have sent and received, by name.
+    pub(super) fn vxlan_traffic(&mut self) -> anyhow::Result<BTreeMap<String, LinkTraffic>> {
+        let answers =
+            self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).context("failed to list links")?;
+        Ok(answers.iter().filter_map(read_traffic).collect())
     }
 
     /// Lists what was put by hand into the forwarding table of a bridge, but for the ports' own addresses.
@@ -190,6 +202,33 @@ pub(super) fn create_veth(pair: &VethPair<'_>) -> Request {
         ]),
     ];
     let what = format!("create the veth pair {} and {}", pair.name, pair.peer_name);
+    Request::new(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, what)
+}
+
+/// Makes a VXLAN device that leads to one peer, switched off. Datagrams that the underlay would have to cut are not sent.
+pub(super) fn create_vxlan(link: &TrustedLink, mtu: u32) -> Request {
+    let mut data = vec![
+        InfoVxlan::Id(link.vni),
+        InfoVxlan::Port(VXLAN_PORT),
+        InfoVxlan::Learning(false),
+        InfoVxlan::Df(VxlanDf::Set),
+    ];
+    data.push(match link.local {
+        IpAddr::V4(local) => InfoVxlan::Local(local),
+        IpAddr::V6(local) => InfoVxlan::Local6(local),
+    });
+    data.push(match link.remote {
+        IpAddr::V4(remote) => InfoVxlan::Group(remote),
+        IpAddr::V6(remote) => InfoVxlan::Group6(remote),
+    });
+    let name = link.name();
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.clone()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))]),
+    ];
+    let what = format!("create the VXLAN device {name}");
     Request::new(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, what)
 }
 
@@ -372,6 +411,7 @@ fn read_link(message: &RouteNetlinkMessage) -> Option<ObservedLink> {
         makes_addresses: None,
         bridge: None,
         port: None,
+        vxlan: None,
         forwards: false,
     };
     for attribute in &message.attributes {
@@ -390,6 +430,26 @@ fn read_link(message: &RouteNetlinkMessage) -> Option<ObservedLink> {
         }
     }
     Some(link)
+}
+
+fn read_traffic(message: &RouteNetlinkMessage) -> Option<(String, LinkTraffic)> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let name = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) if name.starts_with(VXLAN_PREFIX) => Some(name.clone()),
+        _ => None,
+    })?;
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => Some((
+            name.clone(),
+            LinkTraffic {
+                sent_frames: stats.tx_packets,
+                sent_bytes: stats.tx_bytes,
+                received_frames: stats.rx_packets,
+                received_bytes: stats.rx_bytes,
+            },
+        )),
+        _ => None,
+    })
 }
 
 fn makes_addresses(spec: &AfSpecUnspec) -> Option<bool> {
@@ -416,6 +476,7 @@ fn read_info(info: &LinkInfo, link: &mut ObservedLink) {
             }
             link.bridge = Some(bridge);
         }
+        LinkInfo::Data(InfoData::Vxlan(facts)) => link.vxlan = Some(read_vxlan(facts)),
         LinkInfo::PortData(InfoPortData::BridgePort(facts)) => {
             let mut port = ObservedPort {
                 learning: false,
@@ -441,6 +502,23 @@ fn read_info(info: &LinkInfo, link: &mut ObservedLink) {
         }
         _ => {}
     }
+}
+
+fn read_vxlan(facts: &[InfoVxlan]) -> ObservedVxlan {
+    let mut vxlan = ObservedVxlan { vni: 0, local: None, remote: None, port: 0, learning: false };
+    for fact in facts {
+        match fact {
+            InfoVxlan::Id(vni) => vxlan.vni = *vni,
+            InfoVxlan::Local(local) => vxlan.local = Some((*local).into()),
+            InfoVxlan::Local6(local) => vxlan.local = Some((*local).into()),
+            InfoVxlan::Group(remote) => vxlan.remote = Some((*remote).into()),
+            InfoVxlan::Group6(remote) => vxlan.remote = Some((*remote).into()),
+            InfoVxlan::Port(port) => vxlan.port = *port,
+            InfoVxlan::Learning(on) => vxlan.learning = *on,
+            _ => {}
+        }
+    }
+    vxlan
 }
 
 fn read_forwarding(message: &RouteNetlinkMessage, bridge: u32) -> Option<ForwardingEntry> {

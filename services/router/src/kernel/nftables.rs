@@ -4,8 +4,10 @@
 
 mod attributes;
 mod expressions;
+mod sets;
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
@@ -14,7 +16,7 @@ use std::{
 use anyhow::{Context, bail};
 use netlink_sys::{Socket, SocketAddr, constants::NETLINK_NETFILTER};
 use socket2::SockRef;
-use weft_router_core::hostnet::{BaseChain, ChainRef, Family, Hook, Rule, Table};
+use weft_router_core::hostnet::{BaseChain, ChainRef, Family, Hook, Rule, Set, Table};
 
 use self::attributes::{Attributes, Writer};
 use super::rtnetlink;
@@ -41,6 +43,11 @@ const GET_CHAIN: u16 = 4;
 const NEW_RULE: u16 = 6;
 const GET_RULE: u16 = 7;
 const DELETE_RULE: u16 = 8;
+const NEW_SET: u16 = 9;
+const GET_SET: u16 = 10;
+const NEW_ELEMENTS: u16 = 12;
+const GET_ELEMENTS: u16 = 13;
+const DELETE_ELEMENTS: u16 = 14;
 const TABLE_NAME: u16 = 1;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
@@ -66,6 +73,8 @@ const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+/// Keys in one message at most: lengths of lists have 16 bits.
+const KEYS: usize = 512;
 /// A netlink header, then `nfgenmsg`.
 const HEADER: usize = 20;
 
@@ -88,6 +97,18 @@ pub(super) enum Step<'a> {
     InsertRule(&'a ChainRef, &'a Rule),
     /// Deletes a rule from a chain of the table `filter`.
     DeleteRule(&'a ChainRef, u64),
+    /// Adds keys to a set.
+    AddKeys(SetRef<'a>, &'a [Vec<u8>]),
+    /// Removes keys from a set.
+    RemoveKeys(SetRef<'a>, &'a [Vec<u8>]),
+}
+
+/// Names a set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SetRef<'a> {
+    pub(super) family: Family,
+    pub(super) table: &'a str,
+    pub(super) set: &'a str,
 }
 
 impl Nftables {
@@ -118,7 +139,26 @@ impl Nftables {
         for chain in &mut chains {
             chain.rules = self.rules(family, name, &chain.name)?.into_iter().map(|(_, rule)| rule).collect();
         }
-        Ok(Some(Table { family, name: name.into(), chains }))
+        let mut sets = self.sets(family, name)?;
+        sets.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(Table { family, name: name.into(), sets, chains }))
+    }
+
+    fn sets(&mut self, family: Family, table: &str) -> anyhow::Result<Vec<Set>> {
+        let messages = self
+            .ask(GET_SET, family, NLM_F_DUMP, sets::write_name(table, None))
+            .with_context(|| format!("failed to list the sets of the nftables table {table}"))?;
+        Ok(messages.iter().filter_map(|message| sets::read_set(message, table)).collect())
+    }
+
+    /// Lists what is in a set.
+    pub(super) fn keys(&mut self, set: SetRef<'_>) -> anyhow::Result<BTreeSet<Vec<u8>>> {
+        let messages = self
+            .ask(GET_ELEMENTS, set.family, NLM_F_DUMP, sets::write_name(set.table, Some(set.set)))
+            .with_context(|| format!("failed to list the nftables set {}", set.set))?;
+        let mut keys = BTreeSet::new();
+        messages.iter().for_each(|message| sets::read_keys(message, &mut keys));
+        Ok(keys)
     }
 
     /// Tells whether the table `filter` of the family has the chain.
@@ -272,6 +312,9 @@ impl Batch {
                 let mut name = Writer::default();
                 name.string(TABLE_NAME, &table.name);
                 self.add(NEW_TABLE, table.family, NLM_F_CREATE, &name);
+                for (id, set) in (1..).zip(&table.sets) {
+                    self.add(NEW_SET, table.family, NLM_F_CREATE, &sets::write_set(&table.name, set, id));
+                }
                 for chain in &table.chains {
                     self.add(NEW_CHAIN, table.family, NLM_F_CREATE, &write_chain(&table.name, chain));
                     for rule in &chain.rules {
@@ -290,6 +333,18 @@ impl Batch {
                 rule.string(RULE_CHAIN, &chain.chain);
                 rule.bytes_of(RULE_HANDLE, &handle.to_be_bytes());
                 self.add(DELETE_RULE, chain.family, 0, &rule);
+            }
+            Step::AddKeys(set, keys) => {
+                for keys in keys.chunks(KEYS) {
+                    let keys = sets::write_keys(set.table, set.set, keys);
+                    self.add(NEW_ELEMENTS, set.family, NLM_F_CREATE, &keys);
+                }
+            }
+            Step::RemoveKeys(set, keys) => {
+                for keys in keys.chunks(KEYS) {
+                    let keys = sets::write_keys(set.table, set.set, keys);
+                    self.add(DELETE_ELEMENTS, set.family, 0, &keys);
+                }
             }
         }
     }
@@ -322,13 +377,15 @@ fn number(family: Family) -> u8 {
     match family {
         Family::Inet => 1,
         Family::Ipv4 => 2,
+        Family::Bridge => 7,
         Family::Ipv6 => 10,
     }
 }
 
-/// `NF_INET_*` (linux/netfilter.h).
+/// `NF_INET_*` (linux/netfilter.h), `NF_BR_*` (linux/netfilter_bridge.h).
 fn hook_number(hook: Hook) -> u32 {
     match hook {
+        Hook::Prerouting => 0,
         Hook::Input => 1,
         Hook::Forward => 2,
     }
@@ -358,7 +415,8 @@ fn read_chain(message: &[u8], table: &str) -> Option<BaseChain> {
         let hook = Attributes::new(chain.value(CHAIN_HOOK)?);
         let priority = i32::from_be_bytes(hook.value(HOOK_PRIORITY)?.try_into().ok()?);
         let number = hook.number(HOOK_NUMBER)?;
-        let hook = [Hook::Input, Hook::Forward].into_iter().find(|hook| hook_number(*hook) == number)?;
+        let hook =
+            [Hook::Prerouting, Hook::Input, Hook::Forward].into_iter().find(|hook| hook_number(*hook) == number)?;
         let like_ours = chain.number(CHAIN_POLICY)? == NF_ACCEPT && chain.string(CHAIN_TYPE)? == "filter";
         like_ours.then_some((hook, priority))
     };
@@ -432,7 +490,7 @@ pub(super) fn legacy_filter(family: Family) -> anyhow::Result<bool> {
     let path = match family {
         Family::Ipv4 => "/proc/thread-self/net/ip_tables_names",
         Family::Ipv6 => "/proc/thread-self/net/ip6_tables_names",
-        Family::Inet => bail!("legacy xtables have no table for both families"),
+        Family::Inet | Family::Bridge => bail!("legacy xtables have no table for several families"),
     };
     match std::fs::read_to_string(path) {
         Ok(names) => Ok(names.lines().any(|name| name == FILTER)),

@@ -1,7 +1,7 @@
 //! The thread that performs operations in sequence, and looks after what was made.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -17,7 +17,8 @@ use tokio::sync::{
 use weft_types::ContainerId;
 
 use super::{
-    AttachError, AttachSpec, Attached, DnsSockets, HostRoute, KernelConfig, ObservedAttachment, Problem,
+    AttachError, AttachSpec, Attached, DesiredTrusted, DnsSockets, HostRoute, KernelConfig, LinkTraffic,
+    ObservedAttachment, Problem,
     elsewhere::{self, Losses},
     host::Owner,
     nftables, rtnetlink,
@@ -39,6 +40,8 @@ pub(super) enum Command {
     Attach { spec: AttachSpec, reply: oneshot::Sender<Result<Attached, AttachError>> },
     Detach { container: ContainerId, addresses: Vec<IpNet>, reply: oneshot::Sender<anyhow::Result<Vec<IpNet>>> },
     SetSubnets { subnets: BTreeSet<IpNet>, reply: oneshot::Sender<anyhow::Result<()>> },
+    SetTrusted { desired: DesiredTrusted, reply: oneshot::Sender<anyhow::Result<()>> },
+    VxlanTraffic { reply: oneshot::Sender<anyhow::Result<BTreeMap<String, LinkTraffic>>> },
     HostRoutes { reply: oneshot::Sender<anyhow::Result<Vec<HostRoute>>> },
     Observe { reply: oneshot::Sender<anyhow::Result<Vec<ObservedAttachment>>> },
     RemoveAll { reply: oneshot::Sender<anyhow::Result<()>> },
@@ -199,6 +202,12 @@ impl Worker {
             }
             Command::SetSubnets { subnets, reply } => {
                 let _ = reply.send(self.owner.set_subnets(subnets));
+            }
+            Command::SetTrusted { desired, reply } => {
+                let _ = reply.send(self.owner.set_trusted(desired));
+            }
+            Command::VxlanTraffic { reply } => {
+                let _ = reply.send(self.owner.vxlan_traffic());
             }
             Command::HostRoutes { reply } => {
                 let _ = reply.send(self.owner.host_routes());

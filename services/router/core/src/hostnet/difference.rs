@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
 };
 
 use weft_types::MacAddress;
@@ -63,8 +64,25 @@ pub struct ObservedLink {
     pub bridge: Option<ObservedBridge>,
     /// Settings as a port of a bridge.
     pub port: Option<ObservedPort>,
+    /// Settings as a VXLAN device.
+    pub vxlan: Option<ObservedVxlan>,
     /// Passes frames as a port of a bridge.
     pub forwards: bool,
+}
+
+/// Settings of a VXLAN device that matter to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObservedVxlan {
+    /// Number that tells its datagrams from others, of 24 bits.
+    pub vni: u32,
+    /// Address that its datagrams come from; none where the kernel chooses.
+    pub local: Option<IpAddr>,
+    /// Address that all its datagrams go to, if there is one.
+    pub remote: Option<IpAddr>,
+    /// UDP port.
+    pub port: u16,
+    /// Whether it learns where addresses are.
+    pub learning: bool,
 }
 
 /// Settings of a bridge that matter to us.
@@ -118,7 +136,8 @@ impl PortRole {
             unicast_flood: matches!(self, Self::Tap),
             multicast_flood: true,
             broadcast_flood: true,
-            isolated: false,
+            // From what kernel VXLAN brings; a single isolated port is not.
+            isolated: matches!(self, Self::Tap),
             hairpin: false,
         }
     }

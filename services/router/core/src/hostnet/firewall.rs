@@ -13,11 +13,15 @@ pub enum Family {
     Ipv4,
     /// IPv6 alone, as ip6tables-nft uses it.
     Ipv6,
+    /// Frames that bridges pass on.
+    Bridge,
 }
 
 /// Where a base chain hangs (`NF_INET_*`, linux/netfilter.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
+    /// All that comes in: frames at the ports of bridges, in the family of bridges.
+    Prerouting,
     /// Packets to the host itself.
     Input,
     /// Packets passing through, bridged ones included where `bridge-nf-call-iptables` is on.
@@ -42,11 +46,17 @@ pub enum MetaKey {
 pub enum TransportProtocol {
     /// TCP.
     Tcp = 6,
+    /// UDP.
+    Udp = 17,
+    /// ICMP of IPv6.
+    Icmpv6 = 58,
 }
 
 /// Header that a `payload` expression reads from (`NFT_PAYLOAD_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PayloadBase {
+    /// Of Ethernet.
+    Link,
     /// Of IPv4 or IPv6.
     Network,
     /// Of TCP or UDP.
@@ -71,7 +81,7 @@ pub enum Verdict {
     Drop,
 }
 
-/// One step of a rule. All load into and compare the first register.
+/// One step of a rule. All load into and compare the first register, but for [`Expression::Into`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expression {
     /// Loads a fact about the packet.
@@ -93,6 +103,17 @@ pub enum Expression {
     Counter,
     /// Decides.
     Verdict(Verdict),
+    /// Loads into the register so many units of four bytes behind the first, for a key of several parts.
+    Into(u8, Box<Self>),
+    /// Ends the rule unless the key in the registers from the first on is in a set of the table, or is not if `inverted`.
+    Lookup {
+        /// Name of the set.
+        set: String,
+        /// Whether it must not be in the set.
+        inverted: bool,
+    },
+    /// Loads the number of the link by which the packet's source is reached, 0 if that is not the link that it came by.
+    ReversePath,
     /// An expression that rules of ours do not have, by its name.
     Other(String),
 }
@@ -119,6 +140,42 @@ pub struct BaseChain {
     pub rules: Vec<Rule>,
 }
 
+/// A part of the key of a set: what it means to people, and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyPart {
+    /// Name of a link, 16 bytes.
+    Interface,
+    /// Ethernet address, 6 bytes.
+    Mac,
+    /// IPv4 address, 4 bytes.
+    Ipv4,
+    /// IPv6 address, 16 bytes.
+    Ipv6,
+    /// Any number of up to 4 bytes.
+    Number,
+}
+
+impl KeyPart {
+    /// Returns how many units of four bytes it takes in registers.
+    #[must_use]
+    pub const fn units(self) -> u8 {
+        match self {
+            Self::Interface | Self::Ipv6 => 4,
+            Self::Mac => 2,
+            Self::Ipv4 | Self::Number => 1,
+        }
+    }
+}
+
+/// A set of keys, in the order of registers: each part padded to units of four bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// Name in its table.
+    pub name: String,
+    /// What its keys consist of.
+    pub key: Vec<KeyPart>,
+}
+
 /// A table that is ours alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -126,6 +183,8 @@ pub struct Table {
     pub family: Family,
     /// Name in its family.
     pub name: String,
+    /// Sets without what they contain, in order of their names.
+    pub sets: Vec<Set>,
     /// In order of their names.
     pub chains: Vec<BaseChain>,
 }
@@ -209,6 +268,7 @@ pub fn own_table(bridge: &str, loopback_ports: &[u16]) -> Table {
     Table {
         family: Family::Inet,
         name: ALIAS.into(),
+        sets: Vec::new(),
         chains: vec![
             BaseChain { name: "forward".into(), hook: Hook::Forward, priority: PRIORITY, rules: forward },
             BaseChain { name: "input".into(), hook: Hook::Input, priority: PRIORITY, rules: input },
@@ -216,7 +276,8 @@ pub fn own_table(bridge: &str, loopback_ports: &[u16]) -> Table {
     }
 }
 
-fn marked(expressions: Vec<Expression>) -> Rule {
+/// Returns a rule of ours.
+pub(super) fn marked(expressions: Vec<Expression>) -> Rule {
     Rule { expressions, comment: Some(ALIAS.into()) }
 }
 

@@ -40,6 +40,7 @@ fn link(index: u32, name: &str, kind: &str) -> ObservedLink {
         makes_addresses: Some(false),
         bridge: None,
         port: None,
+        vxlan: None,
         forwards: true,
     }
 }

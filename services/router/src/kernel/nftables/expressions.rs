@@ -29,11 +29,42 @@ const BITWISE_MASK: u16 = 4;
 const BITWISE_XOR: u16 = 5;
 const COUNTER_BYTES: u16 = 1;
 const COUNTER_PACKETS: u16 = 2;
+const LOOKUP_SET: u16 = 1;
+const LOOKUP_REGISTER: u16 = 2;
+const LOOKUP_FLAGS: u16 = 5;
+const LOOKUP_INVERTED: u32 = 1;
+const FIB_REGISTER: u16 = 1;
+const FIB_RESULT: u16 = 2;
+const FIB_FLAGS: u16 = 3;
+/// The number of a link.
+const FIB_RESULT_LINK: u32 = 1;
+/// By the source, and only the link that the packet came by.
+const FIB_REVERSE: u32 = 1 | 8;
 const IMMEDIATE_REGISTER: u16 = 1;
 const IMMEDIATE_DATA: u16 = 2;
 
+/// Returns the number of the register so many units of four bytes behind the first. Those that begin one of 16 bytes go by its
+/// number (`nft_dump_register`, net/netfilter/nf_tables_api.c).
+const fn register_behind(units: u8) -> u32 {
+    const UNITS_OF_REGISTER: u8 = 4;
+    const FIRST_UNIT: u32 = 8;
+    if units.is_multiple_of(UNITS_OF_REGISTER) {
+        REGISTER + (units / UNITS_OF_REGISTER) as u32
+    } else {
+        FIRST_UNIT + units as u32
+    }
+}
+
 /// Appends an expression to a list. One that is only known by name is left out: it was never ours to write.
 pub(super) fn write(list: &mut Writer, expression: &Expression) {
+    if let Expression::Into(units, load) = expression {
+        write_into(list, load, register_behind(*units));
+    } else {
+        write_into(list, expression, REGISTER);
+    }
+}
+
+fn write_into(list: &mut Writer, expression: &Expression, register: u32) {
     let mut one = |name: &str, fill: &dyn Fn(&mut Writer)| {
         list.nested(LIST_ELEMENT, |element| {
             element.string(EXPRESSION_NAME, name);
@@ -42,11 +73,11 @@ pub(super) fn write(list: &mut Writer, expression: &Expression) {
     };
     match expression {
         Expression::Meta(key) => one("meta", &|data| {
-            data.number(META_REGISTER, REGISTER);
+            data.number(META_REGISTER, register);
             data.number(META_KEY, meta_number(*key));
         }),
         Expression::Payload { base, offset, length } => one("payload", &|data| {
-            data.number(PAYLOAD_REGISTER, REGISTER);
+            data.number(PAYLOAD_REGISTER, register);
             data.number(PAYLOAD_BASE, base_number(*base));
             data.number(PAYLOAD_OFFSET, *offset);
             data.number(PAYLOAD_LENGTH, *length);
@@ -73,7 +104,20 @@ pub(super) fn write(list: &mut Writer, expression: &Expression) {
                 data.nested(DATA_VERDICT, |data| data.number(VERDICT_CODE, verdict_number(*verdict)));
             });
         }),
-        Expression::Other(_) => {}
+        Expression::Lookup { set, inverted } => one("lookup", &|data| {
+            data.string(LOOKUP_SET, set);
+            data.number(LOOKUP_REGISTER, REGISTER);
+            if *inverted {
+                data.number(LOOKUP_FLAGS, LOOKUP_INVERTED);
+            }
+        }),
+        Expression::ReversePath => one("fib", &|data| {
+            data.number(FIB_REGISTER, register);
+            data.number(FIB_RESULT, FIB_RESULT_LINK);
+            data.number(FIB_FLAGS, FIB_REVERSE);
+        }),
+        // A load into two places at once is none.
+        Expression::Into(..) | Expression::Other(_) => {}
     }
 }
 
@@ -88,24 +132,24 @@ pub(super) fn read(element: &[u8]) -> Expression {
 fn known(name: &str, data: Attributes<'_>) -> Option<Expression> {
     let inner = |kind: u16, inner: u16| Attributes::new(data.value(kind)?).value(inner);
     let register = |kind: u16, expected: u32| data.number(kind).filter(|register| *register == expected);
+    let into = |kind: u16, load: Expression| {
+        let register = data.number(kind)?;
+        let units = (0..16).find(|units| register_behind(*units) == register)?;
+        Some(if units == 0 { load } else { Expression::Into(units, Box::new(load)) })
+    };
     match name {
         "meta" => {
-            register(META_REGISTER, REGISTER)?;
             let number = data.number(META_KEY)?;
             let keys =
                 [MetaKey::InterfaceIn, MetaKey::InterfaceOut, MetaKey::NetworkProtocol, MetaKey::TransportProtocol];
-            keys.into_iter().find(|key| meta_number(*key) == number).map(Expression::Meta)
+            into(META_REGISTER, Expression::Meta(keys.into_iter().find(|key| meta_number(*key) == number)?))
         }
         "payload" => {
-            register(PAYLOAD_REGISTER, REGISTER)?;
             let number = data.number(PAYLOAD_BASE)?;
-            let base =
-                [PayloadBase::Network, PayloadBase::Transport].into_iter().find(|base| base_number(*base) == number)?;
-            Some(Expression::Payload {
-                base,
-                offset: data.number(PAYLOAD_OFFSET)?,
-                length: data.number(PAYLOAD_LENGTH)?,
-            })
+            let bases = [PayloadBase::Link, PayloadBase::Network, PayloadBase::Transport];
+            let base = bases.into_iter().find(|base| base_number(*base) == number)?;
+            let (offset, length) = (data.number(PAYLOAD_OFFSET)?, data.number(PAYLOAD_LENGTH)?);
+            into(PAYLOAD_REGISTER, Expression::Payload { base, offset, length })
         }
         "bitwise" => {
             register(BITWISE_SOURCE, REGISTER)?;
@@ -122,6 +166,20 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expression> {
             Some(Expression::Compare(comparison, inner(COMPARE_DATA, DATA_VALUE)?.to_vec()))
         }
         "counter" => Some(Expression::Counter),
+        "lookup" => {
+            register(LOOKUP_REGISTER, REGISTER)?;
+            let inverted = match data.number(LOOKUP_FLAGS).unwrap_or(0) {
+                0 => false,
+                LOOKUP_INVERTED => true,
+                _ => return None,
+            };
+            Some(Expression::Lookup { set: data.string(LOOKUP_SET)?, inverted })
+        }
+        "fib" => {
+            register(FIB_REGISTER, REGISTER)?;
+            let is_reverse = data.number(FIB_RESULT)? == FIB_RESULT_LINK && data.number(FIB_FLAGS)? == FIB_REVERSE;
+            is_reverse.then_some(Expression::ReversePath)
+        }
         "immediate" => {
             register(IMMEDIATE_REGISTER, VERDICT_REGISTER)?;
             let number = Attributes::new(inner(IMMEDIATE_DATA, DATA_VERDICT)?).number(VERDICT_CODE)?;
@@ -145,6 +203,7 @@ fn meta_number(key: MetaKey) -> u32 {
 
 fn base_number(base: PayloadBase) -> u32 {
     match base {
+        PayloadBase::Link => 0,
         PayloadBase::Network => 1,
         PayloadBase::Transport => 2,
     }
@@ -166,14 +225,14 @@ fn verdict_number(verdict: Verdict) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use weft_router_core::hostnet::{accept_rule, own_table};
+    use weft_router_core::hostnet::{accept_rule, own_table, trusted_tables};
 
     use super::*;
 
     #[test]
     fn every_expression_of_ours_is_read_back() {
-        let table = own_table("weft", &[6784]);
-        let rules = table.chains.iter().flat_map(|chain| &chain.rules).chain([]).cloned();
+        let tables = [vec![own_table("weft", &[6784])], trusted_tables().into()].concat();
+        let rules = tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules).cloned();
         for expression in rules.chain([accept_rule("weft")]).flat_map(|rule| rule.expressions) {
             let mut list = Writer::default();
             write(&mut list, &expression);

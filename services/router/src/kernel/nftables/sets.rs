@@ -1,0 +1,126 @@
+//! Sets of keys (linux/netfilter/nf_tables.h).
+
+use std::collections::BTreeSet;
+
+use weft_router_core::hostnet::{KeyPart, Set};
+
+use super::attributes::{Attributes, Writer};
+
+const SET_TABLE: u16 = 1;
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
+const SET_KEY_TYPE: u16 = 4;
+const SET_KEY_LENGTH: u16 = 5;
+const SET_ID: u16 = 10;
+const ELEMENTS_TABLE: u16 = 1;
+const ELEMENTS_SET: u16 = 2;
+const ELEMENTS: u16 = 3;
+const LIST_ELEMENT: u16 = 1;
+const ELEMENT_KEY: u16 = 1;
+const DATA_VALUE: u16 = 1;
+/// Bits of each part in the type of a key, which only listings read (nftables, datatype.h).
+const TYPE_BITS: u32 = 6;
+
+/// Names a set, and one of its table if it has no name.
+pub(super) fn write_name(table: &str, set: Option<&str>) -> Writer {
+    let mut writer = Writer::default();
+    writer.string(SET_TABLE, table);
+    if let Some(set) = set {
+        writer.string(SET_NAME, set);
+    }
+    writer
+}
+
+/// Describes a set; `id` is another one for each set of a transaction.
+pub(super) fn write_set(table: &str, set: &Set, id: u32) -> Writer {
+    let mut writer = write_name(table, Some(&set.name));
+    writer.number(SET_FLAGS, 0);
+    writer.number(SET_KEY_TYPE, set.key.iter().fold(0, |kind, part| kind << TYPE_BITS | type_number(*part)));
+    writer.number(SET_KEY_LENGTH, set.key.iter().map(|part| u32::from(part.units()) * 4).sum());
+    writer.number(SET_ID, id);
+    writer
+}
+
+/// Reads a set of the table. One that is unlike ours gets an empty key, which none of ours has.
+pub(super) fn read_set(message: &[u8], table: &str) -> Option<Set> {
+    let set = Attributes::new(message);
+    if set.string(SET_TABLE)? != table {
+        return None;
+    }
+    let name = set.string(SET_NAME)?;
+    let read = || {
+        let mut kind = set.number(SET_KEY_TYPE)?;
+        let mut key = Vec::new();
+        while kind > 0 {
+            let number = kind & ((1 << TYPE_BITS) - 1);
+            key.push(PARTS.into_iter().find(|part| type_number(*part) == number)?);
+            kind >>= TYPE_BITS;
+        }
+        key.reverse();
+        (set.number(SET_FLAGS).unwrap_or(0) == 0).then_some(key)
+    };
+    Some(Set { name, key: read().unwrap_or_default() })
+}
+
+/// Lists keys to add to a set, or to remove from it.
+pub(super) fn write_keys(table: &str, set: &str, keys: &[Vec<u8>]) -> Writer {
+    let mut writer = Writer::default();
+    writer.string(ELEMENTS_TABLE, table);
+    writer.string(ELEMENTS_SET, set);
+    writer.nested(ELEMENTS, |list| {
+        for key in keys {
+            list.nested(LIST_ELEMENT, |element| {
+                element.nested(ELEMENT_KEY, |data| data.bytes_of(DATA_VALUE, key));
+            });
+        }
+    });
+    writer
+}
+
+/// Reads the keys of one message of a listing.
+pub(super) fn read_keys(message: &[u8], keys: &mut BTreeSet<Vec<u8>>) {
+    let Some(list) = Attributes::new(message).value(ELEMENTS) else { return };
+    let key = |element| Attributes::new(Attributes::new(element).value(ELEMENT_KEY)?).value(DATA_VALUE);
+    keys.extend(Attributes::new(list).iter().filter_map(|(_, element)| key(element)).map(<[u8]>::to_vec));
+}
+
+const PARTS: [KeyPart; 5] = [KeyPart::Interface, KeyPart::Mac, KeyPart::Ipv4, KeyPart::Ipv6, KeyPart::Number];
+
+/// `TYPE_*` (nftables, datatype.h), by which nft lists keys.
+const fn type_number(part: KeyPart) -> u32 {
+    match part {
+        KeyPart::Ipv4 => 7,
+        KeyPart::Ipv6 => 8,
+        KeyPart::Mac => 9,
+        // A mark of a packet.
+        KeyPart::Number => 19,
+        KeyPart::Interface => 41,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_router_core::hostnet::trusted_tables;
+
+    use super::*;
+
+    #[test]
+    fn every_set_of_ours_is_read_back() {
+        for table in trusted_tables() {
+            for set in &table.sets {
+                let written = write_set(&table.name, set, 1);
+                assert_eq!(read_set(written.bytes(), &table.name).as_ref(), Some(set));
+                assert_eq!(read_set(written.bytes(), "other"), None);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_read_back() {
+        let keys: BTreeSet<Vec<u8>> = [vec![1; 8], vec![2; 8]].into();
+        let written = write_keys("table", "set", &keys.iter().cloned().collect::<Vec<_>>());
+        let mut read = BTreeSet::new();
+        read_keys(written.bytes(), &mut read);
+        assert_eq!(read, keys);
+    }
+}
