@@ -269,6 +269,7 @@ fn status_of_a_proxy() {
     let json = serde_json::to_value(&section).expect("serializes");
     let expected = serde_json::json!({"address": "tcp://192.0.2.1:12376", "tls": true, "client_certificates": true});
     assert_eq!(json["listeners"][3], expected);
+    assert_eq!(json["addresses"][3], "tcp://192.0.2.1:12376");
     status.engine_version.clear();
     assert!(text(&ProxySection::from(&status)).contains("Engine: no answer yet on /var/run/docker.sock\n"));
 }

@@ -154,7 +154,9 @@ pub struct DnsSection {
 pub struct ProxySection {
     /// Its version.
     pub version: String,
-    /// Where the Docker API is offered, best first.
+    /// What DOCKER_HOST may be set to, best first.
+    pub addresses: Vec<String>,
+    /// The same addresses, and how clients are asked to prove themselves there.
     pub listeners: Vec<Listener>,
     /// The engine's own socket.
     pub engine_socket: String,
@@ -278,6 +280,7 @@ impl From<&proxy::GetStatusResponse> for ProxySection {
     fn from(status: &proxy::GetStatusResponse) -> Self {
         Self {
             version: status.version.clone(),
+            addresses: status.listeners.iter().map(|listener| listener.address.clone()).collect(),
             listeners: status.listeners.iter().map(Into::into).collect(),
             engine_socket: status.engine_socket.clone(),
             engine_version: status.engine_version.clone(),
