@@ -190,6 +190,111 @@ proptest! {
     }
 }
 
+/// What may happen to two peers and the messages between them.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// One asks for new keys.
+    Rekey(usize),
+    /// One starts anew, with the same long-term key and with entropy of its own.
+    Restart(usize),
+    /// What is under way arrives.
+    Deliver,
+    /// What is under way gets lost; who recorded it may play it later.
+    Lose,
+    /// A recorded message comes, perhaps once more, to whom it was sent, perhaps before a restart.
+    Play(usize),
+    /// Seconds pass.
+    Pass(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0..2_usize).prop_map(Step::Rekey),
+        2 => (0..2_usize).prop_map(Step::Restart),
+        4 => Just(Step::Deliver),
+        1 => Just(Step::Lose),
+        3 => any::<usize>().prop_map(Step::Play),
+        2 => (0..150_u64).prop_map(Step::Pass),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// Two peers, all messages that were sent, and all keys that were agreed on.
+struct Story {
+    pair: [Agreement; 2],
+    now: Instant,
+    recorded: Vec<(usize, SessionMessage)>,
+    keys: Vec<[u8; 32]>,
+    /// The seed that was drawn last.
+    entropy: u8,
+}
+
+impl Story {
+    fn take(&mut self, deliver: bool) {
+        let names = [name(&self.pair[0]), name(&self.pair[1])];
+        for side in [0, 1] {
+            while let Some((_, message)) = self.pair[side].poll_transmit() {
+                if deliver {
+                    // Who started anew knows of no question.
+                    let _ = self.pair[1 - side].handle_message(names[side], &message, self.now);
+                }
+                self.recorded.push((1 - side, message));
+            }
+        }
+    }
+
+    fn apply(&mut self, step: Step) {
+        let names = [name(&self.pair[0]), name(&self.pair[1])];
+        match step {
+            Step::Rekey(side) => self.pair[side].rekey(names[1 - side], self.now),
+            Step::Restart(side) => {
+                let config = self.pair[side].config.clone();
+                self.entropy += 1;
+                self.pair[side] = Agreement::new(config, [self.entropy; 32]);
+                self.pair[side].add_peer(names[1 - side], self.now);
+            }
+            Step::Deliver => {
+                self.take(true);
+                self.take(true);
+            }
+            Step::Lose => self.take(false),
+            Step::Play(which) => {
+                let message = self.recorded.get(which % self.recorded.len().max(1)).cloned();
+                if let Some((to, message)) = message {
+                    let _ = self.pair[to].handle_message(names[1 - to], &message, self.now);
+                }
+            }
+            Step::Pass(seconds) => {
+                self.now += Duration::from_secs(seconds);
+                self.pair.iter_mut().for_each(|agreement| agreement.handle_timeout(self.now));
+            }
+        }
+        for agreement in &mut self.pair {
+            self.keys.extend(std::iter::from_fn(|| agreement.poll_agreed()).map(|agreed| agreed.session.send_key.0));
+        }
+    }
+}
+
+proptest! {
+    /// Counters begin at 0 with each session, so a key that came again would have nonces come again: never, whoever starts anew
+    /// and whatever is lost, recorded and played again.
+    #[test]
+    fn no_key_ever_comes_again(steps in steps()) {
+        let mut pair = pair([&BOTH, &BOTH]);
+        let (now, names) = (now(), [name(&pair[0]), name(&pair[1])]);
+        pair[0].add_peer(names[1], now);
+        pair[1].add_peer(names[0], now);
+        let mut story = Story { pair, now, recorded: Vec::new(), keys: Vec::new(), entropy: 9 };
+        story.apply(Step::Deliver);
+        prop_assert_eq!(story.keys.len(), 2);
+        steps.into_iter().for_each(|step| story.apply(step));
+        let all = story.keys.len();
+        story.keys.sort_unstable();
+        story.keys.dedup();
+        prop_assert_eq!(story.keys.len(), all);
+    }
+}
+
 /// Flips one bit of the sealed part.
 fn change(message: &mut SessionMessage, position: usize, bit: u8) {
     let noise = match &mut message.kind {
