@@ -233,6 +233,14 @@ pub struct RevokePeersResponse {
     #[prost(string, tag = "2")]
     pub next: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReloadPasswordRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReloadPasswordResponse {
+    /// Whether the passwords are others than before.
+    #[prost(bool, tag = "1")]
+    pub changed: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PublishRequest {
     /// 1 to 64 characters a-z, 0-9, '.', '-'. The router's own channels ("peers", "links", "attachments") are refused.
@@ -809,6 +817,32 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("weft.router.v1.PeerService", "RevokePeers"));
             self.inner.unary(req, path, codec).await
         }
+        /// Reads the password's file again. Connections stay; the present password is the old one from then on, until no host needs it.
+        /// Fails, and changes nothing, where the file is none or makes no sense.
+        pub async fn reload_password(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReloadPasswordRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReloadPasswordResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.router.v1.PeerService/ReloadPassword",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.router.v1.PeerService", "ReloadPassword"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -864,6 +898,15 @@ pub mod peer_service_server {
             request: tonic::Request<super::RevokePeersRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RevokePeersResponse>,
+            tonic::Status,
+        >;
+        /// Reads the password's file again. Connections stay; the present password is the old one from then on, until no host needs it.
+        /// Fails, and changes nothing, where the file is none or makes no sense.
+        async fn reload_password(
+            &self,
+            request: tonic::Request<super::ReloadPasswordRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReloadPasswordResponse>,
             tonic::Status,
         >;
     }
@@ -1155,6 +1198,51 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokePeersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.router.v1.PeerService/ReloadPassword" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReloadPasswordSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::ReloadPasswordRequest>
+                    for ReloadPasswordSvc<T> {
+                        type Response = super::ReloadPasswordResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReloadPasswordRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::reload_password(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReloadPasswordSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -94,6 +94,12 @@ pub(crate) enum Command {
         #[arg(value_name = "PEER", required = true)]
         peers: Vec<String>,
     },
+    /// Have the router read the password's file again, after the new password was written to it. Nothing is restarted, and
+    /// connections stay.
+    ///
+    /// The password before is taken from hosts that were members already until all have the new one; `weft status` says how far
+    /// that is.
+    ReloadPassword,
     /// Look a name up as a container would, and print its addresses, one a line; nothing if nobody has the name.
     DnsLookup {
         /// A container's name ("db"), or any other ("example.org").

@@ -38,6 +38,7 @@ pub(crate) async fn run(
         Command::Connect { replace, peers } => peers::connect(replace, peers, services, output).await,
         Command::Forget { revoke: false, peers } => peers::forget(peers, services, output).await,
         Command::Forget { revoke: true, peers } => peers::revoke(peers, services, output).await,
+        Command::ReloadPassword => peers::reload_password(services, output).await,
         Command::DnsLookup { name } => dns_lookup(name, services, output).await,
         Command::LogLevel { service, level } => log_level::log_level(service, &level, services, output).await,
         Command::Install { prefix } => install::install(prefix, output),

@@ -5,6 +5,8 @@ mod gossip;
 mod peers;
 mod status;
 
+use std::path::PathBuf;
+
 use tonic::{Code, Status, service::Routes};
 use weft_proto::router::v1::{
     attachment_service_server::AttachmentServiceServer, gossip_service_server::GossipServiceServer,
@@ -20,11 +22,16 @@ const MAX_REQUEST: usize = 32 * 1024 * 1024;
 
 /// Returns all services.
 #[must_use]
-pub fn routes(driver: DriverHandle, kernel: crate::kernel::Kernel, facts: Facts) -> Routes {
+pub fn routes(
+    driver: DriverHandle,
+    kernel: crate::kernel::Kernel,
+    facts: Facts,
+    password_file: Option<PathBuf>,
+) -> Routes {
     let gossip = GossipServiceServer::new(Gossip::new(driver.clone()));
     let mut routes = Routes::builder();
     routes
-        .add_service(PeerServiceServer::new(Peers::new(driver.clone(), facts)))
+        .add_service(PeerServiceServer::new(Peers::new(driver.clone(), facts, password_file)))
         .add_service(gossip.max_decoding_message_size(MAX_REQUEST).max_encoding_message_size(usize::MAX))
         .add_service(AttachmentServiceServer::new(Attachments::new(driver, kernel)));
     routes.routes()

@@ -1,7 +1,6 @@
 //! What the operator decides: options and environment, parsed into final types.
 
 use std::{
-    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
@@ -9,13 +8,12 @@ use std::{
 use anyhow::{Context, bail};
 use clap::builder::FalseyValueParser;
 use ipnet::Ipv4Net;
-use secrecy::{ExposeSecret, SecretString};
-use weft_router_core::{
-    handshake::{Password, Passwords},
-    target::Target,
-};
+use secrecy::SecretString;
+use weft_router_core::{handshake::Passwords, target::Target};
 use weft_service::CommonOptions;
 use weft_types::{ApiAddress, InvalidApiAddress};
+
+use crate::password;
 
 /// Port of control (TCP) and data (UDP) unless another is chosen.
 pub const DEFAULT_PORT: u16 = 6783;
@@ -56,8 +54,8 @@ pub struct Config {
     #[arg(long, env = "WEFT_ROUTER_RESUME", value_parser = FalseyValueParser::new())]
     pub resume: bool,
 
-    /// File that holds the password of the mesh; an empty file means no password. While it is changed, a second line is the one
-    /// before.
+    /// File that holds the password of the mesh, of at least 8 bytes; an empty file means no password. While it is changed, a
+    /// second line is the one before. `weft reload-password` has it read again.
     #[arg(long, env = "WEFT_PASSWORD_FILE", value_name = "PATH")]
     pub password_file: Option<PathBuf>,
 
@@ -169,7 +167,8 @@ impl Config {
     /// # Errors
     /// One sentence that names the option and the remedy.
     pub fn check(mut self) -> anyhow::Result<Plan> {
-        let passwords = self.read_passwords()?;
+        let passwords =
+            password::read(self.password_file.as_deref(), self.password.as_ref(), self.password_old.as_ref())?;
         if passwords.is_none() && !self.insecure_no_password {
             bail!(
                 "no password: set WEFT_PASSWORD to the same secret on all hosts, or ask for a mesh that anyone may join \
@@ -224,42 +223,14 @@ impl Config {
         ports.dedup();
         Ok(ports)
     }
-
-    /// Returns the passwords; an empty one is none.
-    fn read_passwords(&self) -> anyhow::Result<Option<Passwords>> {
-        let text = match (&self.password_file, &self.password) {
-            (Some(path), _) => SecretString::from(
-                fs::read_to_string(path)
-                    .with_context(|| format!("failed to read the password from {}", path.display()))?,
-            ),
-            (None, password) => password.clone().unwrap_or_default(),
-        };
-        let mut lines = text.expose_secret().split('\n').map(password);
-        let (current, second) = (lines.next().flatten(), lines.next().flatten());
-        if lines.next().flatten().is_some() {
-            bail!("the password has more than two lines: the first is the password, the second the one before");
-        }
-        let old = self.password_old.as_ref().and_then(|old| password(old.expose_secret().trim_end_matches('\n')));
-        if second.is_some() && old.is_some() {
-            bail!("the old password is given twice: leave out WEFT_PASSWORD_OLD, or the second line of the password");
-        }
-        match (current, second.or(old)) {
-            (Some(current), old) => Ok(Some(Passwords::new(current, old))),
-            (None, None) => Ok(None),
-            (None, Some(_)) => bail!("there is an old password and none that follows it: set WEFT_PASSWORD too"),
-        }
-    }
-}
-
-/// Makes a password of a line; editors end lines with what nobody means.
-fn password(line: &str) -> Option<Password> {
-    let bytes = line.trim_end_matches('\r').as_bytes();
-    (!bytes.is_empty()).then(|| Password::new(bytes))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser;
+    use weft_router_core::handshake::Password;
 
     use super::*;
 
@@ -272,8 +243,8 @@ mod tests {
         let error = check(&[]).expect_err("no password").to_string();
         assert!(error.contains("--insecure-no-password"), "{error}");
         assert!(check(&["--insecure-no-password"]).expect("asked for").passwords.is_none());
-        assert!(check(&["--password", "x"]).expect("given").passwords.is_some());
-        assert!(check(&["--password", "x", "--insecure-no-password"]).is_err());
+        assert!(check(&["--password", "a secret"]).expect("given").passwords.is_some());
+        assert!(check(&["--password", "a secret", "--insecure-no-password"]).is_err());
     }
 
     #[test]
@@ -282,7 +253,7 @@ mod tests {
         let path = file.path().to_str().expect("plain");
         fs::write(file.path(), "\n").expect("written");
         assert!(check(&["--password-file", path]).is_err(), "an empty password is none");
-        fs::write(file.path(), "secret\n").expect("written");
+        fs::write(file.path(), "the secret\n").expect("written");
         let plan = check(&["--password-file", path]).expect("given");
         assert!(!format!("{plan:?}").contains("secret"));
         let error = format!("{:#}", check(&["--password-file", "/nowhere/at/all"]).expect_err("missing"));
@@ -296,17 +267,19 @@ mod tests {
             plan.passwords.expect("given").marks()
         };
         let mark = |text: &str| Password::new(text.as_bytes()).mark();
-        assert_eq!(marks(&["--password", "new", "--password-old", "old"]), [mark("new"), mark("old")]);
-        assert_eq!(marks(&["--password", "new\nold\n"]), [mark("new"), mark("old")]);
-        assert_eq!(marks(&["--password", "same", "--password-old", "same"]), [mark("same")]);
+        let both = [mark("the new one"), mark("old")];
+        assert_eq!(marks(&["--password", "the new one", "--password-old", "old"]), both);
+        assert_eq!(marks(&["--password", "the new one\nold\n"]), both);
+        assert_eq!(marks(&["--password", "the same", "--password-old", "the same"]), [mark("the same")]);
         let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
-        fs::write(file.path(), "new\r\nold\r\n\n").expect("written");
+        fs::write(file.path(), "the new one\r\nold\r\n\n").expect("written");
         let path = file.path().to_str().expect("plain");
-        assert_eq!(marks(&["--password-file", path]), [mark("new"), mark("old")]);
-        assert_eq!(marks(&["--password", "new", "--password-old", ""]), [mark("new")]);
+        assert_eq!(marks(&["--password-file", path]), both);
+        assert_eq!(marks(&["--password", "the new one", "--password-old", ""]), [mark("the new one")]);
         for (bad, says) in [
             (&["--password", "a\nb\nc"][..], "more than two lines"),
-            (&["--password", "a\nb", "--password-old", "c"], "given twice"),
+            (&["--password", "the new one\nb", "--password-old", "c"], "given twice"),
+            (&["--password", "seven77"], "the password has 7 bytes"),
             (&["--password-old", "a"], "set WEFT_PASSWORD too"),
         ] {
             let error = check(bad).expect_err("refused").to_string();
@@ -316,16 +289,16 @@ mod tests {
 
     #[test]
     fn peers_are_separated_by_commas_or_spaces() {
-        let plan = check(&["--password", "x", "--peers", "a, b:1  [::1]:2,,c"]).expect("valid");
+        let plan = check(&["--password", "a secret", "--peers", "a, b:1  [::1]:2,,c"]).expect("valid");
         assert_eq!(plan.peers.iter().map(Target::text).collect::<Vec<_>>(), ["a", "b:1", "[::1]:2", "c"]);
-        let error = format!("{:#}", check(&["--password", "x", "--peers", "a:99999"]).expect_err("no port"));
+        let error = format!("{:#}", check(&["--password", "a secret", "--peers", "a:99999"]).expect_err("no port"));
         assert!(error.contains("WEFT_PEERS") && error.contains("a:99999"), "{error}");
     }
 
     #[test]
     fn ports_of_the_loopback_are_kept_from_outside_wherever_they_are() {
         let ports = |arguments: &[&str]| {
-            let plan = check(&[&["--password", "x"], arguments].concat()).expect("valid");
+            let plan = check(&[&["--password", "a secret"], arguments].concat()).expect("valid");
             plan.config.loopback_ports().expect("addresses")
         };
         assert_eq!(ports(&[]), [6782, 6784, 12375]);
@@ -340,7 +313,7 @@ mod tests {
     #[test]
     fn metrics_are_served_on_an_address_or_nowhere() {
         let address = |text: &str| {
-            let plan = check(&["--password", "x", "--metrics-listen", text]).expect("valid so far");
+            let plan = check(&["--password", "a secret", "--metrics-listen", text]).expect("valid so far");
             plan.config.metrics_address()
         };
         assert_eq!(address("off").expect("valid"), None);
@@ -351,7 +324,8 @@ mod tests {
 
     #[test]
     fn bad_ranges_name_the_remedy() {
-        let error = |range| check(&["--password", "x", "--ipalloc-range", range]).expect_err("refused").to_string();
+        let error =
+            |range| check(&["--password", "a secret", "--ipalloc-range", range]).expect_err("refused").to_string();
         assert!(error("10.32.0.1/12").contains("did you mean 10.32.0.0/12"));
         assert!(error("10.32.0.0/31").contains("at least eight addresses"));
         assert!(error("10.32.0.0/33").contains("10.32.0.0/33"));

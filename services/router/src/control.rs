@@ -15,7 +15,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -146,7 +146,7 @@ impl Outgoing {
 #[derive(Debug)]
 struct Shared {
     key: StaticKey,
-    passwords: Option<Passwords>,
+    passwords: RwLock<Option<Passwords>>,
     /// Where the host's root folder is seen.
     host_root: PathBuf,
     events: mpsc::Sender<ControlEvent>,
@@ -156,6 +156,11 @@ struct Shared {
 }
 
 impl Shared {
+    /// Returns the passwords that are in force.
+    fn passwords(&self) -> Option<Passwords> {
+        self.passwords.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn next_connection(&self) -> ConnectionId {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
@@ -180,7 +185,7 @@ impl Control {
         let (events, receiver) = mpsc::channel(EVENTS);
         let shared = Shared {
             key,
-            passwords,
+            passwords: RwLock::new(passwords),
             host_root,
             events,
             datagrams,
@@ -194,6 +199,17 @@ impl Control {
     #[must_use]
     pub fn traffic(&self, direction: Direction, kind: Kind) -> Traffic {
         self.shared.traffic.read(direction, kind)
+    }
+
+    /// Returns the passwords that are in force; nothing in a mesh without.
+    #[must_use]
+    pub fn passwords(&self) -> Option<Passwords> {
+        self.shared.passwords()
+    }
+
+    /// Has all handshakes that begin from now on go by these passwords. Connections stay.
+    pub fn set_passwords(&self, passwords: Passwords) {
+        *self.shared.passwords.write().unwrap_or_else(PoisonError::into_inner) = Some(passwords);
     }
 
     /// Takes connections from `listener` until the process ends.

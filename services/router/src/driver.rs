@@ -19,11 +19,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::bail;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_proto::ipam::v1::RingInfo;
 use weft_router_core::{
     gossip::Entry,
+    handshake::Passwords,
     mesh::{ATTACHMENTS_CHANNEL, ConnectionId, DataLink, Event, Introduced, LINKS_CHANNEL, Mesh, PeerView, Problem},
     session::agreement::Agreement,
 };
@@ -295,6 +297,9 @@ impl Driver {
                 self.saves.save(self.kept_targets(), Some(Reply::Unknown(reply, unknown)));
             }
             Command::Revoke { names, reply } => self.revoke(&names, reply, now),
+            Command::ChangePassword { given, reply } => {
+                let _ = reply.send(self.change_password(given, now));
+            }
             Command::Publish { channel, snapshot, entries, reply } => {
                 // A snapshot without a ring means that there is none; a change without it says nothing.
                 let names_ring = snapshot || entries.iter().any(|entry| entry.key == RING.1);
@@ -462,6 +467,12 @@ impl Driver {
                 dirty.forwarding = true;
                 dirty.peers = true;
             }
+            Event::OldPasswordDropped => {
+                if let Some(passwords) = self.control.passwords() {
+                    self.control.set_passwords(passwords.without_old());
+                }
+                tracing::info!("all hosts have the new password, and the old one is no longer taken");
+            }
             Event::RevocationsChanged => self.saves.save(Content::Revocations(Revocations::of(&self.mesh)), None),
             Event::KnownPeersChanged => self.saves.save(Content::KnownPeers(self.mesh.known_peers()), None),
             Event::KnownChannelsChanged { channels } => {
@@ -486,6 +497,21 @@ impl Driver {
             // Whoever asked may have gone meanwhile.
             Err(error) => drop(reply.send(Err(error.into()))),
         }
+    }
+
+    /// Goes on with other passwords, and tells whether they differ from those before.
+    fn change_password(&mut self, given: Passwords, now: Instant) -> anyhow::Result<bool> {
+        let Some(present) = self.control.passwords() else {
+            bail!("this router runs without a password, which does not change while it runs: start it anew with one");
+        };
+        let next = present.followed_by(given)?;
+        let changed = next != present;
+        if changed {
+            tracing::info!(old = next.has_old(), "the password is another from now on");
+        }
+        self.mesh.set_password_marks(next.marks(), now);
+        self.control.set_passwords(next);
+        Ok(changed)
     }
 
     /// Returns the targets, for the next start.

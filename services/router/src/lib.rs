@@ -15,6 +15,7 @@ pub mod identity;
 pub mod kept_targets;
 pub mod kernel;
 pub mod metrics;
+mod password;
 mod presence;
 pub mod scrape;
 mod socket;
@@ -161,7 +162,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let health = Health::starting().await;
     let dns_socket = config.common.socket_folder.join(dns_port::SOCKET_NAME);
     let dns = dns_port::serve(&dns_socket, kernel.dns_sockets(), shutdown.clone());
-    let serve = server.with_metrics(exposition).serve(api::routes(driver, kernel, facts), &health, shutdown.clone());
+    let serve = server.with_metrics(exposition).serve(
+        api::routes(driver, kernel, facts, config.password_file.clone()),
+        &health,
+        shutdown.clone(),
+    );
     let ready = async {
         health.ready().await;
         std::future::pending::<()>().await

@@ -1,11 +1,19 @@
-//! `connect`, `forget`, `forget --revoke`.
+//! `connect`, `forget`, `forget --revoke`, `reload-password`.
 
 use weft_proto::{
     client::Service,
-    router::v1::{AddTargetsRequest, RemoveTargetsRequest, RevokePeersRequest, peer_service_client::PeerServiceClient},
+    router::v1::{
+        AddTargetsRequest, ReloadPasswordRequest, RemoveTargetsRequest, RevokePeersRequest,
+        peer_service_client::PeerServiceClient,
+    },
 };
 
-use crate::{Outcome, output::Output, report::Changed, services::Services};
+use crate::{
+    Outcome,
+    output::Output,
+    report::{Changed, PasswordReload},
+    services::Services,
+};
 
 pub(super) async fn connect(
     replace: bool,
@@ -52,5 +60,14 @@ pub(super) async fn revoke(
     }
     let revoked = answer.revoked.into_iter().map(|identity| identity.name).collect();
     output.print(&Changed::new("revoked", revoked))?;
+    Ok(Outcome::Done)
+}
+
+pub(super) async fn reload_password(services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    let request = ReloadPasswordRequest {};
+    let answer = services
+        .ask(Service::Router, |channel| async { PeerServiceClient::new(channel).reload_password(request).await })
+        .await?;
+    output.print(&PasswordReload { changed: answer.changed })?;
     Ok(Outcome::Done)
 }

@@ -98,3 +98,20 @@ impl fmt::Display for Peers {
         Ok(())
     }
 }
+
+/// What became of reading the password again.
+#[derive(Debug, Serialize)]
+pub struct PasswordReload {
+    /// Whether the file had another than the one in force.
+    pub changed: bool,
+}
+
+impl fmt::Display for PasswordReload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.changed {
+            "the new password is in force; hosts that were members come in with the one before until all have the new one\n"
+        } else {
+            "nothing changed: the file has the password that is in force\n"
+        })
+    }
+}

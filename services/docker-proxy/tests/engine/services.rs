@@ -370,6 +370,13 @@ impl peer_service_server::PeerService for Part {
     ) -> Result<Response<router::RevokePeersResponse>, Status> {
         Ok(Response::new(router::RevokePeersResponse::default()))
     }
+
+    async fn reload_password(
+        &self,
+        _: Request<router::ReloadPasswordRequest>,
+    ) -> Result<Response<router::ReloadPasswordResponse>, Status> {
+        Ok(Response::new(router::ReloadPasswordResponse::default()))
+    }
 }
 
 fn local_peer() -> PeerName {

@@ -21,7 +21,7 @@ use hello::{Hello, Refusal};
 pub(crate) use noise::Resolver;
 use noise::{Pake, Pattern};
 use prost::Message;
-pub use static_key::{Password, PasswordAge, PasswordMark, PasswordPair, Passwords, StaticKey};
+pub use static_key::{ChangeUnderWay, Password, PasswordAge, PasswordMark, PasswordPair, Passwords, StaticKey};
 use weft_proto::mesh::v1 as pb;
 use weft_types::PeerName;
 

@@ -289,6 +289,7 @@ impl Mesh {
             self.say_digest();
             self.forget_lost(now);
             self.expire_raises(now);
+            self.drop_unused_password(now);
         }
         self.dial(now);
     }

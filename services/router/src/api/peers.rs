@@ -1,14 +1,14 @@
 //! `PeerService`: the mesh and how to reach it.
 
-use std::pin::Pin;
+use std::{path::PathBuf, pin::Pin};
 
 use futures::{Stream, StreamExt};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Code, Request, Response, Status};
 use weft_proto::router::v1::{
-    AddTargetsRequest, AddTargetsResponse, GetStatusRequest, GetStatusResponse, PeerIdentity, RemoveTargetsRequest,
-    RemoveTargetsResponse, RevokePeersRequest, RevokePeersResponse, WatchPeersRequest, WatchPeersResponse,
-    peer_service_server::PeerService,
+    AddTargetsRequest, AddTargetsResponse, GetStatusRequest, GetStatusResponse, PeerIdentity, ReloadPasswordRequest,
+    ReloadPasswordResponse, RemoveTargetsRequest, RemoveTargetsResponse, RevokePeersRequest, RevokePeersResponse,
+    WatchPeersRequest, WatchPeersResponse, peer_service_server::PeerService,
 };
 use weft_router_core::{mesh::RevokeError, target::Target};
 
@@ -16,20 +16,24 @@ use super::{
     failed,
     status::{self, Facts},
 };
-use crate::driver::{Command, DriverHandle};
+use crate::{
+    driver::{Command, DriverHandle, Stopping},
+    password,
+};
 
 /// Shows and changes the mesh.
 #[derive(Debug)]
 pub struct Peers {
     driver: DriverHandle,
     facts: Facts,
+    password_file: Option<PathBuf>,
 }
 
 impl Peers {
-    /// Makes the service.
+    /// Makes the service. The password is read again from `password_file`.
     #[must_use]
-    pub const fn new(driver: DriverHandle, facts: Facts) -> Self {
-        Self { driver, facts }
+    pub const fn new(driver: DriverHandle, facts: Facts, password_file: Option<PathBuf>) -> Self {
+        Self { driver, facts, password_file }
     }
 }
 
@@ -90,5 +94,17 @@ impl PeerService for Peers {
             nickname: identity.nickname,
         });
         Ok(Response::new(RevokePeersResponse { revoked: identities.collect(), next: revoked.next }))
+    }
+
+    async fn reload_password(
+        &self,
+        _request: Request<ReloadPasswordRequest>,
+    ) -> Result<Response<ReloadPasswordResponse>, Status> {
+        let refused = |error| failed(Code::FailedPrecondition, &error);
+        let file = self.password_file.clone();
+        let reading = tokio::task::spawn_blocking(move || password::read_again(file.as_deref()));
+        let given = reading.await.map_err(|_| Stopping)?.map_err(refused)?;
+        let changed = self.driver.ask(|reply| Command::ChangePassword { given, reply }).await?.map_err(refused)?;
+        Ok(Response::new(ReloadPasswordResponse { changed }))
     }
 }

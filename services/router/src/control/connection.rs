@@ -86,7 +86,7 @@ pub(super) async fn shake_hands(
     let ask = ControlEvent::Introduce { random: local_random, remote, reply };
     shared.events.send(ask).await.map_err(|_| network("weft is stopping"))?;
     let introduction = introduction.await.map_err(|_| network("weft is stopping"))?;
-    let config = HandshakeConfig { key: shared.key.clone(), passwords: shared.passwords.clone(), introduction };
+    let config = HandshakeConfig { key: shared.key.clone(), passwords: shared.passwords(), introduction };
     let handshake = match dialled {
         Some(dialled) => Handshake::initiator(config, dialled.pair, crate::entropy::secret()),
         None => Handshake::responder(config, crate::entropy::secret()),

@@ -13,7 +13,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use weft_router_core::handshake::{Handshake, HandshakeError, Passwords};
+use weft_router_core::handshake::{Handshake, HandshakeError};
 
 use super::{
     ControlEvent, Shared, connection,
@@ -62,8 +62,7 @@ pub fn bind(host: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
 
 pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(HANDSHAKES));
-    let two_passwords = shared.passwords.as_ref().is_some_and(Passwords::has_old);
-    let throttle = Arc::new(Throttle::new(two_passwords));
+    let throttle = Arc::new(Throttle::default());
     loop {
         let (stream, remote) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -74,7 +73,9 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
             }
         };
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let place = Arc::clone(&places).try_acquire_owned().ok().filter(|_| throttle.permits(remote.ip(), clock()));
+        let two_passwords = shared.passwords().is_some_and(|passwords| passwords.has_old());
+        let permitted = |_: &_| throttle.permits(remote.ip(), two_passwords, clock());
+        let place = Arc::clone(&places).try_acquire_owned().ok().filter(permitted);
         let Some(place) = place else {
             refuse(&stream);
             continue;

@@ -20,9 +20,8 @@ const REFILL: Duration = Duration::from_secs(10);
 const ADDRESSES: usize = 1024;
 
 /// Counts wrong passwords by address: a host for IPv4, a /64 for IPv6.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Throttle {
-    burst: u32,
     failures: Mutex<BTreeMap<IpAddr, Failures>>,
 }
 
@@ -41,16 +40,11 @@ impl Failures {
 }
 
 impl Throttle {
-    /// Makes the state without any failure.
-    pub(super) fn new(two_passwords: bool) -> Self {
-        let burst = if two_passwords { BURST_WHILE_CHANGING } else { BURST };
-        Self { burst, failures: Mutex::default() }
-    }
-
     /// Tells whether the address may try.
-    pub(super) fn permits(&self, address: IpAddr, now: Instant) -> bool {
+    pub(super) fn permits(&self, address: IpAddr, two_passwords: bool, now: Instant) -> bool {
+        let burst = if two_passwords { BURST_WHILE_CHANGING } else { BURST };
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.get(&source(address)).is_none_or(|failures| failures.counting(now) < self.burst)
+        failures.get(&source(address)).is_none_or(|failures| failures.counting(now) < burst)
     }
 
     /// Counts a wrong password.
@@ -85,22 +79,26 @@ mod tests {
     fn guessing_slows_down_and_knowing_is_forgiven() {
         #[expect(clippy::disallowed_methods, reason = "the starting point of the test's clock")]
         let now = Instant::now();
-        let throttle = Throttle::new(false);
+        let throttle = Throttle::default();
         let [one, neighbour, other] = ["fd00::1", "fd00::2", "fd00:0:0:1::1"].map(|text| text.parse().expect("valid"));
         for _ in 0..BURST {
-            assert!(throttle.permits(one, now));
+            assert!(throttle.permits(one, false, now));
             throttle.punish(one, now);
         }
-        assert!(!throttle.permits(one, now) && !throttle.permits(neighbour, now) && throttle.permits(other, now));
+        assert!(
+            !throttle.permits(one, false, now)
+                && !throttle.permits(neighbour, false, now)
+                && throttle.permits(other, false, now)
+        );
         let later = now + REFILL;
-        assert!(throttle.permits(neighbour, later));
+        assert!(throttle.permits(neighbour, false, later));
         throttle.punish(neighbour, later);
-        assert!(!throttle.permits(one, later));
+        assert!(!throttle.permits(one, false, later));
         throttle.forgive(one);
-        assert!(throttle.permits(one, later));
-        let changing = Throttle::new(true);
+        assert!(throttle.permits(one, false, later));
+        let changing = Throttle::default();
         for count in 0..=BURST_WHILE_CHANGING {
-            assert_eq!(changing.permits(one, now), count < BURST_WHILE_CHANGING);
+            assert_eq!(changing.permits(one, true, now), count < BURST_WHILE_CHANGING);
             changing.punish(one, now);
         }
         for index in 0..2000_u32 {

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_router_core::{
     gossip::Entry,
+    handshake::Passwords,
     mesh::{PeerIdentity, PeerView, PublishError, SendError},
     target::Target,
 };
@@ -39,6 +40,13 @@ pub enum Command {
         names: Vec<String>,
         /// Answered when it is on disk, or with why not.
         reply: oneshot::Sender<anyhow::Result<Revoked>>,
+    },
+    /// Goes on with other passwords; connections stay.
+    ChangePassword {
+        /// As the operator gave them.
+        given: Passwords,
+        /// Whether anything changed, or why it does not.
+        reply: oneshot::Sender<anyhow::Result<bool>>,
     },
     /// Publishes entries of a service.
     Publish {

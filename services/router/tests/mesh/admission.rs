@@ -1,6 +1,8 @@
 //! Who is let in: keys that were revoked, passwords that change.
 
-use weft_proto::router::v1::{RevokePeersRequest, RevokePeersResponse};
+use std::{fs, path::Path};
+
+use weft_proto::router::v1::{ReloadPasswordRequest, RevokePeersRequest, RevokePeersResponse};
 
 use super::*;
 
@@ -111,7 +113,7 @@ async fn the_password_changes_host_by_host_and_all_stay_connected() {
         }
     }
     for host in &hosts {
-        host.until("it is done", |status| says(status, "old_password", "leave WEFT_PASSWORD_OLD out")).await;
+        host.until("it is done", |status| says(status, "old_password", "it is dropped within")).await;
     }
     for (index, host) in hosts.iter_mut().enumerate() {
         host.kill();
@@ -123,4 +125,69 @@ async fn the_password_changes_host_by_host_and_all_stay_connected() {
         })
         .await;
     }
+}
+
+/// Has a router read its password again; returns whether it changed, or why not.
+async fn reload(host: &Host) -> Result<bool, String> {
+    let answer = host.peers().reload_password(ReloadPasswordRequest {}).await;
+    answer.map(|answer| answer.into_inner().changed).map_err(|status| status.message().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_changes_while_routers_run() {
+    let mut lab = Lab::new();
+    let mut hosts = [lab.host(), lab.host(), lab.host()];
+    let first = hosts[0].address();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let files = [0, 1, 2].map(|index| folder.path().join(format!("password{index}")));
+    let write = |file: &Path, text: &str| fs::write(file, text).expect("written");
+    for (index, (host, file)) in hosts.iter_mut().zip(&files).enumerate() {
+        write(file, FIRST);
+        let given = ["--password-file", file.to_str().expect("plain")];
+        let peers = if index == 0 { vec![] } else { vec!["--peers", first.as_str()] };
+        host.start(&with(&given, &peers));
+    }
+    for host in &hosts {
+        host.until("all are connected", |status| connected(status, 2)).await;
+    }
+    assert_eq!(reload(&hosts[1]).await, Ok(false), "nothing to do");
+    // What makes no sense changes nothing.
+    for (text, sentence) in [("", "is no password"), ("short", "has 5 bytes"), ("a\nb\nc", "more than two lines")] {
+        write(&files[1], text);
+        let error = reload(&hosts[1]).await.expect_err("refused");
+        assert!(error.contains(sentence), "{error}");
+    }
+    fs::remove_file(&files[1]).expect("removed");
+    let error = reload(&hosts[1]).await.expect_err("refused");
+    assert!(error.contains("failed to read the password from") && error.contains("password1"), "{error}");
+    let process = hosts[1].process();
+
+    for index in [1, 0] {
+        write(&files[index], SECOND);
+        assert_eq!(reload(&hosts[index]).await, Ok(true));
+        for host in &hosts {
+            let status = host.until("all stay connected", |status| connected(status, 2)).await;
+            assert!(!says(&status, "wrong_password", ""), "{:?}", status.problems);
+        }
+    }
+    assert_eq!(hosts[1].process(), process);
+    hosts[1].until("who is left", |status| says(status, "old_password", "still used by")).await;
+    hosts[2].until("it is left", |status| says(status, "old_password", "this host still uses")).await;
+    // Who has the old one alone, and was a member, comes in again; who is new does not.
+    hosts[2].kill();
+    let given = ["--password", FIRST, "--peers", first.as_str()];
+    hosts[2].start(&given);
+    hosts[2].until("it is back", |status| connected(status, 2)).await;
+    let mut stranger = lab.host();
+    stranger.start(&given);
+    stranger.until("not with the old one", |status| says(status, "unknown_key", "with the old password")).await;
+    // A router that has no file says so.
+    let error = reload(&hosts[2]).await.expect_err("refused");
+    assert!(error.contains("WEFT_PASSWORD_FILE"), "{error}");
+    stranger.stop();
+    // A slip does not lose the password that the others have.
+    write(&files[0], "a third one");
+    let error = reload(&hosts[0]).await.expect_err("refused");
+    assert!(error.contains("a change of the password is under way"), "{error}");
+    hosts[0].until("all are connected", |status| connected(status, 2)).await;
 }

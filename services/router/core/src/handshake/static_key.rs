@@ -49,7 +49,7 @@ impl fmt::Debug for StaticKey {
 }
 
 /// The mesh's password.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Password(Zeroizing<Vec<u8>>);
 
 impl Password {
@@ -95,7 +95,7 @@ pub enum PasswordAge {
 }
 
 /// The passwords that a host takes: its own, and while the mesh's is changed the one before.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passwords {
     current: Password,
     old: Option<Password>,
@@ -105,7 +105,7 @@ impl Passwords {
     /// Joins them; an old one that is no other counts as none.
     #[must_use]
     pub fn new(current: Password, old: Option<Password>) -> Self {
-        let old = old.filter(|old| old.0 != current.0);
+        let old = old.filter(|old| *old != current);
         Self { current, old }
     }
 
@@ -121,6 +121,29 @@ impl Passwords {
         self.old.is_some()
     }
 
+    /// Returns what a host that has these goes on with when its operator gives it others: with an old one among those, just
+    /// them. Else the present password becomes the old one, so that hosts which have no other yet stay together with this.
+    ///
+    /// # Errors
+    /// [`ChangeUnderWay`] if there are three then.
+    pub fn followed_by(&self, given: Self) -> Result<Self, ChangeUnderWay> {
+        if given.has_old() {
+            return Ok(given);
+        }
+        let Self { current, .. } = given;
+        match &self.old {
+            _ if current == self.current => Ok(self.clone()),
+            Some(old) if *old != current => Err(ChangeUnderWay),
+            Some(_) | None => Ok(Self::new(current, Some(self.current.clone()))),
+        }
+    }
+
+    /// Returns the current one alone.
+    #[must_use]
+    pub fn without_old(self) -> Self {
+        Self { old: None, ..self }
+    }
+
     /// Returns one, and which it is: the current one where there is no old one.
     pub(super) fn pick(&self, age: PasswordAge) -> (&Password, PasswordAge) {
         match (age, &self.old) {
@@ -129,6 +152,14 @@ impl Passwords {
         }
     }
 }
+
+/// A password is to be changed, and the change before is not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a change of the password is under way, and there would be three: wait until `weft status` says no more of it, or write the \
+     one that hosts without the new one are to come in with below it, as the second line"
+)]
+pub struct ChangeUnderWay;
 
 /// With which passwords an initiator tries: one connection is one guess, so where hosts have two, each pair takes a
 /// connection of its own.

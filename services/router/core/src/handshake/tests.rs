@@ -18,6 +18,7 @@ fn config(private: u8, password: Option<&str>) -> HandshakeConfig {
             data_port: 6783,
             listen_port: 6783,
             observed: None,
+            trusted_subnets: Vec::new(),
         },
     }
 }
@@ -327,6 +328,32 @@ fn marks_tell_passwords_apart_and_an_old_password_that_is_no_other_is_none() {
     assert_ne!(a.mark(), b.mark());
     assert_eq!(Passwords::new(a.clone(), Some(a.clone())).marks(), [a.mark()]);
     assert_eq!(Passwords::new(a.clone(), Some(b.clone())).marks(), [a.mark(), b.mark()]);
+}
+
+#[test]
+fn a_new_password_leaves_the_one_before_beside_it() {
+    let passwords = |current: &str, old: &str| {
+        let password = |text: &str| Password::new(text.as_bytes());
+        Passwords::new(password(current), (!old.is_empty()).then(|| password(old)))
+    };
+    let cases = [
+        // In force, given, and in force then.
+        (("a", ""), ("b", ""), Ok(("b", "a"))),
+        (("a", ""), ("a", ""), Ok(("a", ""))),
+        (("b", "a"), ("b", ""), Ok(("b", "a"))),
+        // Back again.
+        (("b", "a"), ("a", ""), Ok(("a", "b"))),
+        // The hosts without the new one have `a`: that must not be lost by a slip, unless somebody says so.
+        (("b", "a"), ("c", ""), Err(ChangeUnderWay)),
+        (("b", "a"), ("c", "b"), Ok(("c", "b"))),
+        (("b", "a"), ("c", "a"), Ok(("c", "a"))),
+        (("a", ""), ("b", "c"), Ok(("b", "c"))),
+    ];
+    for (present, given, expected) in cases {
+        let next = passwords(present.0, present.1).followed_by(passwords(given.0, given.1));
+        assert_eq!(next, expected.map(|(current, old)| passwords(current, old)), "{present:?} and then {given:?}");
+    }
+    assert_eq!(passwords("b", "a").without_old(), passwords("b", ""));
 }
 
 #[test]

@@ -78,6 +78,8 @@ pub struct Timing {
     pub eager: Duration,
     /// An unreachable peer is forgotten after so long.
     pub forget: Duration,
+    /// An old password is dropped when all peers known have had the new one for so long.
+    pub old_password: Duration,
 }
 
 impl Default for Timing {
@@ -95,6 +97,7 @@ impl Default for Timing {
             long_lived: Duration::from_secs(10),
             eager: Duration::from_secs(15 * 60),
             forget: Duration::from_secs(24 * 3600),
+            old_password: Duration::from_secs(60),
         }
     }
 }

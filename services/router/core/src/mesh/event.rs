@@ -83,6 +83,8 @@ pub enum Event {
     },
     /// Persist [`Mesh::revocations`](super::Mesh::revocations) and [`Mesh::told`](super::Mesh::told).
     RevocationsChanged,
+    /// Nobody needs the old password any more: take it from nobody.
+    OldPasswordDropped,
     /// Persist [`Mesh::known_peers`](super::Mesh::known_peers).
     KnownPeersChanged,
     /// The set of reachable peers, what is known of them, or the number of targets changed.

@@ -112,12 +112,15 @@ pub(super) struct Admission {
     /// Members, now or before.
     known: BTreeSet<PeerName>,
     told: Option<Told>,
+    /// Since when all others have the new password, while there is an old one.
+    old_unused: Option<Instant>,
 }
 
 impl Admission {
     pub(super) fn new(config: &MeshConfig) -> Self {
         let revocations = config.revocations.iter().map(|revocation| (revocation.peer, revocation.clone()));
-        Self { revocations: revocations.collect(), known: config.known_peers.clone(), told: config.told.clone() }
+        let (known, told) = (config.known_peers.clone(), config.told.clone());
+        Self { revocations: revocations.collect(), known, told, old_unused: None }
     }
 
     pub(super) fn revoked(&self) -> impl Iterator<Item = PeerName> {
@@ -159,6 +162,15 @@ impl Mesh {
             self.adopt(Revocation { peer, by: self.config.local, name, nickname, marks }, now);
         }
         Ok(identities)
+    }
+
+    /// Takes over that the local peer's passwords are others now, as [`MeshConfig::password_marks`]. Connections stay.
+    pub fn set_password_marks(&mut self, marks: Vec<PasswordMark>, now: Instant) {
+        if self.config.password_marks != marks {
+            self.config.password_marks = marks;
+            self.admission.old_unused = None;
+            self.publish_own_facts(now);
+        }
     }
 
     /// Returns what is left to do after a revocation, as a sentence.
@@ -373,6 +385,23 @@ impl Mesh {
         told.into_iter().chain(must_change).chain(self.change_problem().map(|message| problem("old_password", message)))
     }
 
+    /// Drops the old password when nobody has needed it for a while. To a host that knows of no other, any could be new.
+    pub(super) fn drop_unused_password(&mut self, now: Instant) {
+        let marks = &self.config.password_marks;
+        let others = || self.facts.iter().filter(|(peer, _)| **peer != self.config.local);
+        let unused = marks.len() > 1
+            && others().next().is_some()
+            && others().all(|(_, facts)| facts.password_marks.first() == marks.first())
+            && self.reachable.iter().all(|peer| self.facts.contains_key(peer));
+        if !unused {
+            self.admission.old_unused = None;
+        } else if now >= *self.admission.old_unused.get_or_insert(now) + self.config.timing.old_password {
+            let current = marks.iter().take(1).copied().collect();
+            self.set_password_marks(current, now);
+            self.events.push_back(Event::OldPasswordDropped);
+        }
+    }
+
     /// Says to both sides that a key was revoked.
     fn sentence(&self, revoked: &Revocation) -> String {
         let by = self.identity(revoked.by);
@@ -399,13 +428,17 @@ impl Mesh {
         }
         self.config.password_marks.get(1)?;
         let behind = marks(&|theirs| theirs.first().is_some_and(|theirs| *theirs != ours));
-        Some(if behind.is_empty() {
+        let name = &self.config.name;
+        Some(if !behind.is_empty() {
+            format!("the old password is still used by {}: set the new WEFT_PASSWORD there", list(&behind))
+        } else if self.facts.keys().any(|peer| *peer != self.config.local) {
             format!(
-                "{} still takes the old password, which no host that it knows has any more: leave WEFT_PASSWORD_OLD out on it",
-                self.config.name
+                "{name} still takes the old password, which no host that it knows has any more: it is dropped within two minutes"
             )
         } else {
-            format!("the old password is still used by {}: set the new WEFT_PASSWORD there", list(&behind))
+            format!(
+                "{name} still takes the old password, and knows no other host that might need it: leave WEFT_PASSWORD_OLD out on it"
+            )
         })
     }
 }

@@ -319,7 +319,57 @@ fn a_change_of_the_password_says_how_far_it_has_come() {
     }
     lab.pass(Duration::from_secs(6));
     for host in 0..3 {
-        assert!(of(&lab, host).contains("leave WEFT_PASSWORD_OLD out"), "{}", of(&lab, host));
+        assert!(of(&lab, host).contains("it is dropped within two minutes"), "{}", of(&lab, host));
     }
     assert_eq!(lab.reasons(), []);
+}
+
+/// Tells which hosts have dropped their old password.
+fn dropped(lab: &Lab) -> Vec<bool> {
+    lab.events.iter().map(|events| events.contains(&Event::OldPasswordDropped)).collect()
+}
+
+#[test]
+fn an_old_password_is_dropped_when_nobody_has_needed_it_for_a_while() {
+    let mut lab = full([member(0, &[FIRST]), member(1, &[FIRST]), member(2, &[FIRST])]);
+    let change = |lab: &mut Lab, host: usize| {
+        lab.hosts[host].set_password_marks(vec![SECOND, FIRST], lab.now);
+        lab.marks[host] = vec![SECOND, FIRST];
+        lab.settle();
+    };
+    change(&mut lab, 0);
+    change(&mut lab, 1);
+    let said = |lab: &Lab, host| problems(lab, host).into_iter().map(|(word, _)| word).collect::<Vec<_>>();
+    assert_eq!(said(&lab, 2), ["old_password"], "it hears of it at once");
+    lab.pass(Duration::from_secs(300));
+    assert_eq!(dropped(&lab), [false; 3], "one host still has none but the old one");
+    // Also while that one is away.
+    for connection in lab.connections(2) {
+        lab.cut.insert(connection);
+    }
+    lab.pass(Duration::from_secs(300));
+    assert_eq!(dropped(&lab), [false; 3]);
+    lab.cut.clear();
+    lab.connect(2, 0);
+    lab.connect(2, 1);
+    change(&mut lab, 2);
+    lab.pass(Duration::from_secs(50));
+    assert_eq!(dropped(&lab), [false; 3], "too soon");
+    lab.pass(Duration::from_secs(30));
+    assert_eq!(dropped(&lab), [true; 3]);
+    for host in 0..3 {
+        assert_eq!(said(&lab, host), [""; 0], "nothing is left to do at {host}");
+        assert_eq!(lab.connections(host).len(), 2, "connections stay");
+    }
+    let count = lab.events.iter().flatten().filter(|event| **event == Event::OldPasswordDropped).count();
+    assert_eq!(count, 3, "once each");
+}
+
+#[test]
+fn who_knows_of_no_other_host_keeps_the_old_password() {
+    let mut lab = Lab::new([member(0, &[SECOND, FIRST])]);
+    lab.pass(Duration::from_secs(300));
+    assert_eq!(dropped(&lab), [false]);
+    let said = problems(&lab, 0);
+    assert!(said.iter().any(|(_, text)| text.contains("leave WEFT_PASSWORD_OLD out")), "{said:?}");
 }
