@@ -84,6 +84,7 @@ fn config(number: u8) -> MeshConfig {
         revocations: Vec::new(),
         told: None,
         known_peers: BTreeSet::new(),
+        trusted_subnets: Vec::new(),
         seed: 7,
         timing: Timing::default(),
     }
@@ -114,6 +115,7 @@ pub(crate) fn introduction(number: u8) -> Introduction {
         data_port: 6783,
         listen_port: 6783,
         observed: None,
+        trusted_subnets: Vec::new(),
     }
 }
 

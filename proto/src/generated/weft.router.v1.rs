@@ -90,7 +90,7 @@ pub struct Connection {
 pub struct DataPath {
     #[prost(enumeration = "PathKind", tag = "1")]
     pub kind: i32,
-    /// Where datagrams go by `DIRECT_UDP`.
+    /// Where datagrams go by `DIRECT_UDP` and `KERNEL`.
     #[prost(message, optional, tag = "2")]
     pub endpoint: ::core::option::Option<super::super::common::v1::Endpoint>,
     /// Printed name of the neighbour to whom datagrams go by `RELAY`.
@@ -104,7 +104,7 @@ pub struct DataPath {
     /// Datagrams that are lost of a thousand.
     #[prost(uint32, tag = "6")]
     pub loss_permille: u32,
-    /// Largest sealed datagram that it is known to carry, in bytes; 0 while unknown.
+    /// Largest sealed datagram that it is known to carry, in bytes; 0 while unknown. By `KERNEL` the largest packet.
     #[prost(uint32, tag = "7")]
     pub largest_bytes: u32,
     /// Whether batches of datagrams survive it.
@@ -113,6 +113,15 @@ pub struct DataPath {
     /// Why it is not used; empty for the one in use.
     #[prost(string, tag = "9")]
     pub reason: ::prost::alloc::string::String,
+    /// What the kernel counts of `KERNEL`; a batch is one frame.
+    #[prost(uint64, tag = "10")]
+    pub sent_frames: u64,
+    #[prost(uint64, tag = "11")]
+    pub sent_bytes: u64,
+    #[prost(uint64, tag = "12")]
+    pub received_frames: u64,
+    #[prost(uint64, tag = "13")]
+    pub received_bytes: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Peer {
@@ -537,6 +546,8 @@ pub enum PathKind {
     Relay = 3,
     /// Sealed datagrams inside the control connection with the peer.
     Stream = 4,
+    /// Frames that are not sealed, by VXLAN of the kernel to a trusted peer; broadcast and multicast go sealed beside it.
+    Kernel = 5,
 }
 impl PathKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -550,6 +561,7 @@ impl PathKind {
             Self::DirectUdp => "PATH_KIND_DIRECT_UDP",
             Self::Relay => "PATH_KIND_RELAY",
             Self::Stream => "PATH_KIND_STREAM",
+            Self::Kernel => "PATH_KIND_KERNEL",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -560,6 +572,7 @@ impl PathKind {
             "PATH_KIND_DIRECT_UDP" => Some(Self::DirectUdp),
             "PATH_KIND_RELAY" => Some(Self::Relay),
             "PATH_KIND_STREAM" => Some(Self::Stream),
+            "PATH_KIND_KERNEL" => Some(Self::Kernel),
             _ => None,
         }
     }

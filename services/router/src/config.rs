@@ -1,5 +1,7 @@
 //! What the operator decides: options and environment, parsed into final types.
 
+mod trusted;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -13,6 +15,7 @@ use weft_router_core::{handshake::Passwords, target::Target};
 use weft_service::CommonOptions;
 use weft_types::{ApiAddress, InvalidApiAddress};
 
+pub use self::trusted::{InvalidSubnets, TrustedSubnets};
 use crate::password;
 
 /// Port of control (TCP) and data (UDP) unless another is chosen.
@@ -90,6 +93,11 @@ pub struct Config {
     #[arg(long, env = "WEFT_MTU", value_name = "BYTES", default_value_t = 1400,
           value_parser = clap::value_parser!(u16).range(576..=8900))]
     pub mtu: u16,
+
+    /// Subnets of hosts that are trusted with frames that are not sealed: between two hosts that find each other there, frames go by
+    /// the kernel's VXLAN (UDP port 6784), which is faster. Who can read or forge what passes there reads and forges them.
+    #[arg(long, env = "WEFT_TRUSTED_SUBNETS", value_name = "CIDRS", default_value = "", hide_default_value = true)]
+    pub trusted_subnets: TrustedSubnets,
 
     /// Folder of the identity and of what must survive a restart.
     #[arg(long, env = "WEFT_ROUTER_STATE_FOLDER", value_name = "PATH", default_value = "/var/lib/weft/router")]

@@ -52,6 +52,7 @@ use crate::{
     kept_targets::KeptTargets,
     kernel::Kernel,
     store::Store,
+    trusted::TrustedHandle,
 };
 
 /// Commands that may wait for the driver; who sends more waits.
@@ -99,6 +100,8 @@ pub struct Parts {
     pub data_events: mpsc::Receiver<dataplane::Event>,
     /// The owner of kernel network state.
     pub kernel: Kernel,
+    /// What keeps the ways to trusted peers.
+    pub trusted: TrustedHandle,
     /// This host's attachments.
     pub attachments: Vec<Attachment>,
     /// Why metrics are not served, if they are not.
@@ -120,6 +123,7 @@ pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::Jo
         saves: Saves::new(parts.store),
         control: parts.control,
         kernel: parts.kernel,
+        trusted: parts.trusted,
         connections: BTreeMap::new(),
         refused: BTreeMap::new(),
         paths: Paths::new(local, parts.data_plane),
@@ -148,6 +152,7 @@ struct Driver {
     saves: Saves,
     control: Control,
     kernel: Kernel,
+    trusted: TrustedHandle,
     connections: BTreeMap<ConnectionId, Outgoing>,
     /// Who failed to connect with us lately.
     refused: BTreeMap<IpAddr, problems::Refused>,
@@ -430,11 +435,13 @@ impl Driver {
                 tracing::info!(%peer, name = identity.name, nickname = identity.nickname, %remote, "connected");
                 self.paths.set_connected(peer, Some(data_endpoint), now).await;
                 self.agreement.add_peer(peer, now);
+                dirty.forwarding = true;
             }
             Event::PeerDisconnected { peer } => {
                 let identity = self.mesh.identity(peer);
                 tracing::info!(%peer, name = identity.name, nickname = identity.nickname, "disconnected");
                 self.paths.set_connected(peer, None, now).await;
+                dirty.forwarding = true;
             }
             Event::ReachabilityChanged => {
                 dirty.reachability = true;
@@ -551,8 +558,10 @@ impl Driver {
         let local = self.mesh.local().peer;
         let origins = self.mesh.channel(ATTACHMENTS_CHANNEL);
         let reached = |peer| self.mesh.is_reachable(peer) || (self.paths.is_up(peer) && !self.mesh.is_revoked(peer));
-        let table = forwarding::table(local, &origins, reached);
-        self.paths.set_forwarding(Arc::new(table)).await;
+        let table = Arc::new(forwarding::table(local, &origins, reached));
+        let pairs = self.mesh.trusts().filter_map(|(peer, trust)| Some((peer, trust.ok()?)));
+        self.trusted.update(pairs.collect(), Arc::clone(&table));
+        self.paths.set_forwarding(table).await;
     }
 
     fn publish_attachments(&mut self, now: Instant) {

@@ -20,8 +20,13 @@ mod presence;
 pub mod scrape;
 mod socket;
 pub mod store;
+pub mod trusted;
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use ipnet::{IpNet, Ipv4Net};
@@ -53,6 +58,9 @@ use self::{
     scrape::Scrape,
     store::Store,
 };
+
+/// How long devices of trusted peers may take to be removed at the end.
+const REMOVAL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Runs the router until `shutdown`. Containers keep their interfaces when it stops.
 ///
@@ -131,10 +139,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         revocations: admitted.revocations,
         told: admitted.told,
         known_peers: admitted.known_peers,
+        trusted_subnets: config.trusted_subnets.0.clone(),
         seed: entropy::number(),
         timing: Timing::default(),
     };
     let agreement_config = AgreementConfig { key: identity.key.clone(), ciphers: ciphers(), capabilities: 0 };
+    let trusts = !config.trusted_subnets.0.is_empty();
+    let (trusted, trusted_task) = trusted::spawn(kernel.clone(), local, config.mtu, trusts, shutdown.clone());
     let (metrics_sender, metrics_problem) = watch::channel(None);
     let parts = Parts {
         mesh: Mesh::new(mesh_config, targets, now()),
@@ -147,6 +158,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         data_plane,
         data_events,
         kernel: kernel.clone(),
+        trusted,
         attachments,
         metrics_problem,
     };
@@ -183,6 +195,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         }
         () = ready => {}
     }
+    // No device stays behind that nobody watches.
+    let _ = tokio::time::timeout(REMOVAL_DEADLINE, trusted_task).await;
     Ok(())
 }
 

@@ -37,7 +37,7 @@ const PATH: Family =
             PEER,
             Label::new(
                 "path",
-                "`none`, `direct_udp`, `relay` (over other peers), `stream` (inside the control connection)",
+                "`none`, `direct_udp`, `relay` (over other peers), `stream` (inside the control connection), `kernel` (VXLAN, not sealed)",
             ),
         ])
         .when(CONNECTED);
@@ -59,6 +59,22 @@ const PEER_RECEIVED: Family =
     Family::counter("weft_router_peer_received_bytes_total", Unit::Bytes, "Sealed datagrams received from the peer.")
         .by(&[PEER])
         .when(CONNECTED);
+
+const VXLAN_FRAMES: Family = Family::counter(
+    "weft_router_peer_vxlan_frames_total",
+    Unit::Count,
+    "Frames that the kernel exchanged with the trusted peer by VXLAN, not sealed; a batch of up to 64 KiB counts as one.",
+)
+.by(&[PEER, DIRECTION])
+.when("while VXLAN with a trusted peer is set up");
+
+const VXLAN_BYTES: Family = Family::counter(
+    "weft_router_peer_vxlan_bytes_total",
+    Unit::Bytes,
+    "Frames that the kernel exchanged with the trusted peer by VXLAN, not sealed.",
+)
+.by(&[PEER, DIRECTION])
+.when("while VXLAN with a trusted peer is set up");
 
 const REKEYS: Family =
     Family::counter("weft_router_rekeys_total", Unit::Count, "Sets of data keys agreed on with the peer.")
@@ -159,6 +175,8 @@ pub const FAMILIES: &[Family] = &[
     ROUND_TRIP,
     PEER_SENT,
     PEER_RECEIVED,
+    VXLAN_FRAMES,
+    VXLAN_BYTES,
     REKEYS,
     GOSSIP_LAG,
     FRAMES,
@@ -263,6 +281,14 @@ fn mesh(sheet: &mut Sheet, status: &GetStatusResponse) {
         sheet.count(&PEER_SENT, &[peer], connection.sent_bytes);
         sheet.count(&PEER_RECEIVED, &[peer], connection.received_bytes);
         sheet.count(&REKEYS, &[peer], connection.rekeys);
+        let ways = status.peers.iter().filter(|known| known.peer_name == connection.peer_name);
+        let vxlan = ways.flat_map(|known| &known.data_paths).find(|way| way.kind() == PathKind::Kernel);
+        if let Some(way) = vxlan.filter(|way| way.endpoint.is_some()) {
+            sheet.count(&VXLAN_FRAMES, &[peer, "sent"], way.sent_frames);
+            sheet.count(&VXLAN_FRAMES, &[peer, "received"], way.received_frames);
+            sheet.count(&VXLAN_BYTES, &[peer, "sent"], way.sent_bytes);
+            sheet.count(&VXLAN_BYTES, &[peer, "received"], way.received_bytes);
+        }
         if connection.state() == ConnectionState::Established {
             sheet.set(&ROUND_TRIP, &[peer], connection.round_trip_micros as f64 / 1e6);
         }

@@ -10,16 +10,18 @@ mod files;
 #[path = "mesh/lab.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod lab;
+#[path = "common/traffic.rs"]
+mod traffic;
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, UdpSocket},
     time::Duration,
 };
 
 use capture::Capture;
-use lab::{DEADLINE, Host, Lab, Namespace, reaches};
-use weft_proto::router::v1::{DataPath, GetStatusResponse, PathKind};
+use lab::{DEADLINE, Host, Lab, Namespace};
+use traffic::{block, goes, pass, transfer, unblock, way};
+use weft_proto::router::v1::{GetStatusResponse, PathKind};
 
 const SECRET: &[&str] = &["--password", "open sesame"];
 /// How long after UDP passes again data may go another way.
@@ -31,61 +33,6 @@ fn start(host: &mut Host, peers: &[&Host]) {
     let options: Vec<&str> =
         SECRET.iter().copied().chain(peers.iter().flat_map(|peer| ["--peers", peer.as_str()])).collect();
     host.start(&options);
-}
-
-/// Drops what a host receives that matches.
-fn block(host: &Host, matched: &str) {
-    let chain = "add chain inet cut in { type filter hook prerouting priority -300 ; }";
-    host.namespace.nft(&format!("add table inet cut ; {chain} ; add rule inet cut in {matched} drop"));
-}
-
-fn unblock(host: &Host) {
-    host.namespace.nft("delete table inet cut");
-}
-
-/// Returns the way of data to a host.
-fn way<'a>(status: &'a GetStatusResponse, to: &str) -> Option<&'a DataPath> {
-    let peer = status.peers.iter().find(|peer| peer.nickname == to)?;
-    peer.data_paths.iter().find(|way| way.in_use)
-}
-
-fn goes(status: &GetStatusResponse, to: &str, kind: PathKind) -> bool {
-    way(status, to).is_some_and(|way| way.kind() == kind)
-}
-
-/// Waits until frames pass between two containers.
-async fn pass(from: &Namespace, to: &Namespace, address: Ipv4Addr) {
-    let waiting = async {
-        while !tokio::task::block_in_place(|| reaches(from, to, address)) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, waiting).await.expect("frames pass in time");
-}
-
-/// Sends a stream from one container to another and back.
-fn transfer(from: &Namespace, to: &Namespace, address: Ipv4Addr, length: usize) {
-    let listener = to.run(move || TcpListener::bind((address, 7001)).expect("listen"));
-    let server = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("accept");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        let mut received = vec![0; length];
-        stream.read_exact(&mut received).expect("all of it");
-        stream.write_all(&received).expect("sent back");
-    });
-    from.run(move || {
-        let mut stream = TcpStream::connect_timeout(&(address, 7001).into(), DEADLINE).expect("connect");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        let sent: Vec<u8> = (0..length).map(|index| (index * 7 % 251) as u8).collect();
-        let mut writer = stream.try_clone().expect("cloned");
-        let data = sent.clone();
-        let writing = std::thread::spawn(move || writer.write_all(&data).expect("sent"));
-        let mut received = vec![0; length];
-        stream.read_exact(&mut received).expect("all of it back");
-        assert!(sent == received, "it comes back as it was sent");
-        writing.join().expect("written");
-    });
-    server.join().expect("served");
 }
 
 /// Tells whether a datagram of this length arrives whole.

@@ -29,7 +29,7 @@ pub struct Connection {
     pub outbound: bool,
     /// "established", or "pending" while data does not pass yet.
     pub state: &'static str,
-    /// How data goes: "direct-udp", "relay" (over other peers), "stream" (inside the control connection) or "none".
+    /// How data goes: "direct-udp", "relay" (over other peers), "stream" (inside the control connection), "kernel" (VXLAN, not encrypted) or "none".
     pub path: &'static str,
     /// Printed name of the neighbour that data goes over by "relay".
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -81,9 +81,9 @@ pub struct Reached {
 /// One way by which data may go to a peer.
 #[derive(Debug, Serialize)]
 pub struct Way {
-    /// "direct-udp", "relay" or "stream".
+    /// "direct-udp", "relay", "stream" or "kernel".
     pub path: &'static str,
-    /// Where datagrams go by "direct-udp".
+    /// Where datagrams go by "direct-udp" and "kernel".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_address: Option<String>,
     /// Printed name of the neighbour that data goes over by "relay".
@@ -99,6 +99,12 @@ pub struct Way {
     pub largest_bytes: u32,
     /// Whether batches of datagrams survive it.
     pub batched: bool,
+    /// Bytes of frames sent by "kernel".
+    #[serde(skip_serializing_if = "is_zero")]
+    pub sent_bytes: u64,
+    /// Bytes of frames received by "kernel".
+    #[serde(skip_serializing_if = "is_zero")]
+    pub received_bytes: u64,
     /// Why data does not go there; empty for the one in use.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -207,6 +213,8 @@ impl From<&pb::DataPath> for Way {
             loss_permille: way.loss_permille,
             largest_bytes: way.largest_bytes,
             batched: way.batched,
+            sent_bytes: way.sent_bytes,
+            received_bytes: way.received_bytes,
             reason: way.reason.clone(),
         }
     }
@@ -218,6 +226,7 @@ const fn path(kind: pb::PathKind) -> &'static str {
         pb::PathKind::DirectUdp => "direct-udp",
         pb::PathKind::Relay => "relay",
         pb::PathKind::Stream => "stream",
+        pb::PathKind::Kernel => KERNEL,
     }
 }
 
@@ -226,11 +235,19 @@ fn relay(ways: &[Way]) -> String {
     ways.iter().find(|way| way.in_use).map(|way| way.relay.clone()).unwrap_or_default()
 }
 
-/// Returns the ways that would be better than the one in use, if they worked: all others, unless it is UDP straight to the peer.
-fn better<'a>(path: &str, ways: &'a [Way]) -> impl Iterator<Item = &'a Way> {
-    let wanted = path != "direct-udp";
-    ways.iter().filter(move |way| wanted && !way.in_use && !way.reason.is_empty())
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
+
+/// Returns the ways that would be better than the one in use, if they worked: all others, but none than VXLAN, and nothing but
+/// that than UDP straight to the peer.
+fn better<'a>(path: &'a str, ways: &'a [Way]) -> impl Iterator<Item = &'a Way> {
+    let wanted = move |way: &&Way| path != KERNEL && (path != "direct-udp" || way.path == KERNEL);
+    ways.iter().filter(move |way| wanted(way) && !way.in_use && !way.reason.is_empty())
+}
+
+/// How data goes that is not encrypted.
+const KERNEL: &str = "kernel";
 
 const fn state(state: pb::ConnectionState) -> &'static str {
     match state {
@@ -272,7 +289,11 @@ impl fmt::Display for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for connection in &self.connections {
             let arrow = if connection.outbound { "->" } else { "<-" };
-            let sealed = if connection.cipher.is_empty() { "-" } else { "encrypted" };
+            let sealed = match connection.path {
+                KERNEL => "unencrypted",
+                _ if connection.cipher.is_empty() => "-",
+                _ => "encrypted",
+            };
             let line = format!(
                 "{arrow} {:<21} {:<11} {sealed:<11} {:<10} {:<24} {}",
                 connection.address,
@@ -318,7 +339,9 @@ impl Connection {
         let mut attributes = about_session(&self.cipher, self.round_trip_micros);
         attributes.extend(over(&self.relay));
         attributes.extend(other.map(|address| format!("udp={address}")));
-        attributes.extend(about_traffic(self.sent_bytes, self.received_bytes));
+        let vxlan = self.ways.iter().map(|way| (way.sent_bytes, way.received_bytes));
+        let (sent, received) = vxlan.fold((0, 0), |(sent, received), way| (sent + way.0, received + way.1));
+        attributes.extend(about_traffic(self.sent_bytes + sent, self.received_bytes + received));
         attributes
     }
 }

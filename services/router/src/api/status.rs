@@ -1,6 +1,6 @@
 //! The router's status as a message.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use ipnet::Ipv4Net;
 use weft_proto::{
@@ -12,6 +12,7 @@ use weft_proto::{
 };
 use weft_router_core::{
     forward::DropReason,
+    hostnet::VXLAN_PORT,
     mesh::{ConnectionView, PeerState, PeerView, TargetState, TargetView},
     path::{CandidateState, CandidateView, Via},
     session::Cipher,
@@ -20,6 +21,7 @@ use weft_router_core::{
 use crate::{
     dataplane::{FacilityState, Statistics},
     driver::{ProblemView, Status},
+    trusted::TrustedView,
 };
 
 /// What does not change while the router runs.
@@ -41,7 +43,7 @@ pub struct Facts {
 
 pub(crate) fn message(status: Status, facts: &Facts) -> GetStatusResponse {
     let connections = status.connections.iter().map(|view| connection(view, &status)).collect();
-    let peers = status.peers.iter().map(|view| peer_with_data(view, &status)).collect();
+    let peers = status.peers.iter().map(|view| peer_with_data(view, &status, facts)).collect();
     GetStatusResponse {
         version: weft_service::VERSION.into(),
         peer_name: Some(status.local.peer.into()),
@@ -85,6 +87,7 @@ fn connection((view, view_problem): &(ConnectionView, Option<ProblemView>), stat
     let up = data.and_then(|data| data.up);
     let statistics = status.statistics.peers.get(&peer);
     let round_trip = statistics.and_then(|peer| peer.path.round_trip).or(up.map(|(_, round_trip)| round_trip));
+    let used = status.trusted.get(&peer).is_some_and(|way| way.used);
     let data_endpoint = match up {
         Some((Via::Direct(endpoint), _)) => Some(endpoint.into()),
         Some((Via::Relay(_) | Via::Stream, _)) | None => None,
@@ -96,7 +99,7 @@ fn connection((view, view_problem): &(ConnectionView, Option<ProblemView>), stat
         endpoint: Some(view.remote.into()),
         outbound: view.outbound,
         state: if up.is_some() { ConnectionState::Established } else { ConnectionState::Pending }.into(),
-        path: up.map_or(PathKind::None, |(via, _)| kind(via)).into(),
+        path: if used { PathKind::Kernel } else { up.map_or(PathKind::None, |(via, _)| kind(via)) }.into(),
         data_endpoint,
         problem: view_problem.clone().map(problem),
         round_trip_micros: round_trip.map_or(0, micros),
@@ -121,13 +124,26 @@ const fn kind(via: Via) -> PathKind {
 }
 
 /// Describes a peer, and the ways of data to it.
-fn peer_with_data(view: &PeerView, status: &Status) -> Peer {
+fn peer_with_data(view: &PeerView, status: &Status, facts: &Facts) -> Peer {
     let data = status.data.get(&view.identity.peer);
     let statistics = status.statistics.peers.get(&view.identity.peer);
     let mut ways: Vec<&CandidateView> = statistics.into_iter().flat_map(|peer| &peer.path.candidates).collect();
     ways.sort_by_key(|way| (way.unused.is_some(), way.state != CandidateState::Alive, way.round_trip));
+    let kernel = status.trusted.get(&view.identity.peer);
+    let (used, unused): (Vec<_>, Vec<_>) = kernel.into_iter().partition(|way| way.used);
+    let sealed = ways.into_iter().map(|way| match (data_path(way, status), &used[..]) {
+        (way, [_]) if way.in_use => DataPath { in_use: false, reason: BESIDE_KERNEL.into(), ..way },
+        (way, _) => way,
+    });
+    let by_kernel = |way: &TrustedView| kernel_path(way, facts);
     Peer {
-        data_paths: ways.into_iter().map(|way| data_path(way, status)).collect(),
+        data_paths: used
+            .iter()
+            .copied()
+            .map(by_kernel)
+            .chain(sealed)
+            .chain(unused.iter().copied().map(by_kernel))
+            .collect(),
         cipher: data.and_then(|data| data.cipher).map(Cipher::name).unwrap_or_default().into(),
         sent_bytes: statistics.map_or(0, |peer| peer.sent.bytes),
         received_bytes: statistics.map_or(0, |peer| peer.received.bytes),
@@ -155,6 +171,28 @@ fn data_path(way: &CandidateView, status: &Status) -> DataPath {
         largest_bytes: u32::try_from(way.largest).unwrap_or(u32::MAX),
         batched: way.batched,
         reason: way.unused.as_ref().map(|(reason, _)| reason.to_string()).unwrap_or_default(),
+        ..DataPath::default()
+    }
+}
+
+/// Why the best sealed way is not the one in use.
+const BESIDE_KERNEL: &str = "carries broadcast and multicast, and all else when VXLAN does not work";
+
+/// Describes the way by VXLAN.
+fn kernel_path(way: &TrustedView, facts: &Facts) -> DataPath {
+    DataPath {
+        kind: PathKind::Kernel.into(),
+        endpoint: way.remote.map(|remote| SocketAddr::new(remote, VXLAN_PORT).into()),
+        in_use: way.used,
+        round_trip_micros: way.round_trip.map_or(0, micros),
+        largest_bytes: if way.used { facts.mtu.into() } else { 0 },
+        batched: way.batched,
+        reason: way.reason.clone(),
+        sent_frames: way.traffic.sent_frames,
+        sent_bytes: way.traffic.sent_bytes,
+        received_frames: way.traffic.received_frames,
+        received_bytes: way.traffic.received_bytes,
+        ..DataPath::default()
     }
 }
 

@@ -86,6 +86,7 @@ fn introduction(random: u64, remote: SocketAddr) -> Introduction {
         data_port: 0,
         listen_port: 6783,
         observed: Some(remote),
+        trusted_subnets: Vec::new(),
     }
 }
 

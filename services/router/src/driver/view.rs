@@ -13,7 +13,7 @@ use weft_router_core::{
 use weft_types::PeerName;
 
 use super::{Attachment, Driver, forwarding};
-use crate::dataplane::Statistics;
+use crate::{dataplane::Statistics, trusted::TrustedView};
 
 /// Everything there is to show.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Status {
     pub peers: Vec<PeerView>,
     /// The way of data to each peer.
     pub data: BTreeMap<PeerName, DataView>,
+    /// The way by VXLAN to each peer that is trusted, or is not though either end trusts somebody.
+    pub trusted: BTreeMap<PeerName, TrustedView>,
     /// Counters of the packet path.
     pub statistics: Statistics,
     /// What does not work.
@@ -90,10 +92,27 @@ impl Driver {
             targets: targets.collect(),
             connections: connections.collect(),
             data: data.collect(),
+            trusted: self.trusted(),
             peers,
             problems: self.general_problems(now),
             statistics,
         }
+    }
+
+    /// Returns the ways by VXLAN, and for whom there is none because one end does not trust the other.
+    fn trusted(&self) -> BTreeMap<PeerName, TrustedView> {
+        let mut ways = self.trusted.shown();
+        for (peer, trust) in self.mesh.trusts() {
+            let reason = match trust {
+                Ok(_) if ways.contains_key(&peer) => continue,
+                Ok(_) => {
+                    Some("has no device yet: there are too many trusted peers, or another has its number".to_owned())
+                }
+                Err(distrust) => distrust.reason(&self.mesh.identity(peer).name),
+            };
+            ways.extend(reason.map(|reason| (peer, TrustedView { reason, ..TrustedView::default() })));
+        }
+        ways
     }
 
     pub(super) fn locations(&self) -> Vec<Located> {

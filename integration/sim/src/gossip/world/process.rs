@@ -40,6 +40,7 @@ impl World {
             revocations: state.revocations.0.clone(),
             told: state.revocations.1.clone(),
             known_peers: BTreeSet::new(),
+            trusted_subnets: Vec::new(),
             seed,
             timing: Timing::default(),
         };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use weft_types::PeerName;
 
 use super::{Revocation, Told};
@@ -42,6 +42,8 @@ pub struct MeshConfig {
     pub told: Option<Told>,
     /// Members of the mesh, from [`Mesh::known_peers`](super::Mesh::known_peers).
     pub known_peers: BTreeSet<PeerName>,
+    /// Subnets whose addresses are trusted with data that is not sealed, as far as they trust ours.
+    pub trusted_subnets: Vec<IpNet>,
     /// Seed of all chance: jitter only, nothing secret.
     pub seed: u64,
     /// Intervals and time-outs.

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use weft_proto::{convert::InvalidMessage, mesh::v1 as pb};
 
 use super::message::{endpoint, printable};
+use crate::trusted::MAX_SUBNETS;
 
 /// Longest printed name and nickname, in bytes.
 pub const MAX_NAME_LENGTH: usize = 255;
@@ -38,6 +39,8 @@ pub struct Introduction {
     pub listen_port: u16,
     /// Where the speaker sees the listener.
     pub observed: Option<SocketAddr>,
+    /// Subnets that the speaker trusts with data that is not sealed.
+    pub trusted_subnets: Vec<IpNet>,
 }
 
 impl From<&Introduction> for pb::Introduction {
@@ -54,6 +57,7 @@ impl From<&Introduction> for pb::Introduction {
             data_port: introduction.data_port.into(),
             observed: introduction.observed.map(Into::into),
             listen_port: introduction.listen_port.into(),
+            trusted_subnets: introduction.trusted_subnets.iter().copied().map(Into::into).collect(),
         }
     }
 }
@@ -84,6 +88,13 @@ impl TryFrom<pb::Introduction> for Introduction {
             data_port: port("Introduction.data_port", introduction.data_port)?,
             listen_port: port("Introduction.listen_port", introduction.listen_port)?,
             observed: endpoint(introduction.observed.as_ref()),
+            // What cannot be read trusts nobody.
+            trusted_subnets: introduction
+                .trusted_subnets
+                .iter()
+                .take(MAX_SUBNETS)
+                .filter_map(|subnet| IpNet::try_from(subnet).ok())
+                .collect(),
         })
     }
 }

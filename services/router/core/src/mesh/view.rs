@@ -13,6 +13,7 @@ use super::{
     Introduction, Mesh,
     event::{ConnectionId, Problem},
 };
+use crate::trusted::{Agreed, Distrust, agree};
 
 /// A peer and what people call it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,6 +169,7 @@ impl Mesh {
             data_port: 0,
             listen_port: self.config.listen_port,
             observed: Some(remote),
+            trusted_subnets: self.config.trusted_subnets.clone(),
         }
     }
 
@@ -222,6 +224,16 @@ impl Mesh {
             })
         };
         self.by_peer.iter().filter_map(view).collect()
+    }
+
+    /// Returns of all peers with a connection whether both ends trust each other with data that is not sealed.
+    pub fn trusts(&self) -> impl Iterator<Item = (PeerName, Result<Agreed, Distrust>)> {
+        self.by_peer.iter().filter_map(|(peer, connection)| {
+            let state = self.connections.get(connection)?;
+            let said = &state.introduction;
+            let observed = said.observed.map(|observed| observed.ip());
+            Some((*peer, agree(&self.config.trusted_subnets, &said.trusted_subnets, state.remote.ip(), observed)))
+        })
     }
 
     /// Returns connections that were refused lately.

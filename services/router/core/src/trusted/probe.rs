@@ -283,8 +283,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..200), flags: u8, mtu: u16) {
-            Probe::decode(&bytes);
-            Batches::default().receive(flags, &bytes, mtu);
+            let _ = Probe::decode(&bytes);
+            let _ = Batches::default().receive(flags, &bytes, mtu);
         }
     }
 }

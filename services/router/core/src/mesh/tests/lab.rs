@@ -44,6 +44,7 @@ pub(super) fn config(number: usize) -> MeshConfig {
         revocations: Vec::new(),
         told: None,
         known_peers: BTreeSet::new(),
+        trusted_subnets: Vec::new(),
         seed: number as u64,
         timing: Timing::default(),
     }
