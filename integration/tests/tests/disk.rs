@@ -84,7 +84,6 @@ async fn full_disk_loses_nothing_and_is_told() -> anyhow::Result<()> {
     says(mesh.on(1), "router", &["free some space", "targets.json"]).await?;
     let stays = mesh.container(1, "stays", &[]).await.context("with a full disk under the identity")?;
     mesh.container(1, "goes", &[]).await.context("with a full disk under the identity")?;
-    reports(mesh.on(1), &["free some space", "attachments.json"]).await?;
     two.pings(&stays.ipv4.to_string()).await?;
     host.docker_via_proxy(&["rm", "--force", "goes"]).await.context("with a full disk under the identity")?;
     holds(mesh.on(1), 2).await?;

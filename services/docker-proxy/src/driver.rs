@@ -48,6 +48,7 @@ enum Request {
     Prepare {
         container: ContainerId,
         addresses: Vec<AddressArgument>,
+        new: bool,
     },
     NotStarted {
         container: ContainerId,
@@ -157,10 +158,10 @@ impl Driver {
         Self { requests }
     }
 
-    /// Gets addresses for a container that is about to start; followed by [`start`](Self::start),
+    /// Gets addresses for a container that is about to start, for the first time if it is `new`; followed by [`start`](Self::start),
     /// [`not_started`](Self::not_started), or the container's end.
-    pub async fn prepare(&self, container: ContainerId, addresses: Vec<AddressArgument>) {
-        self.send(Request::Prepare { container, addresses }).await;
+    pub async fn prepare(&self, container: ContainerId, addresses: Vec<AddressArgument>, new: bool) {
+        self.send(Request::Prepare { container, addresses, new }).await;
     }
 
     /// Says that the engine did not start a container: what was got for it goes back.
@@ -324,7 +325,7 @@ impl State {
 
     fn handle(&mut self, request: Request, now: Instant) {
         match request {
-            Request::Prepare { container, addresses } => self.workflow.prepare(container, addresses),
+            Request::Prepare { container, addresses, new } => self.workflow.prepare(container, addresses, new),
             Request::NotStarted { container } => self.workflow.handle_not_started(&container),
             Request::Started { container, mut goal, patience, reply } => {
                 match self.detached.left(&container.id, goal.pid).filter(|_| patience.is_none()) {
@@ -565,7 +566,7 @@ mod tests {
         let container: ContainerId = "c0ffee".parse().expect("an id");
         state.traces.insert(container.clone(), Parent::default());
         let addresses = vec![AddressArgument::Default];
-        state.handle(Request::Prepare { container: container.clone(), addresses }, now());
+        state.handle(Request::Prepare { container: container.clone(), addresses, new: true }, now());
         state.drain();
         assert!(state.traces.contains_key(&container), "its first step is part of it");
         let (_, outcome) = state.steps.join_next().await.expect("a step").expect("it does not panic");

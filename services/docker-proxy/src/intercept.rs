@@ -152,6 +152,7 @@ impl Intercept {
         created: Option<Creation>,
         span: &Span,
     ) -> anyhow::Result<Answer> {
+        let new = created.is_some();
         let (id, name, addresses, runs) = match created {
             // It is not one of weft's own: those are not created through the proxy.
             Some(Creation { container, name, addresses, .. }) => (container, name, addresses, false),
@@ -176,7 +177,7 @@ impl Intercept {
         let driver = &self.attacher.driver;
         if !runs {
             // While the engine makes namespaces, ipam writes to its disk.
-            driver.prepare(id.clone(), addresses).await;
+            driver.prepare(id.clone(), addresses, new).await;
         }
         let starting = self.attacher.starts.begin(&id);
         let forwarded = self.forward(request, &request.body).await;

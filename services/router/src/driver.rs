@@ -41,7 +41,7 @@ use self::{
     attachments::Attachments,
     paths::Paths,
     problems::Problems,
-    saves::{Content, Reply, Saves, State},
+    saves::{Content, Reply, Saves},
     subscriptions::Subscriptions,
 };
 use crate::{
@@ -66,8 +66,6 @@ const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
 pub const TARGETS_FILE: &str = "targets.json";
 /// File with the channels that this host publishes on.
 pub const CHANNELS_FILE: &str = "channels.json";
-/// File with this host's attachments.
-pub const ATTACHMENTS_FILE: &str = "attachments.json";
 
 /// Channel and key under which ipam publishes the ring, whose id peers compare when they meet.
 const RING: (&str, &[u8]) = ("ring", b"ring");
@@ -325,12 +323,17 @@ impl Driver {
                 let _ = reply.send(self.mesh.send(&channel, destination, payload, now));
             }
             Command::Attach { attachment, reply } => {
-                let changed = self.attachments.insert(attachment);
-                self.keep_attachments(changed, Reply::Attached(reply), now);
+                if self.attachments.insert(attachment) {
+                    self.publish_attachments(now);
+                }
+                let _ = reply.send(());
             }
             Command::Detach { container, addresses, reply } => {
                 let removed = self.attachments.remove(&container, &addresses);
-                self.keep_attachments(!removed.is_empty(), Reply::Detached(reply, removed), now);
+                if !removed.is_empty() {
+                    self.publish_attachments(now);
+                }
+                let _ = reply.send(removed);
             }
             Command::Attachments(reply) => {
                 let _ = reply.send(self.attachments.list());
@@ -526,16 +529,6 @@ impl Driver {
         Content::Targets(KeptTargets::new(&self.configured_targets, self.mesh.target_texts()))
     }
 
-    /// Publishes the attachments, and answers when they are on disk or the disk refused them.
-    fn keep_attachments(&mut self, changed: bool, reply: Reply, now: Instant) {
-        self.publish_attachments(now);
-        if changed || !self.saves.is_kept(State::Attachments) {
-            self.saves.save(Content::Attachments(self.attachments.kept()), Some(reply));
-        } else {
-            reply.send(Ok(()));
-        }
-    }
-
     /// Starts and ends key agreements as peers come and go.
     async fn handle_reachability(&mut self, now: Instant) {
         let peers = self.mesh.peers();
@@ -568,7 +561,12 @@ impl Driver {
         if let Err(error) = self.mesh.publish_attachments(self.attachments.entries(), now) {
             tracing::error!(%error, "failed to publish the attachments");
         }
-        self.subnets.send_replace(self.attachments.subnets());
+        let subnets = self.attachments.subnets();
+        self.subnets.send_if_modified(|known| {
+            let changed = *known != subnets;
+            *known = subnets;
+            changed
+        });
     }
 }
 
@@ -578,6 +576,8 @@ async fn keep_subnets(kernel: Kernel, mut subnets: watch::Receiver<BTreeSet<IpNe
         let current = subnets.borrow_and_update().clone();
         if let Err(error) = kernel.set_subnets(current).await {
             tracing::warn!(error = %format_args!("{error:#}"), "failed to route the name server's answers");
+            tokio::time::sleep(TICK).await;
+            subnets.mark_changed();
         }
     }
 }

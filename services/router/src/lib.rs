@@ -107,7 +107,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     })?;
     let changes = kernel.prepare().await.context("failed to prepare the host's network")?;
     tracing::info!(changes, "the host's network is prepared");
-    let attachments = Attachment::load(&store, &kernel.observe().await?)?;
+    let attachments = Attachment::observed(kernel.observe().await?);
 
     let inbox = Box::new(data_plane.inbox());
     let (control, control_events) =

@@ -166,6 +166,8 @@ pub const MAX_CONTAINERS: usize = 65_536;
 #[derive(Debug, Default)]
 pub struct Workflow {
     containers: BTreeMap<ContainerId, Progress>,
+    /// Those that lost names and interface when they ended, and perhaps hold addresses.
+    ended: BTreeSet<ContainerId>,
     /// Those that may have a step to perform.
     dirty: BTreeSet<ContainerId>,
     /// At most two for each call of a `handle_*`.
@@ -179,14 +181,16 @@ impl Workflow {
         Self::default()
     }
 
-    /// The container is about to start, and asks for these addresses: they are got meanwhile.
+    /// The container is about to start, and asks for these addresses: they are got meanwhile. A `new` one, which was just made,
+    /// holds none.
     ///
     /// Followed by [`Self::handle_started`], [`Self::handle_not_started`], or the container's end. Ignored while anything
     /// else is under way for the container. What fails is tried again, and reported, by the start.
-    pub fn prepare(&mut self, container: ContainerId, addresses: Vec<AddressArgument>) {
+    pub fn prepare(&mut self, container: ContainerId, addresses: Vec<AddressArgument>, new: bool) {
         if !self.containers.contains_key(&container) && self.containers.len() < MAX_CONTAINERS {
+            self.ended.remove(&container);
             self.dirty.insert(container.clone());
-            self.containers.insert(container, Progress::preparing(addresses));
+            self.containers.insert(container, Progress::preparing(addresses, new));
         }
     }
 
@@ -250,13 +254,18 @@ impl Workflow {
 
     /// The container was removed: its addresses go too.
     pub fn handle_removed(&mut self, container: &ContainerId) {
+        let ended = self.ended.contains(container);
         if let Some(progress) = self.progress(container.clone()) {
             progress.end(Life::Removed);
+            if ended {
+                progress.skip_to_addresses();
+            }
         }
     }
 
     /// A service came back, perhaps without its memory: what it had is stated again, and what failed is tried at once.
     pub fn handle_service_lost(&mut self, service: Service) {
+        self.ended.clear();
         for (container, progress) in &mut self.containers {
             progress.forget(service);
             self.dirty.insert(container.clone());
@@ -297,6 +306,9 @@ impl Workflow {
             if progress.is_over() {
                 if progress.tells_end() {
                     self.events.push_back(Event::Gone { container: container.clone() });
+                }
+                if progress.may_hold_addresses() && self.ended.len() < MAX_CONTAINERS {
+                    self.ended.insert(container.clone());
                 }
                 self.containers.remove(&container);
             } else if let Some((pid, addresses)) = progress.take_ready() {
@@ -346,6 +358,7 @@ impl Workflow {
         if self.containers.len() >= MAX_CONTAINERS && !self.containers.contains_key(&container) {
             return None;
         }
+        self.ended.remove(&container);
         self.dirty.insert(container.clone());
         Some(self.containers.entry(container).or_default())
     }

@@ -1,16 +1,14 @@
-//! What is attached on this host: remembered over restarts, published to all peers.
+//! What is attached on this host, published to all peers. The kernel remembers it over restarts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ipnet::IpNet;
 use prost::Message;
-use serde::{Deserialize, Serialize};
 use weft_proto::mesh::v1::AttachmentInfo;
 use weft_types::{ContainerId, MacAddress};
 
-use super::ATTACHMENTS_FILE;
-use crate::{kernel::ObservedAttachment, store::Store};
+use crate::kernel::ObservedAttachment;
 
 /// A container's attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,36 +23,16 @@ pub struct Attachment {
     pub host_interface: String,
 }
 
-/// An attachment as the file has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Kept {
-    container: String,
-    addresses: Vec<IpNet>,
-    host_interface: String,
-}
-
 impl Attachment {
-    /// Returns what the file has of the attachments that the kernel has too, and what the kernel alone has. The kernel is
-    /// right about all that it tells.
-    ///
-    /// # Errors
-    /// If the file is there and cannot be used.
-    pub fn load(store: &Store, observed: &[ObservedAttachment]) -> anyhow::Result<Vec<Self>> {
-        let kept: Vec<Kept> = store.load(ATTACHMENTS_FILE)?;
-        let attachments = observed.iter().map(|observed| {
-            let known = kept.iter().find(|kept| kept.container == observed.container.as_str());
-            let addresses = match known {
-                Some(kept) if observed.addresses.is_empty() => kept.addresses.clone(),
-                Some(_) | None => observed.addresses.clone(),
-            };
-            Self {
-                container: observed.container.clone(),
-                mac: observed.mac,
-                addresses,
-                host_interface: observed.host_interface.clone(),
-            }
+    /// Returns the attachments that the kernel has. One without addresses, or of which it does not tell any, is none:
+    /// docker-proxy has it made again.
+    #[must_use]
+    pub fn observed(observed: Vec<ObservedAttachment>) -> Vec<Self> {
+        let attachments = observed.into_iter().map(|observed| {
+            let ObservedAttachment { container, mac, addresses, host_interface, .. } = observed;
+            Self { container, mac, addresses, host_interface }
         });
-        Ok(attachments.filter(|attachment| !attachment.addresses.is_empty()).collect())
+        attachments.filter(|attachment| !attachment.addresses.is_empty()).collect()
     }
 }
 
@@ -112,16 +90,6 @@ impl Attachments {
         };
         self.by_container.values().map(entry).collect()
     }
-
-    /// Returns what the file is to hold.
-    pub(super) fn kept(&self) -> Vec<Kept> {
-        let kept = |attachment: &Attachment| Kept {
-            container: attachment.container.to_string(),
-            addresses: attachment.addresses.clone(),
-            host_interface: attachment.host_interface.clone(),
-        };
-        self.by_container.values().map(kept).collect()
-    }
 }
 
 #[cfg(test)]
@@ -139,14 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_keeps_what_the_kernel_still_has() {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let store = Store::open(folder.path()).expect("opened");
+    fn a_restart_keeps_what_the_kernel_has() {
         let mut attachments = Attachments::default();
-        for attachment in [attachment("a", &["10.32.0.1/12"]), attachment("b", &["10.32.0.2/12"])] {
-            assert!(attachments.insert(attachment.clone()) && !attachments.insert(attachment), "news once");
-        }
-        store.save(ATTACHMENTS_FILE, &attachments.kept()).expect("kept");
+        let one = attachment("a", &["10.32.0.1/12"]);
+        assert!(attachments.insert(one.clone()) && !attachments.insert(one.clone()), "news once");
         let observed = |attachment: Attachment| ObservedAttachment {
             container: attachment.container,
             mac: attachment.mac,
@@ -154,9 +118,8 @@ mod tests {
             host_interface: attachment.host_interface,
             addresses: attachment.addresses,
         };
-        let of_kernel = [observed(attachment("a", &[])), observed(attachment("c", &["10.32.0.3/12"]))];
-        let loaded = Attachment::load(&store, &of_kernel).expect("readable");
-        assert_eq!(loaded, [attachment("a", &["10.32.0.1/12"]), attachment("c", &["10.32.0.3/12"])]);
+        let of_kernel = vec![observed(attachment("b", &[])), observed(one.clone())];
+        assert_eq!(Attachment::observed(of_kernel), [one]);
     }
 
     #[test]
@@ -171,6 +134,6 @@ mod tests {
         assert_eq!(attachments.entries().len(), 1);
         assert_eq!(attachments.remove(&container, &[]).len(), 1);
         assert_eq!(attachments.remove(&container, &[]), []);
-        assert!(attachments.list().is_empty() && attachments.kept().is_empty());
+        assert!(attachments.list().is_empty());
     }
 }

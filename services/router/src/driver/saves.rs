@@ -7,14 +7,13 @@ use std::{
 };
 
 use anyhow::anyhow;
-use ipnet::IpNet;
 use tokio::{
     sync::oneshot,
     task::{JoinError, JoinHandle},
 };
 use weft_types::PeerName;
 
-use super::{ATTACHMENTS_FILE, CHANNELS_FILE, TARGETS_FILE, attachments::Kept, handle::Revoked};
+use super::{CHANNELS_FILE, TARGETS_FILE, handle::Revoked};
 use crate::{
     admitted::{self, Revocations},
     identity::Identity,
@@ -31,7 +30,6 @@ pub(super) enum Content {
     Identity(Identity),
     Targets(KeptTargets),
     Channels(BTreeSet<String>),
-    Attachments(Vec<Kept>),
     Revocations(Revocations),
     KnownPeers(BTreeSet<PeerName>),
 }
@@ -42,7 +40,6 @@ impl Content {
             Self::Identity(_) => State::Identity,
             Self::Targets(_) => State::Targets,
             Self::Channels(_) => State::Channels,
-            Self::Attachments(_) => State::Attachments,
             Self::Revocations(_) => State::Revocations,
             Self::KnownPeers(_) => State::KnownPeers,
         }
@@ -53,7 +50,6 @@ impl Content {
             Self::Identity(identity) => identity.save(store),
             Self::Targets(targets) => store.save(TARGETS_FILE, targets),
             Self::Channels(channels) => store.save(CHANNELS_FILE, channels),
-            Self::Attachments(attachments) => store.save(ATTACHMENTS_FILE, attachments),
             Self::Revocations(revocations) => revocations.save(store),
             Self::KnownPeers(peers) => admitted::save_known_peers(store, peers),
         }
@@ -62,25 +58,19 @@ impl Content {
 
 /// State that is written when it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
+enum State {
     Identity,
     Targets,
     Channels,
-    Attachments,
     Revocations,
     KnownPeers,
 }
 
 /// An answer that waits for the disk. Whoever asked may have gone meanwhile: what is done stays done.
-///
-/// Attaching and detaching succeed also when the disk takes nothing: the kernel has what was done, and is believed at a
-/// restart.
 #[derive(Debug)]
 pub(super) enum Reply {
     Done(oneshot::Sender<anyhow::Result<()>>),
     Unknown(oneshot::Sender<anyhow::Result<Vec<String>>>, Vec<String>),
-    Attached(oneshot::Sender<()>),
-    Detached(oneshot::Sender<Vec<IpNet>>, Vec<IpNet>),
     Revoked(oneshot::Sender<anyhow::Result<Revoked>>, Revoked),
 }
 
@@ -89,8 +79,6 @@ impl Reply {
         match self {
             Self::Done(reply) => drop(reply.send(outcome)),
             Self::Unknown(reply, unknown) => drop(reply.send(outcome.map(|()| unknown))),
-            Self::Attached(reply) => drop(reply.send(())),
-            Self::Detached(reply, removed) => drop(reply.send(removed)),
             Self::Revoked(reply, revoked) => drop(reply.send(outcome.map(|()| revoked))),
         }
     }
@@ -134,11 +122,6 @@ impl Saves {
         }
         self.wanted.insert(content.file(), content);
         self.go_on();
-    }
-
-    /// Tells whether a file holds what it was to hold last.
-    pub(super) fn is_kept(&self, state: State) -> bool {
-        !(self.wanted.contains_key(&state) || self.written_for.contains_key(&state) || self.failed.contains_key(&state))
     }
 
     /// Tries again to write what could not be.
@@ -256,40 +239,16 @@ mod tests {
         std::fs::create_dir(&obstacle).expect("made");
         let (reply, mut answer) = waiter();
         saves.save(targets(&["a"]), reply);
-        assert!(!saves.is_kept(State::Targets));
         saves.finish().await;
         let error = format!("{:#}", answer.try_recv().expect("answered").expect_err("not written"));
         assert!(error.contains(TARGETS_FILE), "{error}");
         saves.retry();
         saves.finish().await;
         assert_eq!(saves.problems().collect::<Vec<_>>(), [error.as_str()]);
-        assert!(!saves.is_kept(State::Targets));
         std::fs::remove_dir(&obstacle).expect("removed");
         saves.retry();
         saves.finish().await;
-        assert!(saves.problems().next().is_none() && saves.is_kept(State::Targets));
+        assert!(saves.problems().next().is_none());
         assert_eq!(store.load::<KeptTargets>(TARGETS_FILE).expect("read"), kept(&["a"]));
-    }
-    #[tokio::test]
-    async fn containers_come_and_go_though_the_disk_takes_nothing() {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let store = Store::open(folder.path()).expect("opened");
-        let mut saves = Saves::new(store.clone());
-        let obstacle = store.path(&format!(".{ATTACHMENTS_FILE}.new"));
-        std::fs::create_dir(&obstacle).expect("made");
-        let (reply, mut attached) = oneshot::channel();
-        saves.save(Content::Attachments(Vec::new()), Some(Reply::Attached(reply)));
-        saves.finish().await;
-        attached.try_recv().expect("answered with yes");
-        let (reply, mut detached) = oneshot::channel();
-        let address: IpNet = "10.32.0.1/12".parse().expect("valid");
-        saves.save(Content::Attachments(Vec::new()), Some(Reply::Detached(reply, vec![address])));
-        saves.finish().await;
-        assert_eq!(detached.try_recv().expect("answered with yes"), [address]);
-        assert_eq!(saves.problems().count(), 1, "it is told");
-        std::fs::remove_dir(&obstacle).expect("removed");
-        saves.retry();
-        saves.finish().await;
-        assert!(saves.problems().next().is_none() && saves.is_kept(State::Attachments));
     }
 }

@@ -5,6 +5,7 @@ use std::{
     fs, io,
     net::IpAddr,
     os::fd::AsFd,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +16,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use weft_router_core::hostnet::{
     ALIAS, ForwardingEntry, ObservedLink, PortMarker, PortRole, announcements, host_interface,
 };
-use weft_types::ContainerId;
+use weft_types::{ContainerId, MacAddress};
 
 use super::{
     AttachError, AttachSpec, Attached, CONTAINER_INTERFACE, HostsFile, KernelConfig, Problem,
@@ -23,7 +24,7 @@ use super::{
     host::{Owner, marker},
     hosts_file,
     links::{self, IPV6_MINIMUM_MTU, InterfaceRoute, LinkChange, VethPair, Which},
-    namespace::Namespace,
+    namespace::{Namespace, on_thread},
     process::{Process, has_ended},
     rtnetlink::Channel,
 };
@@ -38,52 +39,32 @@ const LEAVING: Duration = Duration::from_millis(500);
 impl Owner {
     /// Makes a container's `ethwe` as it should be; see [`super::Kernel::attach`].
     pub(super) fn attach(&mut self, spec: &AttachSpec) -> Result<Attached, AttachError> {
-        let container = || spec.container.clone();
-        let failed = |source: anyhow::Error| AttachError::Failed { container: container(), source };
-        if spec.addresses.is_empty() {
-            return Err(AttachError::NoAddress { container: container() });
-        }
-        let gone = |context: &'static str| {
-            move |error: io::Error| {
-                if has_ended(&error) {
-                    AttachError::NoProcess { container: container(), pid: spec.pid }
-                } else {
-                    failed(anyhow::Error::new(error).context(context))
-                }
-            }
-        };
-        let process = Process::open(spec.pid).map_err(gone("failed to find its process"))?;
-        // The container may have ended since it was asked for, and another process may have the number.
-        if !process.belongs_to(&spec.container).map_err(gone("failed to find out whose process it is"))? {
-            return Err(AttachError::ForeignProcess { container: container(), pid: spec.pid });
-        }
-        let namespace = process.network().map_err(gone("failed to open its network namespace"))?;
-        if namespace.is(&self.own_namespace).map_err(|error| failed(error.into()))? {
-            return Err(AttachError::HostNetwork { container: container() });
-        }
-        let bridge = self
-            .channel
-            .link(&self.config.bridge)
-            .and_then(|link| link.context("the bridge is missing"))
-            .map_err(failed)?
-            .index;
-        let (config, host) = (&self.config, &mut self.channel);
-        let mut hosts_written = Ok(());
-        let attached = namespace
-            .run(|| {
-                let container = Channel::open()?;
-                let (namespace, hosts_written) = (&namespace, &mut hosts_written);
-                Ok(Attaching { config, host, container, namespace, bridge, spec, hosts_written }.run())
-            })
-            .map_err(failed)?;
-        let attached = attached.map_err(|error| error.downcast::<AttachError>().unwrap_or_else(failed))?;
+        let attempt = self.attempt(spec.clone());
+        let Attempted { attached, hosts_written } = on_thread(|| Ok(attempt.run()))
+            .map_err(|source| AttachError::Failed { container: spec.container.clone(), source })?;
+        self.note_attempt(spec, attached.as_ref().ok(), hosts_written);
+        attached
+    }
+
+    /// Returns all that attaching takes beside the kernel, so that another thread can do it.
+    pub(super) fn attempt(&self, spec: AttachSpec) -> Attempt {
+        Attempt { config: self.config.clone(), own_namespace: Arc::clone(&self.own_namespace), spec }
+    }
+
+    /// Remembers what came of an attempt.
+    pub(super) fn note_attempt(
+        &mut self,
+        spec: &AttachSpec,
+        attached: Option<&Attached>,
+        hosts_written: anyhow::Result<()>,
+    ) {
+        let Some(attached) = attached else { return };
         self.leaving.retain(|_, (name, _)| *name != attached.host_interface);
         self.specs.insert(spec.container.clone(), spec.clone());
         match &spec.hosts_file {
             Some(hosts) => self.note_hosts(&spec.container, hosts, hosts_written),
             None => drop(self.hosts_problems.remove(&spec.container)),
         }
-        Ok(attached)
     }
 
     /// Gives containers back what somebody took from them: their interface, its being up, or addresses. Returns how many got
@@ -136,6 +117,11 @@ impl Owner {
     /// Takes addresses from a container; see [`super::Kernel::detach`].
     pub(super) fn detach(&mut self, container: &ContainerId, addresses: &[IpNet]) -> anyhow::Result<Vec<IpNet>> {
         let name = host_interface(container);
+        if addresses.is_empty()
+            && let Some(removed) = self.let_go(container, &name)?
+        {
+            return Ok(removed);
+        }
         let found = self.channel.link(&name)?;
         let ours = found.and_then(|link| marker(&link).filter(|m| m.container == *container).map(|m| (link, m)));
         let Some((link, marker)) = ours else {
@@ -149,12 +135,10 @@ impl Owner {
         let named = |present: &IpNet| addresses.is_empty() || addresses.iter().any(|a| a.addr() == present.addr());
         let (removed, kept): (Vec<IpNet>, Vec<IpNet>) = present.into_iter().partition(named);
         if kept.is_empty() {
-            let ended =
-                !Process::open(marker.pid).and_then(|process| process.belongs_to(container)).unwrap_or_default();
-            if ended {
-                self.leaving.insert(link.index, (link.name, now() + LEAVING));
-            } else {
+            if runs(marker.pid, container) {
                 self.channel.perform(vec![links::delete_link(link.index, &link.name)])?;
+            } else {
+                self.leaving.insert(link.index, (link.name, now() + LEAVING));
             }
             self.forget(container);
             return Ok(removed);
@@ -173,6 +157,18 @@ impl Owner {
             }
         }
         Ok(removed)
+    }
+
+    /// Leaves the port of a container that ended to the kernel, and returns what the container had; nothing if it lives, or was
+    /// attached by an earlier run. Route netlink is not asked: whoever starts and ends containers holds its lock.
+    fn let_go(&mut self, container: &ContainerId, name: &str) -> anyhow::Result<Option<Vec<IpNet>>> {
+        let Some(spec) = self.specs.get(container).filter(|spec| !runs(spec.pid, container)) else { return Ok(None) };
+        let removed = spec.addresses.clone();
+        if let Some(index) = self.channel.index(name)? {
+            self.leaving.insert(index, (name.to_owned(), now() + LEAVING));
+        }
+        self.forget(container);
+        Ok(Some(removed))
     }
 
     /// Remembers what became of a hosts file. A container works without: it only lacks its own overlay address there.
@@ -223,48 +219,117 @@ impl Owner {
     }
 }
 
+/// Tells whether this process is of the container.
+fn runs(pid: u32, container: &ContainerId) -> bool {
+    Process::open(pid).and_then(|process| process.belongs_to(container)).unwrap_or_default()
+}
+
 /// Returns the other end of a container's port.
 fn inside(port: &ObservedLink) -> Option<Interface> {
     Some(Interface { namespace: port.peer_namespace?, index: port.peer_index? })
+}
+
+/// One attaching to come. Several may be under way, each of another container.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    config: Arc<KernelConfig>,
+    own_namespace: Arc<Namespace>,
+    spec: AttachSpec,
+}
+
+/// What came of one.
+#[derive(Debug)]
+pub(super) struct Attempted {
+    pub(super) attached: Result<Attached, AttachError>,
+    /// Whether the hosts file was written, which decides about nothing else.
+    pub(super) hosts_written: anyhow::Result<()>,
+}
+
+impl Attempt {
+    /// Attaches. The calling thread is in the host's namespace before, in the container's afterwards, and good for nothing else.
+    pub(super) fn run(self) -> Attempted {
+        let mut hosts_written = Ok(());
+        let attached = self.enter().and_then(|attaching| {
+            let container = || self.spec.container.clone();
+            let attached = attaching.run(&mut hosts_written);
+            attached.map_err(|error| {
+                error.downcast().unwrap_or_else(|source| AttachError::Failed { container: container(), source })
+            })
+        });
+        Attempted { attached, hosts_written }
+    }
+
+    fn enter(&self) -> Result<Attaching<'_>, AttachError> {
+        let Self { config, own_namespace, spec } = self;
+        let container = || spec.container.clone();
+        let failed = |source: anyhow::Error| AttachError::Failed { container: container(), source };
+        if spec.addresses.is_empty() {
+            return Err(AttachError::NoAddress { container: container() });
+        }
+        let gone = |context: &'static str| {
+            move |error: io::Error| {
+                if has_ended(&error) {
+                    AttachError::NoProcess { container: container(), pid: spec.pid }
+                } else {
+                    failed(anyhow::Error::new(error).context(context))
+                }
+            }
+        };
+        let process = Process::open(spec.pid).map_err(gone("failed to find its process"))?;
+        // The container may have ended since it was asked for, and another process may have the number.
+        if !process.belongs_to(&spec.container).map_err(gone("failed to find out whose process it is"))? {
+            return Err(AttachError::ForeignProcess { container: container(), pid: spec.pid });
+        }
+        let namespace = process.network().map_err(gone("failed to open its network namespace"))?;
+        if namespace.is(own_namespace).map_err(|error| failed(error.into()))? {
+            return Err(AttachError::HostNetwork { container: container() });
+        }
+        let host = Channel::open().map_err(failed)?;
+        let bridge = host.index(&config.bridge).and_then(|index| index.context("the bridge is missing"));
+        let bridge = bridge.map_err(failed)?;
+        let container = namespace.enter().and_then(|()| Channel::open()).map_err(failed)?;
+        Ok(Attaching { config, host, container, namespace, bridge, spec })
+    }
 }
 
 /// One attaching, on a thread in the container's namespace: `/proc/sys/net` there is the container's.
 struct Attaching<'a> {
     config: &'a KernelConfig,
     /// To the host's kernel state.
-    host: &'a mut Channel,
+    host: Channel,
     /// To the container's.
     container: Channel,
-    namespace: &'a Namespace,
+    namespace: Namespace,
     bridge: u32,
     spec: &'a AttachSpec,
-    /// Whether the hosts file was written, which decides about nothing else.
-    hosts_written: &'a mut anyhow::Result<()>,
 }
 
 /// Both ends of a container's veth pair.
 struct Ends {
     host: ObservedLink,
-    container: ObservedLink,
+    /// Number of the container's.
+    container: u32,
+    /// Address of the container's.
+    mac: Option<MacAddress>,
     /// Made by this attempt.
     new: bool,
 }
 
 impl Attaching<'_> {
-    fn run(mut self) -> anyhow::Result<Attached> {
+    fn run(mut self, hosts_written: &mut anyhow::Result<()>) -> anyhow::Result<Attached> {
         let name = host_interface(&self.spec.container);
         let ends = match self.find(&name)? {
             Some(ends) => ends,
             None => self.create(&name).inspect_err(|_| self.remove(&name))?,
         };
-        let before = if ends.new { Vec::new() } else { self.container.addresses(ends.container.index)? };
-        match self.configure(&ends) {
+        let before = if ends.new { Vec::new() } else { self.container.addresses(ends.container)? };
+        match self.configure(&ends, hosts_written) {
             Ok(addresses) => Ok(Attached { host_interface: name, addresses }),
             Err(error) => {
                 if ends.new {
                     self.remove(&name);
                 } else {
-                    self.take_back(ends.container.index, &before);
+                    self.take_back(ends.container, &before);
                 }
                 Err(error)
             }
@@ -273,13 +338,16 @@ impl Attaching<'_> {
 
     /// Finds a pair that is there already. What is left of one is removed.
     fn find(&mut self, name: &str) -> anyhow::Result<Option<Ends>> {
+        if self.host.index(name)?.is_none() && self.container.index(CONTAINER_INTERFACE)?.is_none() {
+            return Ok(None);
+        }
         let host = self.host.link(name)?.filter(|link| link.kind == "veth");
         let container = self.container.link(CONTAINER_INTERFACE)?;
         match (host, container) {
             (Some(host), Some(container))
                 if host.peer_index == Some(container.index) && container.peer_index == Some(host.index) =>
             {
-                Ok(Some(Ends { host, container, new: false }))
+                Ok(Some(Ends { host, container: container.index, mac: container.mac, new: false }))
             }
             (host, container) => {
                 if let Some(container) = container {
@@ -319,13 +387,13 @@ impl Attaching<'_> {
         };
         self.host.perform(vec![links::create_veth(&pair)])?;
         let host = self.host.link(name)?.context("the new port is gone")?;
-        let container = self.container.link(CONTAINER_INTERFACE)?.context("the new interface is gone")?;
-        Ok(Ends { host, container, new: true })
+        let container = self.container.index(CONTAINER_INTERFACE)?.context("the new interface is gone")?;
+        Ok(Ends { host, container, mac: Some(self.spec.mac), new: true })
     }
 
     /// Makes both ends right, whatever they are like, and returns the addresses that the container has then.
-    fn configure(&mut self, ends: &Ends) -> anyhow::Result<Vec<IpNet>> {
-        let (host, container) = (ends.host.index, ends.container.index);
+    fn configure(&mut self, ends: &Ends, hosts_written: &mut anyhow::Result<()>) -> anyhow::Result<Vec<IpNet>> {
+        let (host, container) = (ends.host.index, ends.container);
         let (name, mtu) = (ends.host.name.as_str(), self.config.mtu);
         let alias =
             PortMarker { container: self.spec.container.clone(), mac: self.spec.mac, pid: self.spec.pid }.to_string();
@@ -348,7 +416,7 @@ impl Attaching<'_> {
         let wanted: Vec<IpNet> =
             self.spec.addresses.iter().copied().filter(|address| ipv6 || address.addr().is_ipv4()).collect();
         let up = LinkChange {
-            mac: (ends.container.mac != Some(self.spec.mac)).then_some(self.spec.mac),
+            mac: (ends.mac != Some(self.spec.mac)).then_some(self.spec.mac),
             mtu: Some(mtu),
             up: true,
             ..LinkChange::default()
@@ -363,7 +431,7 @@ impl Attaching<'_> {
         let plain: Vec<IpAddr> = addresses.iter().map(IpNet::addr).collect();
         self.announce(container, &plain)?;
         if let Some(hosts) = &self.spec.hosts_file {
-            *self.hosts_written = hosts_file::write(hosts, &plain);
+            *hosts_written = hosts_file::write(hosts, &plain);
         }
         let ready = LinkChange { alias: Some(ALIAS.into()), ..LinkChange::default() };
         self.container.perform(vec![links::set_link(Which::Index(container), CONTAINER_INTERFACE, ready)])?;

@@ -32,9 +32,9 @@ const ROUNDS: usize = 8;
 
 /// The one who writes kernel network state.
 pub(super) struct Owner {
-    pub(super) config: KernelConfig,
+    pub(super) config: Arc<KernelConfig>,
     pub(super) channel: Channel,
-    pub(super) own_namespace: Namespace,
+    pub(super) own_namespace: Arc<Namespace>,
     /// What attached containers are to have, as far as this run was told.
     pub(super) specs: BTreeMap<ContainerId, AttachSpec>,
     /// Why some of their hosts files could not be written.
@@ -56,9 +56,9 @@ impl Owner {
         dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            config,
+            config: Arc::new(config),
             channel: Channel::open()?,
-            own_namespace: Namespace::current().context("failed to open the own network namespace")?,
+            own_namespace: Arc::new(Namespace::current().context("failed to open the own network namespace")?),
             specs: BTreeMap::new(),
             hosts_problems: BTreeMap::new(),
             leaving: BTreeMap::new(),

@@ -305,7 +305,9 @@ pub(super) fn delete_link(index: u32, name: &str) -> Request {
 
 pub(super) fn add_forwarding(entry: ForwardingEntry) -> Request {
     let what = format!("add the forwarding entry of {}", entry.mac);
+    // A port that is gone, as that of a container which just ended, takes its entries along.
     Request::new(RouteNetlinkMessage::NewNeighbour(forwarding_message(entry)), NLM_F_CREATE | NLM_F_REPLACE, what)
+        .tolerating(&[libc::ENODEV])
 }
 
 pub(super) fn remove_forwarding(entry: ForwardingEntry) -> Request {

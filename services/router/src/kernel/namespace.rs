@@ -28,10 +28,15 @@ impl Namespace {
         Ok(a.st_ino == b.st_ino && a.st_dev == b.st_dev)
     }
 
+    /// Moves the calling thread into the namespace.
+    pub(super) fn enter(&self) -> anyhow::Result<()> {
+        setns(&self.fd, CloneFlags::CLONE_NEWNET).context("failed to enter the network namespace")
+    }
+
     /// Runs `action` on a thread of its own inside the namespace. Sockets opened there stay there.
     pub(super) fn run<T: Send>(&self, action: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
         on_thread(|| {
-            setns(&self.fd, CloneFlags::CLONE_NEWNET).context("failed to enter the network namespace")?;
+            self.enter()?;
             action()
         })
     }

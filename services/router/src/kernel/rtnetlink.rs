@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, constants::NETLINK_ROUTE};
+use rustix::{io::Errno, net::netdevice::name_to_index};
 
 /// Room for one answer of the kernel: it never sends more in one datagram of a dump than 32 KiB.
 const DATAGRAM: usize = 64 * 1024;
@@ -80,6 +81,15 @@ impl Channel {
         socket.bind_auto().expect("bound");
         socket.connect(&SocketAddr::new(0, 0)).expect("connected");
         Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) }
+    }
+
+    /// Returns the number of the link of this name. Takes no lock that who makes and removes links would hold.
+    pub(super) fn index(&self, name: &str) -> anyhow::Result<Option<u32>> {
+        match name_to_index(borrow(&self.socket), name) {
+            Ok(index) => Ok(Some(index)),
+            Err(Errno::NODEV) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("failed to find the link {name}")),
+        }
     }
 
     /// Sends all requests at once and waits for all answers. Later requests are performed though an earlier one failed.

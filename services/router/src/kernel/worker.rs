@@ -1,8 +1,8 @@
 //! The thread that performs operations in sequence, and looks after what was made.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::fd::{AsFd, BorrowedFd},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,8 +17,9 @@ use tokio::sync::{
 use weft_types::ContainerId;
 
 use super::{
-    AttachError, AttachSpec, Attached, DesiredTrusted, DnsSockets, HostRoute, KernelConfig, LinkTraffic,
+    AttachError, AttachSpec, Attached, COMMANDS, DesiredTrusted, DnsSockets, HostRoute, KernelConfig, LinkTraffic,
     ObservedAttachment, Problem,
+    attach::Attempted,
     elsewhere::{self, Losses},
     host::Owner,
     nftables, rtnetlink,
@@ -32,6 +33,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Pause after containers were given back what they lost: one that takes it away again and again must not keep us busy.
 const REST: Duration = Duration::from_millis(500);
+
+/// Containers that are attached at a time; others wait.
+const SIDE_BY_SIDE: usize = 8;
 
 /// What the worker can be asked for.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ pub(super) enum Command {
 /// Wakes the worker: for a command, or because the last handle is gone.
 #[derive(Debug)]
 pub(super) struct Waker {
-    event: rustix::fd::OwnedFd,
+    event: OwnedFd,
 }
 
 impl Waker {
@@ -74,7 +78,7 @@ pub(super) fn spawn(
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
 ) -> anyhow::Result<Arc<Waker>> {
     let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("failed to make an eventfd")?;
-    let woken = event.try_clone().context("failed to duplicate an eventfd")?;
+    let woken = Arc::new(event.try_clone().context("failed to duplicate an eventfd")?);
     let check_interval = config.check_interval;
     let owner = Owner::open(config, dns_sockets)?;
     let links_changed = rtnetlink::Notifications::open()?;
@@ -113,6 +117,9 @@ pub(super) fn spawn(
         owner,
         commands,
         woken,
+        queue: VecDeque::new(),
+        attaching: BTreeMap::new(),
+        done: std::sync::mpsc::channel(),
         problems,
         active: false,
         due: None,
@@ -124,10 +131,20 @@ pub(super) fn spawn(
     Ok(Arc::new(Waker { event }))
 }
 
+/// An attempt that is over.
+type Done = (AttachSpec, Attempted);
+
 struct Worker {
     owner: Owner,
     commands: mpsc::Receiver<Command>,
-    woken: rustix::fd::OwnedFd,
+    /// Also read by attempts that are over.
+    woken: Arc<OwnedFd>,
+    /// Commands that were not begun.
+    queue: VecDeque<Command>,
+    /// Who is being attached, and who waits for it.
+    attaching: BTreeMap<ContainerId, oneshot::Sender<Result<Attached, AttachError>>>,
+    /// What came of attempts.
+    done: (std::sync::mpsc::Sender<Done>, std::sync::mpsc::Receiver<Done>),
     links_changed: rtnetlink::Notifications,
     rules_changed: Option<nftables::Notifications>,
     containers_changed: Option<elsewhere::Notifications>,
@@ -148,19 +165,64 @@ struct Worker {
 impl Worker {
     fn run(mut self) {
         loop {
-            self.wait();
-            loop {
-                match self.commands.try_recv() {
-                    Ok(command) => self.perform(command),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return,
-                }
+            // Otherwise something in the queue can be begun.
+            if self.queue.is_empty() || !self.attaching.is_empty() {
+                self.wait();
             }
-            if self.active && self.due.is_some_and(|due| due <= now()) {
+            let open = self.take();
+            while let Some(command) = self.next() {
+                self.perform(command);
+            }
+            if !open && self.queue.is_empty() && self.attaching.is_empty() {
+                return;
+            }
+            if self.is_due() && self.attaching.is_empty() {
                 // What failed is logged and in the problems.
                 let _ = self.reconcile();
             }
         }
+    }
+
+    /// Takes note of attempts that are over, and takes commands. Tells whether there may be more.
+    fn take(&mut self) -> bool {
+        while let Ok((spec, Attempted { attached, hosts_written })) = self.done.1.try_recv() {
+            self.owner.note_attempt(&spec, attached.as_ref().ok(), hosts_written);
+            if let Some(reply) = self.attaching.remove(&spec.container) {
+                // As with all other commands.
+                let _ = reply.send(attached);
+            }
+        }
+        while self.queue.len() < COMMANDS {
+            match self.commands.try_recv() {
+                Ok(command) => self.queue.push_back(command),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes the next command that can be begun. Attempts run side by side, because each waits for locks of the kernel most of
+    /// its time; whatever looks at more than one container waits until they are over, and new ones wait while it is due.
+    fn next(&mut self) -> Option<Command> {
+        let may = match self.queue.front()? {
+            Command::Attach { spec, .. } => {
+                self.attaching.len() < SIDE_BY_SIDE && !self.attaching.contains_key(&spec.container) && !self.is_due()
+            }
+            Command::Detach { container, .. } => !self.attaching.contains_key(container),
+            Command::VxlanTraffic { .. } => true,
+            Command::Prepare { .. }
+            | Command::SetSubnets { .. }
+            | Command::HostRoutes { .. }
+            | Command::Observe { .. }
+            | Command::SetTrusted { .. }
+            | Command::RemoveAll { .. } => self.attaching.is_empty(),
+        };
+        if may { self.queue.pop_front() } else { None }
+    }
+
+    fn is_due(&self) -> bool {
+        self.active && self.due.is_some_and(|due| due <= now())
     }
 
     /// Sleeps until a command, a notification, or the time to compare.
@@ -169,7 +231,7 @@ impl Worker {
             let mut fds: Vec<PollFd<'_>> = vec![readable(self.woken.as_fd()), readable(self.links_changed.as_fd())];
             fds.extend(self.rules_changed.as_ref().map(|socket| readable(socket.as_fd())));
             fds.extend(self.containers_changed.as_ref().map(|socket| readable(socket.as_fd())));
-            let timeout = self.due.filter(|_| self.active).map(|due| due.saturating_duration_since(now()));
+            let timeout = self.due.filter(|_| self.active && self.attaching.is_empty()).map(|due| due.saturating_duration_since(now()));
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             // An error (EINTR) is as good as a wake-up: everything is looked at below, and nothing of it blocks.
             let _ = poll(&mut fds, timeout.as_ref());
@@ -193,9 +255,7 @@ impl Worker {
                 self.active = true;
                 let _ = reply.send(self.reconcile());
             }
-            Command::Attach { spec, reply } => {
-                let _ = reply.send(self.owner.attach(&spec));
-            }
+            Command::Attach { spec, reply } => self.attach(spec, reply),
             Command::Detach { container, addresses, reply } => {
                 let _ = reply.send(self.owner.detach(&container, &addresses));
                 self.due = self.due.into_iter().chain(self.owner.leaving_due()).min();
@@ -218,6 +278,25 @@ impl Worker {
             Command::RemoveAll { reply } => {
                 self.active = false;
                 let _ = reply.send(self.owner.remove_all());
+            }
+        }
+    }
+
+    /// Begins to attach a container, on a thread of its own.
+    fn attach(&mut self, spec: AttachSpec, reply: oneshot::Sender<Result<Attached, AttachError>>) {
+        let container = spec.container.clone();
+        let attempt = self.owner.attempt(spec.clone());
+        let (done, woken) = (self.done.0.clone(), Arc::clone(&self.woken));
+        let action = move || {
+            // The worker does not end before.
+            let _ = done.send((spec, attempt.run()));
+            let _ = rustix::io::write(&*woken, &1u64.to_ne_bytes());
+        };
+        match std::thread::Builder::new().name("weft-namespace".into()).spawn(action) {
+            Ok(_) => drop(self.attaching.insert(container, reply)),
+            Err(error) => {
+                let source = anyhow::Error::new(error).context("failed to start a thread");
+                let _ = reply.send(Err(AttachError::Failed { container, source }));
             }
         }
     }

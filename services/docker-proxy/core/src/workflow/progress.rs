@@ -85,10 +85,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Makes one of a container that is about to start, for these addresses.
-    pub(super) fn preparing(addresses: Vec<AddressArgument>) -> Self {
+    /// Makes one of a container that is about to start, for these addresses; a `new` one holds none.
+    pub(super) fn preparing(addresses: Vec<AddressArgument>, new: bool) -> Self {
         let goal = Goal { pid: 0, addresses, names: Vec::new(), unhealthy: false };
-        Self { life: Life::Preparing, goal: Some(goal), ..Self::default() }
+        Self { life: Life::Preparing, goal: Some(goal), looked_up: new, ..Self::default() }
     }
 
     /// The start that was prepared did not happen: what was got for it goes back.
@@ -204,6 +204,16 @@ impl Progress {
         (self.deadline, self.settled, self.tell) = (None, None, false);
         (self.deregistered, self.detached, self.freed) = (false, false, false);
         (self.retry_at, self.failures) = (None, 0);
+    }
+
+    /// Names and interface were taken from it before.
+    pub(super) fn skip_to_addresses(&mut self) {
+        (self.deregistered, self.detached) = (true, true);
+    }
+
+    /// Tells whether the container may hold addresses, and nothing else, once it is over.
+    pub(super) fn may_hold_addresses(&self) -> bool {
+        self.life == Life::Dead
     }
 
     /// Forgets what a service may have forgotten.

@@ -199,7 +199,7 @@ fn a_container_gets_addresses_then_interface_then_names_and_loses_them_in_revers
 fn a_start_that_the_engine_refuses_is_over_once_its_address_went_back() {
     let mut s = Setting::new();
     let db = id("db");
-    s.workflow.prepare(db.clone(), goal(0, "").addresses);
+    s.workflow.prepare(db.clone(), goal(0, "").addresses, false);
     assert_eq!(s.settle(), []);
     assert!(s.workflow.is_under_way(&db) && !s.world.held[&db].is_empty());
     s.workflow.handle_not_started(&db);
@@ -443,7 +443,7 @@ fn addresses_are_got_while_the_engine_starts_the_container() {
     let mut s = Setting::new();
     let db = id("db");
     let asked = goal(7, "net:default 10.2.2.1/24");
-    s.workflow.prepare(db.clone(), asked.addresses.clone());
+    s.workflow.prepare(db.clone(), asked.addresses.clone(), false);
     assert_eq!(s.settle(), []);
     assert_eq!(s.world.take_log(), "Lookup Allocate Claim");
     assert_eq!(s.workflow.status(&db), None);
@@ -451,7 +451,7 @@ fn addresses_are_got_while_the_engine_starts_the_container() {
     assert_eq!(s.settle().iter().map(ready).collect::<Vec<_>>(), [Some((7, 2))]);
     assert_eq!(s.world.take_log(), "Attach Register");
     // It runs: neither matters any more.
-    s.workflow.prepare(db.clone(), vec![AddressArgument::Default]);
+    s.workflow.prepare(db.clone(), vec![AddressArgument::Default], false);
     s.workflow.handle_not_started(&db);
     assert_eq!(s.settle(), []);
     assert_eq!(s.world.take_log(), "");
@@ -463,7 +463,7 @@ fn what_was_got_for_a_start_that_did_not_happen_goes_back() {
         for removed in [false, true] {
             let mut s = Setting::new();
             let db = id("db");
-            s.workflow.prepare(db.clone(), vec![AddressArgument::Default]);
+            s.workflow.prepare(db.clone(), vec![AddressArgument::Default], false);
             if ends_while_asking {
                 let (_, lookup) = s.workflow.poll_step().expect("a step");
                 let outcome = s.world.perform(&db, &lookup);
@@ -497,7 +497,7 @@ fn what_was_got_for_a_start_that_did_not_happen_goes_back() {
     s.settle();
     s.workflow.handle_died(&db);
     s.settle();
-    s.workflow.prepare(db.clone(), vec![AddressArgument::Default]);
+    s.workflow.prepare(db.clone(), vec![AddressArgument::Default], false);
     s.settle();
     s.workflow.handle_not_started(&db);
     s.settle();
@@ -509,7 +509,7 @@ fn preparing_in_vain_is_left_to_the_start() {
     let mut s = Setting::new();
     let db = id("db");
     s.world.ipam_away = true;
-    s.workflow.prepare(db.clone(), vec![AddressArgument::Default]);
+    s.workflow.prepare(db.clone(), vec![AddressArgument::Default], false);
     assert_eq!(s.settle_for(Duration::from_secs(60)), []);
     assert_eq!(s.world.take_log(), "Lookup");
     s.workflow.handle_started(db.clone(), goal(7, ""), s.deadline());

@@ -103,7 +103,7 @@ proptest! {
                 }
                 // The engine refuses to start what was removed meanwhile.
                 Transition::Prepare { container, addresses } if reference[container].running.is_none() => {
-                    s.workflow.prepare(ids[container].clone(), goal(0, addresses).addresses);
+                    s.workflow.prepare(ids[container].clone(), goal(0, addresses).addresses, false);
                     if reference[container].removed {
                         s.workflow.handle_not_started(&ids[container]);
                     }
