@@ -94,6 +94,44 @@ fn what_others_take_away_is_back_within_a_second() {
 }
 
 #[test]
+fn many_are_attached_side_by_side_while_others_leave_and_all_is_compared() {
+    on_host(|Host { kernel, .. }| async move {
+        kernel.prepare().await.expect("prepared");
+        let containers: Vec<Container> = (0x10..0x28).map(|number| Container::start(&format!("{number:x}"))).collect();
+        let address = |number: usize| format!("10.32.1.{number}/12");
+        for leaver in &containers[..4] {
+            kernel.attach(leaver.spec(&["10.32.2.1/12"])).await.expect("attached");
+        }
+        let attaching = containers[4..].iter().enumerate().map(|(number, container)| {
+            let spec = container.spec(&[&address(number)]);
+            // Twice the same: the second finds what the first made, whichever comes first.
+            let (kernel, again) = (kernel.clone(), spec.clone());
+            async move { futures::try_join!(kernel.attach(spec), kernel.attach(again)) }
+        });
+        let leaving = containers[..4].iter().map(|container| kernel.detach(container.id.clone(), Vec::new()));
+        let (attached, left, changes, routes) = futures::join!(
+            futures::future::join_all(attaching),
+            futures::future::join_all(leaving),
+            kernel.prepare(),
+            kernel.host_routes(),
+        );
+        for outcome in attached {
+            let (first, second) = outcome.expect("attached");
+            assert_eq!(first.addresses, second.addresses);
+        }
+        assert!(left.into_iter().all(|left| left.is_ok_and(|addresses| addresses.len() == 1)));
+        assert_eq!(changes.expect("compared"), 0, "nothing half made is seen");
+        routes.expect("listed");
+        let observed = kernel.observe().await.expect("listed");
+        let expected: Vec<_> = containers[4..].iter().map(|container| container.id.clone()).collect();
+        assert_eq!(observed.iter().map(|one| one.container.clone()).collect::<Vec<_>>(), expected);
+        for (number, container) in containers[5..].iter().enumerate() {
+            assert!(containers[4].reaches(container, address(number + 1).trim_end_matches("/12")));
+        }
+    });
+}
+
+#[test]
 fn what_others_take_away_inside_a_container_is_back_within_a_second() {
     on_host(|Host { kernel, .. }| async move {
         kernel.prepare().await.expect("prepared");

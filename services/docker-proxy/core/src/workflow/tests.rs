@@ -218,6 +218,35 @@ fn a_start_that_the_engine_refuses_is_over_once_its_address_went_back() {
 }
 
 #[test]
+fn what_was_taken_at_the_end_is_not_taken_again_at_the_removal() {
+    let mut s = Setting::new();
+    let db = id("db");
+    let mut live_and_die = |s: &mut Setting, new: bool| {
+        s.workflow.prepare(db.clone(), goal(0, "").addresses, new);
+        s.settle();
+        s.workflow.handle_started(db.clone(), goal(7, ""), s.deadline());
+        s.settle();
+        let lived = s.world.take_log();
+        s.workflow.handle_died(&db);
+        s.settle();
+        assert_eq!(s.world.take_log(), "Deregister Detach");
+        lived
+    };
+    let mut remove = |s: &mut Setting| {
+        s.workflow.handle_removed(&id("db"));
+        s.settle();
+        assert!(s.world.held[&id("db")].is_empty());
+        s.world.take_log()
+    };
+    assert_eq!(live_and_die(&mut s, true), "Allocate Attach Register", "one that was just made holds nothing");
+    assert_eq!(remove(&mut s), "Free");
+    assert_eq!(live_and_die(&mut s, false), "Lookup Allocate Attach Register");
+    s.workflow.handle_service_lost(Service::Router);
+    assert_eq!(remove(&mut s), "Deregister Detach Free", "the router may have it again");
+    assert_eq!(remove(&mut s), "Deregister Detach Free", "nothing is known of it any more");
+}
+
+#[test]
 fn stating_the_same_again_does_nothing_but_answers() {
     let mut s = Setting::new();
     s.workflow.handle_started(id("db"), goal(7, ""), s.deadline());
