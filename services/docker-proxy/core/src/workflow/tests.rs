@@ -221,7 +221,7 @@ fn a_start_that_the_engine_refuses_is_over_once_its_address_went_back() {
 fn what_was_taken_at_the_end_is_not_taken_again_at_the_removal() {
     let mut s = Setting::new();
     let db = id("db");
-    let mut live_and_die = |s: &mut Setting, new: bool| {
+    let live_and_die = |s: &mut Setting, new: bool| {
         s.workflow.prepare(db.clone(), goal(0, "").addresses, new);
         s.settle();
         s.workflow.handle_started(db.clone(), goal(7, ""), s.deadline());
@@ -232,7 +232,7 @@ fn what_was_taken_at_the_end_is_not_taken_again_at_the_removal() {
         assert_eq!(s.world.take_log(), "Deregister Detach");
         lived
     };
-    let mut remove = |s: &mut Setting| {
+    let remove = |s: &mut Setting| {
         s.workflow.handle_removed(&id("db"));
         s.settle();
         assert!(s.world.held[&id("db")].is_empty());
