@@ -1,4 +1,4 @@
-//! Recording what crosses the underlay.
+//! Recording what crosses the underlay, or a host.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use tokio::{
     process::Child,
 };
 
-use crate::{Underlay, eventually};
+use crate::{Underlay, eventually, host::enter, underlay::BRIDGE};
 
 /// How long tcpdump may take to start or to end.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -24,7 +24,8 @@ const END: &[u8; 16] = b"end of recording";
 /// A recording under way.
 #[derive(Debug)]
 pub struct Capture {
-    underlay: Underlay,
+    /// Where it records, and the interface there on which a last packet is sent.
+    place: (u32, &'static str),
     process: Child,
     path: PathBuf,
 }
@@ -35,11 +36,19 @@ impl Capture {
     /// # Errors
     /// If tcpdump does not start.
     pub async fn start(underlay: &Underlay, path: &Path) -> anyhow::Result<Self> {
+        Self::start_at(underlay.first_process(), BRIDGE, path).await
+    }
+
+    /// Starts recording all frames of all interfaces in the namespaces of a first process; `interface` is one of them.
+    ///
+    /// # Errors
+    /// If tcpdump does not start.
+    pub(crate) async fn start_at(first_process: u32, interface: &'static str, path: &Path) -> anyhow::Result<Self> {
         // In a host's namespaces `/run` is another; the open file is the same everywhere.
         let file = std::fs::File::create(path).with_context(|| format!("failed to make {}", path.display()))?;
-        let mut process = underlay
-            .command("tcpdump")
+        let mut process = enter(first_process)
             .args([
+                "tcpdump",
                 "--interface=any",
                 "--snapshot-length=262144",
                 "--packet-buffered",
@@ -67,7 +76,7 @@ impl Capture {
             bail!("tcpdump ended: {}", said.join(" | "))
         };
         tokio::time::timeout(LIMIT, started).await.context("tcpdump does not start")??;
-        Ok(Self { underlay: underlay.clone(), process, path: path.to_owned() })
+        Ok(Self { place: (first_process, interface), process, path: path.to_owned() })
     }
 
     /// Ends the recording and returns all of it.
@@ -77,8 +86,11 @@ impl Capture {
     pub async fn stop(mut self) -> anyhow::Result<Vec<u8>> {
         // What the kernel has queued is lost when tcpdump ends; a packet of ours that was recorded is behind all others.
         let pattern: String = END.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut ping = self.underlay.command("ping");
-        ping.args(["-c", "1", "-W", "1", "-s", "64", "-p", &pattern, "192.168.50.1"]).stdout(Stdio::null());
+        let (first_process, interface) = self.place;
+        let mut ping = enter(first_process);
+        // To everybody, so that nobody has to be found first.
+        let words = ["ping", "-6", "-c", "1", "-W", "1", "-s", "64", "-p", &pattern, "-I", interface, "ff02::1"];
+        ping.args(words).stdout(Stdio::null());
         ping.status().await.context("failed to send the last packet")?;
         eventually("the last packet is recorded", LIMIT, async || {
             let recorded = tokio::fs::read(&self.path).await?;

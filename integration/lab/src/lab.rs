@@ -23,7 +23,7 @@ use crate::{
     namespace::{self, HostSpec},
     project,
     state::{self, HostState, LabState, Process},
-    underlay::host_addresses,
+    underlay::{HOST_LINK, host_addresses},
 };
 
 /// Name of the underlay's own namespaces among the hosts.
@@ -241,7 +241,19 @@ impl Lab {
     /// # Errors
     /// If tcpdump does not start.
     pub async fn capture(&self) -> anyhow::Result<Capture> {
-        Capture::start(&self.underlay, &state::lab_folder(&self.name).join("underlay.pcap")).await
+        Capture::start(&self.underlay, &self.recording(UNDERLAY)).await
+    }
+
+    /// Starts to record what crosses any interface of a host.
+    ///
+    /// # Errors
+    /// If tcpdump does not start.
+    pub async fn capture_at(&self, host: &Host) -> anyhow::Result<Capture> {
+        Capture::start_at(host.first_process(), HOST_LINK, &self.recording(host.name())).await
+    }
+
+    fn recording(&self, place: &str) -> PathBuf {
+        state::lab_folder(&self.name).join(format!("{place}.pcap"))
     }
 
     /// Stops a host's engine as a service manager does. Containers end with it.
@@ -312,9 +324,9 @@ impl Lab {
 
     /// Files first: the keepers remove folders only when they are empty.
     fn let_go(&mut self) {
-        let folder = state::lab_folder(&self.name);
-        for name in ["lab.json", "underlay.pcap"] {
-            drop(fs::remove_file(folder.join(name)));
+        drop(fs::remove_file(state::lab_folder(&self.name).join("lab.json")));
+        for place in self.hosts.iter().map(Host::name).chain([UNDERLAY]) {
+            drop(fs::remove_file(self.recording(place)));
         }
         for keeper in &mut self.keepers {
             keeper.let_go();

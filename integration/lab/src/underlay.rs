@@ -15,7 +15,7 @@ use tokio::{io::AsyncWriteExt, process::Command};
 use crate::{Host, host::enter, namespace};
 
 /// Name of the bridge.
-const BRIDGE: &str = "underlay";
+pub(crate) const BRIDGE: &str = "underlay";
 
 /// Name of a host's link to the underlay, inside the host.
 pub(crate) const HOST_LINK: &str = "eth0";
@@ -132,28 +132,59 @@ impl Underlay {
     ///
     /// # Errors
     /// If the share is not one, or the underlay is gone.
-    pub async fn lose(&self, Link(a, b): Link<'_>, share: f64) -> anyhow::Result<()> {
+    pub async fn lose(&self, link: Link<'_>, share: f64) -> anyhow::Result<()> {
         if !(0.0..=1.0).contains(&share) {
             bail!("{share} is not a share from 0 to 1");
         }
-        let (a, b) = if a.name() <= b.name() { (a.name(), b.name()) } else { (b.name(), a.name()) };
-        let chain = format!("loss_{a}_{b}");
+        // The kernel has no number for all.
+        let rules: &[_] = match share {
+            0.0 => &[],
+            1.0 => &["drop".to_owned()],
+            share => &[format!("numgen random mod 1000000 < {:.0} drop", share * 999_999.0)],
+        };
+        self.rule(&format!("loss_{}", both(link)), &directions(link), rules).await
+    }
+
+    /// Damages the UDP datagrams between two hosts, each way, or ends that: of ten frames three have a byte changed and three are
+    /// cut off after 52 bytes of payload, single datagrams and whole batches alike, and those of more than 1300 bytes vanish.
+    ///
+    /// # Errors
+    /// If the underlay is gone.
+    pub async fn damage(&self, link: Link<'_>, damaged: bool) -> anyhow::Result<()> {
+        let rules = [
+            "meta l4proto udp meta length > 1300 drop",
+            // The 41st byte of the payload: inside what is sealed, with the header of a relayed datagram before it or without.
+            "meta l4proto udp numgen random mod 10 < 3 @ih,320,8 set 0x5a",
+            "meta l4proto udp numgen random mod 10 < 3 udp length set 60",
+        ];
+        let rules: &[_] = if damaged { &rules.map(str::to_owned) } else { &[] };
+        self.rule(&format!("damage_{}", both(link)), &directions(link), rules).await
+    }
+
+    /// Drops the UDP datagrams from one host to another, not back, or ends that.
+    ///
+    /// # Errors
+    /// If the underlay is gone.
+    pub async fn swallow(&self, from: &Host, to: &Host, swallowed: bool) -> anyhow::Result<()> {
+        let (from, to) = (from.name(), to.name());
+        let rules: &[_] = if swallowed { &["meta l4proto udp drop".to_owned()] } else { &[] };
+        self.rule(&format!("swallow_{from}_{to}"), &[(from, to)], rules).await
+    }
+
+    /// Gives a chain these rules for frames from one host to another, in all of these directions; without rules there is no such
+    /// chain.
+    async fn rule(&self, chain: &str, directions: &[(&str, &str)], rules: &[String]) -> anyhow::Result<()> {
         let definition = "{ type filter hook forward priority 1; }";
-        let mut rules = format!("add chain bridge lab {chain} {definition}; flush chain bridge lab {chain}; ");
-        if share > 0.0 {
-            // The kernel has no number for all.
-            let random = if share < 1.0 {
-                format!("numgen random mod 1000000 < {:.0}", share * 999_999.0)
-            } else {
-                String::new()
-            };
-            for (from, to) in [(a, b), (b, a)] {
-                rules += &format!("add rule bridge lab {chain} iifname {from} oifname {to} {random} drop; ");
+        let mut text = format!("add chain bridge lab {chain} {definition}; flush chain bridge lab {chain}; ");
+        for (from, to) in directions {
+            for rule in rules {
+                text += &format!("add rule bridge lab {chain} iifname {from} oifname {to} {rule}; ");
             }
-        } else {
-            rules += &format!("delete chain bridge lab {chain}");
         }
-        self.nft(&rules).await
+        if rules.is_empty() {
+            text += &format!("delete chain bridge lab {chain}");
+        }
+        self.nft(&text).await
     }
 
     /// Sets the largest packet of a host's link, in bytes.
@@ -211,6 +242,16 @@ impl Underlay {
 fn elements(Link(a, b): Link<'_>) -> String {
     let (a, b) = (a.name(), b.name());
     format!("{a} . {b}, {b} . {a}")
+}
+
+/// Names a link, the same for both of its ends.
+fn both(Link(a, b): Link<'_>) -> String {
+    let (a, b) = (a.name().min(b.name()), a.name().max(b.name()));
+    format!("{a}_{b}")
+}
+
+fn directions<'a>(Link(a, b): Link<'a>) -> [(&'a str, &'a str); 2] {
+    [(a.name(), b.name()), (b.name(), a.name())]
 }
 
 /// Opens a netlink socket in a network namespace.

@@ -8,6 +8,7 @@ mod resolver;
 mod slow;
 mod trace;
 mod transfer;
+mod way;
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -23,7 +24,8 @@ pub use otlp::OtlpReceiver;
 pub use resolver::Resolver;
 pub use slow::{slow_calls, slow_disk};
 pub use trace::no_trace;
-pub use transfer::{transfers, transfers_to};
+pub use transfer::{Flow, copies, transfers, transfers_to};
+pub use way::{goes, way};
 use weft_lab::{EngineKit, Host, HostCommand, Lab, LabBuilder, Launch, Weft, eventually, image};
 
 /// Password of all hosts, unless a scenario is about another.
@@ -108,6 +110,15 @@ pub async fn hosts_with_images(hosts: u8) -> anyhow::Result<Lab> {
     let lab = Lab::new().hosts(hosts).start().await?;
     try_join_all(lab.hosts().iter().map(Weft::load)).await?;
     Ok(lab)
+}
+
+/// Takes the IPv4 address on the underlay from a host, and those of other hosts from its list of names.
+///
+/// # Errors
+/// If the host is gone.
+pub async fn only_ipv6(host: &Host) -> anyhow::Result<()> {
+    host.exec(&["ip", "-4", "address", "flush", "dev", "eth0"]).await?;
+    host.exec(&["sed", "-i", "/^192\\.168\\./d", "/etc/hosts"]).await.map(drop)
 }
 
 /// Makes two hosts whose engines have weft's images and those of the tests: the first has the machine's engine, the second

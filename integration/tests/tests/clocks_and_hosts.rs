@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use weft_integration_tests::{Conversation, Mesh, PASSWORD, Resolver, SOON, hosts_with_images};
+use weft_integration_tests::{Conversation, Flow, Mesh, PASSWORD, Resolver, SOON, hosts_with_images};
 use weft_lab::{Host, Launch, Project, Weft, eventually};
 use weft_proto::router::v1::PeerState;
 
@@ -161,6 +161,8 @@ async fn hosts_with_other_clocks_that_move_are_found_again() -> anyhow::Result<(
     let mut conversation = Conversation::start(&one, &two).await?;
     conversation.goes_on().await?;
 
+    let flow = Flow::start(&one, &two).await?;
+
     // The one that names the other dials it from where it is now.
     moves(mesh.lab.host(2), 72).await?;
     let at = |weft: &Weft, address: &'static str| {
@@ -193,6 +195,13 @@ async fn hosts_with_other_clocks_that_move_are_found_again() -> anyhow::Result<(
     at(mesh.on(2), "71").await?;
     conversation.goes_on().await.context("after the host that is named moved")?;
     two.finds("one", Some(one.ipv4), SOON).await?;
+
+    // Both at once: neither is where the other knows it.
+    tokio::try_join!(moves(mesh.lab.host(1), 81), moves(mesh.lab.host(2), 82))?;
+    resolver.change("192.168.50.81".parse()?);
+    tokio::try_join!(at(mesh.on(1), "82"), at(mesh.on(2), "81"))?;
+    conversation.goes_on().await.context("after both moved")?;
+    flow.ends().await.context("a transfer during all of that")?;
     for weft in &mesh.weft {
         weft.joined(1).await?;
     }

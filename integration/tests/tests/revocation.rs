@@ -10,7 +10,7 @@ use weft_proto::router::v1::PeerState;
 
 /// How soon the lost host has to be out everywhere: 5 s after the news, which take less than one to travel. Longer on a machine
 /// that other hosts keep busy.
-const OUT: Duration = Duration::from_secs(10);
+const OUT: Duration = Duration::from_secs(5);
 
 /// A name of the third host that nobody else has.
 const LOST: &str = "host3";

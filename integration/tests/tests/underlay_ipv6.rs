@@ -2,16 +2,13 @@
 
 use anyhow::ensure;
 use futures::future::try_join_all;
-use weft_integration_tests::{Mesh, PASSWORD, SOON, hosts_with_images};
+use weft_integration_tests::{Mesh, PASSWORD, SOON, hosts_with_images, only_ipv6};
 use weft_lab::{Launch, Weft};
 
 #[tokio::test]
 async fn hosts_join_over_ipv6() -> anyhow::Result<()> {
     let lab = hosts_with_images(3).await?;
-    for host in lab.hosts() {
-        host.exec(&["ip", "-4", "address", "flush", "dev", "eth0"]).await?;
-        host.exec(&["sed", "-i", "/^192\\.168\\./d", "/etc/hosts"]).await?;
-    }
+    try_join_all(lab.hosts().iter().map(only_ipv6)).await?;
     let first = lab.host(1).ipv6();
     let by_address = format!("[{first}]");
     let with_port = format!("[{first}]:6783");

@@ -4,33 +4,20 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use weft_integration_tests::{Container, Conversation, Mesh, PASSWORD, SOON, hosts_with_images, transfers};
+use weft_integration_tests::{
+    Container, Conversation, Flow, Mesh, PASSWORD, SOON, goes, hosts_with_images, transfers, way,
+};
 use weft_lab::{Host, Lab, Launch, Weft, eventually};
-use weft_proto::router::v1::{DataPath, PathKind};
+use weft_proto::router::v1::PathKind;
 
 /// How long after a better way works again it may take to be used.
 const BACK: Duration = Duration::from_secs(10);
 
+/// How long a way that damages or loses data may be used.
+const LEFT: Duration = Duration::from_secs(5);
+
 /// How often UDP is kept from passing.
 const CUTS: usize = 50;
-
-/// Returns how data goes from one host to another, once it goes.
-async fn way(from: &Weft, to: &Host) -> anyhow::Result<DataPath> {
-    let status = from.router_status().await?;
-    let peer = status.peers.into_iter().find(|peer| peer.nickname == to.name()).context("it is unknown")?;
-    let ways = peer.data_paths.clone();
-    peer.data_paths.into_iter().find(|way| way.in_use).with_context(|| format!("no way works: {ways:?}"))
-}
-
-/// Returns when data goes from one host to another in this way.
-async fn goes(from: &Weft, to: &Host, kind: PathKind, limit: Duration) -> anyhow::Result<()> {
-    eventually(&format!("data goes from {} to {} by {kind:?}", from.host().name(), to.name()), limit, async || {
-        let way = way(from, to).await?;
-        ensure!(way.kind() == kind, "it goes by {way:?}");
-        Ok(())
-    })
-    .await
-}
 
 /// Starts weft on hosts, each dialling those that are named.
 async fn launch(lab: Lab, dials: &[&[usize]]) -> anyhow::Result<Mesh> {
@@ -128,18 +115,7 @@ async fn udp_that_comes_and_goes_breaks_no_connection() -> anyhow::Result<()> {
     let host = mesh.lab.host(1);
     let rule = "add table inet cut; add chain inet cut in { type filter hook input priority -200; }; \
                 add rule inet cut in udp dport 6783 drop";
-    let received = "cat > /tmp/all; md5sum < /tmp/all > /tmp/sum";
-    // nc ends the connection when its stdin ends.
-    let receive = format!("sleep 600 | nc -l -p 9 | sh -c '{received}'");
-    two.host.docker(&["exec", "--detach", &two.name, "sh", "-c", &receive]).await?;
-    let listens = "netstat -ltn | grep -q ':9 '";
-    eventually("the other side listens", SOON, async || two.exec(&["sh", "-c", listens]).await.map(drop)).await?;
-    // A megabyte a second, until it is told to end.
-    let send = format!(
-        "touch /tmp/on; while test -e /tmp/on; do head -c 100000 /dev/urandom; sleep 0.1; done | tee /tmp/all | nc {} 9",
-        two.ipv4
-    );
-    one.host.docker(&["exec", "--detach", &one.name, "sh", "-c", &send]).await?;
+    let flow = Flow::start(&one, &two).await?;
     for cut in 1..=CUTS {
         host.command("nft", ["-f", "-"]).input(rule).text().await?;
         conversation.goes_on().await.with_context(|| format!("without UDP, time number {cut}"))?;
@@ -150,13 +126,61 @@ async fn udp_that_comes_and_goes_breaks_no_connection() -> anyhow::Result<()> {
             goes(mesh.on(1), mesh.lab.host(2), PathKind::DirectUdp, BACK).await?;
         }
     }
-    one.exec(&["rm", "/tmp/on"]).await?;
-    eventually("all has arrived", 3 * SOON, async || {
-        let sent = one.exec(&["sh", "-c", "md5sum < /tmp/all"]).await?;
-        let got = two.exec(&["cat", "/tmp/sum"]).await?;
-        ensure!(sent == got, "what arrived is not what was sent: {got}, not {sent}");
+    flow.ends().await?;
+    mesh.stop().await
+}
+
+/// Returns when data goes from one host to another in another way than straight.
+async fn leaves(from: &Weft, to: &Host) -> anyhow::Result<()> {
+    eventually(&format!("data from {} to {} goes round", from.host().name(), to.name()), LEFT, async || {
+        let way = way(from, to).await?;
+        ensure!(way.kind() != PathKind::DirectUdp, "it goes by {way:?}");
         Ok(())
     })
-    .await?;
+    .await
+}
+
+/// Returns how many datagrams a host dropped because they did not open.
+async fn not_authentic(weft: &Weft) -> anyhow::Result<u64> {
+    let status = weft.router_status().await?;
+    let drops = status.data_plane.context("it has no data plane")?.drops;
+    Ok(drops.get("not_authentic").copied().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn links_that_damage_datagrams_or_lose_them_one_way_are_gone_round() -> anyhow::Result<()> {
+    let mesh = Mesh::start(3).await?;
+    let (one, two) = tokio::try_join!(mesh.container(1, "one", &[]), mesh.container(2, "two", &[]))?;
+    let mut conversation = Conversation::start(&two, &one).await?;
+    conversation.goes_on().await?;
+    let flow = Flow::start(&one, &two).await?;
+    let (underlay, link) = (mesh.lab.underlay(), mesh.lab.link(1, 2));
+    let (first, second) = (mesh.lab.host(1), mesh.lab.host(2));
+    for fault in ["bytes are changed, cut off and lost", "what host1 sends is lost", "what host2 sends is lost"] {
+        let straight = async |limit: Duration| {
+            tokio::try_join!(
+                goes(mesh.on(1), second, PathKind::DirectUdp, limit),
+                goes(mesh.on(2), first, PathKind::DirectUdp, limit)
+            )
+        };
+        let is_there = async |there: bool| match fault {
+            "what host1 sends is lost" => underlay.swallow(first, second, there).await,
+            "what host2 sends is lost" => underlay.swallow(second, first, there).await,
+            _ => underlay.damage(link, there).await,
+        };
+        straight(SOON).await.with_context(|| format!("before {fault}"))?;
+        let before = not_authentic(mesh.on(2)).await?;
+        is_there(true).await?;
+        tokio::try_join!(leaves(mesh.on(1), second), leaves(mesh.on(2), first))
+            .with_context(|| format!("while {fault}"))?;
+        conversation.goes_on().await.with_context(|| format!("the connection, while {fault},"))?;
+        if fault.starts_with("bytes") {
+            ensure!(not_authentic(mesh.on(2)).await? > before, "what was damaged is not counted");
+        }
+        is_there(false).await?;
+        straight(BACK).await.with_context(|| format!("after {fault}"))?;
+        conversation.goes_on().await.with_context(|| format!("the connection, after {fault},"))?;
+    }
+    flow.ends().await?;
     mesh.stop().await
 }
