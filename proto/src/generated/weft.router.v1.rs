@@ -33,6 +33,9 @@ pub struct GetStatusResponse {
     /// What keeps the host from working as it should, worst first; empty when all is well.
     #[prost(message, repeated, tag = "14")]
     pub problems: ::prost::alloc::vec::Vec<super::super::common::v1::Problem>,
+    /// Subnets of hosts that are trusted with frames that are not sealed.
+    #[prost(message, repeated, tag = "15")]
+    pub trusted_subnets: ::prost::alloc::vec::Vec<super::super::common::v1::IpPrefix>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Target {

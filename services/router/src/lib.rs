@@ -122,6 +122,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         address_range: config.address_range,
         bridge: config.bridge.clone(),
         mtu: config.mtu,
+        trusted_subnets: config.trusted_subnets.0.clone(),
     };
     let mesh_config = MeshConfig {
         local,

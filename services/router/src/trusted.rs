@@ -20,7 +20,7 @@ use tokio::{
 use weft_router_core::{
     forward::ForwardingTable,
     hostnet::{DesiredTrusted, TrustedLink},
-    trusted::{Agreed, pair_number},
+    trusted::{Agreed, Fault, pair_number},
 };
 use weft_service::Shutdown;
 use weft_types::{MacAddress, PeerName};
@@ -49,6 +49,8 @@ pub struct TrustedView {
     pub used: bool,
     /// Why not; empty while they do.
     pub reason: String,
+    /// Whether that takes somebody to change something, and not only time.
+    pub failed: bool,
     /// Of its probes.
     pub round_trip: Option<Duration>,
     /// Whether batches are proven.
@@ -311,14 +313,17 @@ impl Keeper {
 
     fn show(&self) {
         let view = |link: &Link| {
-            let fault = || link.way.fault().map(|fault| fault.to_string()).unwrap_or_default();
+            let refused = [link.refused(), &self.refused].into_iter().find(|text| !text.is_empty());
+            let fault = link.way.fault();
+            let lasts = !matches!(fault, None | Some(Fault::Untried | Fault::Flapped { .. }));
             TrustedView {
                 remote: Some(link.agreed.remote),
                 used: link.way.is_used(),
-                reason: [link.refused(), &self.refused]
-                    .into_iter()
-                    .find(|text| !text.is_empty())
-                    .map_or_else(fault, str::to_owned),
+                reason: match (refused, fault) {
+                    (Some(refused), _) => refused.to_owned(),
+                    (None, fault) => fault.map(|fault| fault.to_string()).unwrap_or_default(),
+                },
+                failed: refused.is_some() || lasts,
                 round_trip: link.way.round_trip(),
                 batched: link.way.batches_work(),
                 traffic: self.traffic.get(&link.name()).copied().unwrap_or_default(),

@@ -12,7 +12,7 @@ mod traffic;
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     process::Command,
     time::Duration,
 };
@@ -40,15 +40,16 @@ struct Pair {
 impl Pair {
     /// Starts both, each with the subnets that it trusts.
     async fn start(subnets: [&str; 2]) -> Self {
-        Self::start_on(Lab::new(), subnets, |_| ()).await
+        Self::start_at("192.168.77.1", subnets, |_, _| ()).await
     }
 
-    async fn start_on(mut lab: Lab, subnets: [&str; 2], arrange: impl Fn(&Host)) -> Self {
+    /// The same, with the address by which the second dials the first, after each was arranged, by its number from 1.
+    async fn start_at(first: &str, subnets: [&str; 2], arrange: impl Fn(&Host, usize)) -> Self {
+        let mut lab = Lab::new();
         let mut hosts = [lab.host(), lab.host()];
-        hosts.iter().for_each(arrange);
-        let first = hosts[0].address();
+        hosts.iter().zip(1..).for_each(|(host, number)| arrange(host, number));
         for (number, host) in hosts.iter_mut().enumerate() {
-            let peers: &[&str] = if number == 0 { &[] } else { &["--peers", &first] };
+            let peers: &[&str] = if number == 0 { &[] } else { &["--peers", first] };
             host.start(&[SECRET, &["--trusted-subnets", subnets[number]], peers].concat());
         }
         let containers = [Namespace::new(), Namespace::new()];
@@ -156,8 +157,9 @@ fn gets(container: &Namespace, address: Ipv4Addr, send: impl Fn()) -> bool {
 
 fn send(from: &Namespace, to: String, bytes: Vec<u8>) {
     from.run(move || {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-        socket.send_to(&bytes, (to.as_str(), 6784)).expect("sent");
+        let to: IpAddr = to.parse().expect("an address");
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        UdpSocket::bind(any).expect("a socket").send_to(&bytes, (to, 6784)).expect("sent");
     });
 }
 
@@ -194,6 +196,8 @@ async fn frames_go_by_the_kernel_and_sealed_while_that_fails() {
         pair.both_go(PathKind::DirectUdp, AWAY).await;
         let status = pair.hosts[0].status().await.expect("it answers");
         assert!(by_kernel(&status, "host2").reason.contains("no answer to probes by VXLAN"), "{status:?}");
+        let told = |status: &GetStatusResponse| status.problems.iter().any(|known| known.reason == "no_vxlan_path");
+        pair.hosts[0].until("it is a problem", told).await;
         pair.pass().await;
         unblock(&pair.hosts[1]);
         pair.both_go(PathKind::Kernel, BACK).await;
@@ -271,13 +275,36 @@ async fn who_is_outside_of_the_others_subnets_is_told_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_underlay_that_is_too_narrow_for_vxlan_is_used_sealed() {
-    let narrow = |host: &Host| host.namespace.ip("link set eth0 mtu 1440");
-    let pair = Pair::start_on(Lab::new(), [TRUSTED, TRUSTED], narrow).await;
+    let narrow = |host: &Host, _| host.namespace.ip("link set eth0 mtu 1440");
+    let pair = Pair::start_at("192.168.77.1", [TRUSTED, TRUSTED], narrow).await;
     pair.pass().await;
     let reason = "packets of 1400 bytes do not pass by VXLAN";
     pair.hosts[0].until(reason, |status| by_kernel(status, "host2").reason.contains(reason)).await;
     pair.both_go(PathKind::DirectUdp, DEADLINE).await;
     pair.transfer(1 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_of_ipv6_trust_each_other_too() {
+    let six = |host: &Host, number: usize| {
+        host.namespace.ip(&format!("address add fd09::{number}/64 dev eth0 nodad"));
+    };
+    let pair = Pair::start_at("[fd09::1]", ["fd09::/64", "fd09::/64"], six).await;
+    pair.both_go(PathKind::Kernel, DEADLINE).await;
+    pair.pass().await;
+    let (_, plain) = pair.sent().await;
+    pair.transfer(2 << 20);
+    let (_, plain_after) = pair.sent().await;
+    assert!(plain_after - plain > 2 << 20, "{} bytes went by VXLAN", plain_after - plain);
+    let [one, two] = &pair.containers;
+    let frame = vxlan(pair.number(), (mac(two), TWO), (mac(one), ONE));
+    let from = |sender: &Namespace| {
+        tokio::task::block_in_place(|| gets(one, ONE, || send(sender, "fd09::1".to_owned(), frame.clone())))
+    };
+    assert!(from(&pair.hosts[1].namespace), "what the peer's container says arrives");
+    pair.hosts[1].namespace.ip("address add fd09::99/64 dev eth0 nodad");
+    pair.hosts[1].namespace.ip("route replace fd09::1 dev eth0 src fd09::99");
+    assert!(!from(&pair.hosts[1].namespace), "from an address that nobody trusts");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,7 +100,11 @@ fn router() -> router::GetStatusResponse {
                 nickname: "host2".to_owned(),
                 state: router::PeerState::Reachable.into(),
                 links: vec![link(1, "192.0.2.1:51234", false, true)],
-                data_paths: vec![way(router::PathKind::DirectUdp, "", ""), way(router::PathKind::Stream, "", "slower")],
+                data_paths: vec![
+                    way(router::PathKind::DirectUdp, "", ""),
+                    way(router::PathKind::Stream, "", "slower"),
+                    way(router::PathKind::Kernel, "", "02020202 has no trusted subnets"),
+                ],
                 ..router::Peer::default()
             },
             router::Peer {
@@ -142,6 +146,7 @@ fn router() -> router::GetStatusResponse {
             ..router::DataPlaneStatus::default()
         }),
         problems: vec![problem("no_forward_rule", "the host's firewall drops frames of the bridge weft", 3)],
+        trusted_subnets: vec![net("192.0.2.0/24"), net("2001:db8::/32")],
     }
 }
 
@@ -207,6 +212,7 @@ fn status() {
         Targets: 3
     Connections: 4 (1 established, 1 pending, 1 retrying, 1 failed)
           Peers: 4 (with 2 established, 1 pending connections), 1 unreachable
+ TrustedSubnets: 192.0.2.0/24, 2001:db8::/32
          Bridge: weft (MTU 1400)
         Without: UDP_GRO
         Problem: the host's firewall drops frames of the bridge weft (for 3s)
@@ -280,6 +286,7 @@ fn status_connections() {
     assert_eq!(
         text(&connections),
         "-> 192.0.2.2:6783        established encrypted   direct-udp 02020202(host2)          cipher=AES-256-GCM rtt=1.042ms sent=1.5KiB received=3.0GiB
+   not kernel: 02020202 has no trusted subnets
 <- [2001:db8::5]:40000   pending     -           none       05050505(host5)
    no datagram arrives from host5: open UDP 6783 in its firewall (for 7s)
 ~> -                     established encrypted   relay      07070707(host7)          cipher=AES-256-GCM rtt=0.900ms over=02020202 sent=2.0KiB
@@ -293,6 +300,30 @@ fn status_connections() {
     assert_eq!(json["connections"][0]["ways"][1]["reason"], "slower");
     assert_eq!(json["over_others"][0]["relay"], "02020202");
     assert_eq!(json["targets"][1]["problem"]["reason"], "wrong_password");
+}
+
+#[test]
+fn status_connections_by_the_kernel() {
+    let mut status = router();
+    status.connections.truncate(1);
+    status.connections[0].path = router::PathKind::Kernel.into();
+    let kernel = router::DataPath {
+        kind: router::PathKind::Kernel.into(),
+        endpoint: at("192.0.2.2:6784"),
+        in_use: true,
+        sent_bytes: 512,
+        received_bytes: 1 << 30,
+        ..router::DataPath::default()
+    };
+    status.peers[0].data_paths = vec![kernel];
+    let shown = text(&Connections::new(&status));
+    assert_eq!(
+        shown.lines().next(),
+        Some(
+            "-> 192.0.2.2:6783        established unencrypted kernel     02020202(host2)          cipher=AES-256-GCM rtt=1.042ms \
+             sent=2.0KiB received=4.0GiB"
+        )
+    );
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub struct RouterSection {
     pub encrypted: bool,
     /// Whether a password decides who may join.
     pub password_set: bool,
+    /// Subnets of hosts with which data is not sealed, if they trust this host.
+    pub trusted_subnets: Vec<String>,
     /// Whether peers are found by themselves.
     pub discovery: bool,
     /// Port of control and data.
@@ -207,6 +209,7 @@ impl From<&router::GetStatusResponse> for RouterSection {
             identity: Identity::new(status.peer_name.as_ref(), &status.name, &status.nickname),
             encrypted: status.encrypted,
             password_set: status.password_set,
+            trusted_subnets: status.trusted_subnets.iter().map(prefix).collect(),
             discovery: status.discovery,
             port: status.port,
             targets: status.targets.len(),
@@ -363,6 +366,8 @@ impl fmt::Display for RouterSection {
             count => format!(", {count} unreachable"),
         };
         line(f, "Peers", format_args!("{peers}{links}{unreachable}"))?;
+        let trusted = self.trusted_subnets.join(", ");
+        line(f, "TrustedSubnets", if trusted.is_empty() { "none" } else { &trusted })?;
         if let Some(data_plane) = &self.data_plane {
             line(f, "Bridge", format_args!("{} (MTU {})", data_plane.bridge, data_plane.mtu_bytes))?;
             if !data_plane.missing_facilities.is_empty() {

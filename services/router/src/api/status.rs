@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use weft_proto::{
     common::v1::Problem as ProblemMessage,
     router::v1::{
@@ -39,6 +39,8 @@ pub struct Facts {
     pub bridge: String,
     /// MTU of containers' interfaces, in bytes.
     pub mtu: u16,
+    /// Subnets of hosts that are trusted with frames that are not sealed.
+    pub trusted_subnets: Vec<IpNet>,
 }
 
 pub(crate) fn message(status: Status, facts: &Facts) -> GetStatusResponse {
@@ -59,6 +61,7 @@ pub(crate) fn message(status: Status, facts: &Facts) -> GetStatusResponse {
         peers,
         data_plane: Some(data_plane(&status.statistics, facts)),
         problems: status.problems.into_iter().map(problem).collect(),
+        trusted_subnets: facts.trusted_subnets.iter().copied().map(Into::into).collect(),
     }
 }
 

@@ -207,6 +207,15 @@ impl Driver {
             let ProblemView { reason, message, age } = self.path_problem(view, &statistics, now)?;
             (age >= PATH_PATIENCE).then(|| Found { reason, message, since: now.checked_sub(age) })
         });
+        let vxlan = self.trusted.shown().into_iter().filter(|(_, way)| way.failed).map(|(peer, way)| Found {
+            reason: "no_vxlan_path".to_owned(),
+            message: format!(
+                "frames for {} go sealed, though both hosts trust each other's subnets: {}",
+                self.mesh.identity(peer).name,
+                way.reason
+            ),
+            since: None,
+        });
         let targets = self.mesh.targets(now).into_iter().filter_map(|target| target.problem).map(Into::into);
         let mesh = self.mesh.problems().into_iter().map(Into::into);
         let metrics = self.metrics_problem.borrow().clone().map(Into::into);
@@ -223,6 +232,7 @@ impl Driver {
             .chain(mesh)
             .chain(refusals)
             .chain(paths)
+            .chain(vxlan)
             .chain(targets)
             .collect()
     }
