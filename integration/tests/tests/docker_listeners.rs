@@ -54,7 +54,8 @@ async fn needs_a_certificate(served: &Host, client: &Host) -> anyhow::Result<()>
     let launch = Launch::new(PASSWORD).with("WEFT_DOCKER_PROXY_HOSTS", &address);
     let mut weft = Weft::launch(served, launch.clone()).await?;
     weft.joined(0).await?;
-    shows(&weft, &["Address: unix:///run/weft/docker/docker.sock", &address]).await?;
+    shows(&weft, &["Address: unix:///run/weft/docker/docker.sock"]).await?;
+    shows(&weft, &["Address: ", &address, "(TLS, with client certificates)"]).await?;
 
     let run = ["run", "--detach", "--name", "remote", "--init=false", image::BUSYBOX, "sleep", "600"];
     docker(client, &address, "/etc/ours", &run).text().await?;
