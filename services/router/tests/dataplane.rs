@@ -4,9 +4,11 @@
 mod lab;
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     time::Instant,
 };
 
@@ -227,27 +229,100 @@ fn a_narrow_underlay_still_carries_frames() {
     assert!(candidates.iter().all(|candidate| candidate.largest <= 1280 - 28), "{candidates:?}");
 }
 
+/// Changes the keys of both hosts as often as a peer keeps old ones at once: more within seconds would push out the oldest.
+/// Between two changes `traffic` happens.
+fn change_keys(lab: &Lab, mut traffic: impl FnMut()) {
+    for generation in 2..6 {
+        // Who answers a handshake has the keys first.
+        let initiator = 1 + generation % 2;
+        lab.send(3 - initiator, Command::InstallSession(session(3 - initiator, initiator, generation)));
+        lab.send(initiator, Command::InstallSession(session(initiator, initiator, generation)));
+        traffic();
+    }
+}
+
+/// Nothing that a change of keys may cost.
+fn assert_keys_fit(lab: &Lab) {
+    for (number, reason) in [1, 2].into_iter().flat_map(|number| {
+        let reasons =
+            [DropReason::NotAuthentic, DropReason::UnknownSession, DropReason::NoSession, DropReason::Replayed];
+        reasons.map(|reason| (number, reason))
+    }) {
+        assert_eq!(lab.statistics(number).dropped(reason), 0, "{reason} on host {number}");
+    }
+}
+
 #[test]
 fn keys_change_under_traffic() {
     let lab = Lab::new(&[], false);
     std::thread::scope(|scope| {
         let lab = &lab;
-        let change = || {
-            // As many as a peer keeps at once: more within seconds would push out the oldest.
-            for generation in 2..6 {
-                // Who answers a handshake has the keys first.
-                let initiator = 1 + generation % 2;
-                lab.send(3 - initiator, Command::InstallSession(session(3 - initiator, initiator, generation)));
-                lab.send(initiator, Command::InstallSession(session(initiator, initiator, generation)));
-                lab.ping(false, "-c 5 -i 0.01 -W 5");
-            }
-        };
         scope.spawn(|| transfer(lab, false, BULK));
-        change();
+        change_keys(lab, || {
+            lab.ping(false, "-c 5 -i 0.01 -W 5");
+        });
     });
-    let statistics = lab.statistics(2);
-    assert_eq!(statistics.dropped(DropReason::NotAuthentic), 0);
-    assert_eq!(statistics.dropped(DropReason::UnknownSession), 0);
+    assert_keys_fit(&lab);
+}
+
+/// Datagrams that are under way at once at most: no more than the shortest queue between the containers takes.
+const WINDOW: usize = weft_router::dataplane::TAP_QUEUE_LENGTH as usize / 2;
+
+/// Sends numbered datagrams from container 1 to container 2 and back as fast as they return, until told to end, and checks that each
+/// one returns. Counts those that did in `returned`.
+fn echo_everything(lab: &Lab, on: &AtomicBool, returned: &AtomicUsize) {
+    let address = SocketAddr::new(addresses(2)[0], 9);
+    let server = lab.host(2).container.enter(|| UdpSocket::bind(address).expect("bind"));
+    let client = lab.host(1).container.enter(|| UdpSocket::bind((addresses(1)[0], 0)).expect("bind"));
+    client.connect(address).expect("connect");
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(DEADLINE)).expect("set a deadline");
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut buffer = [0; 1200];
+            loop {
+                let (length, from) = server.recv_from(&mut buffer).expect("receive within the deadline");
+                server.send_to(&buffer[..length], from).expect("send back");
+                if length == 1 {
+                    break;
+                }
+            }
+        });
+        let (mut next, mut missing) = (0_usize, BTreeSet::new());
+        let mut buffer = [0; 1200];
+        while on.load(Relaxed) || !missing.is_empty() {
+            while on.load(Relaxed) && missing.len() < WINDOW {
+                buffer[..8].copy_from_slice(&next.to_be_bytes());
+                client.send(&buffer).expect("send");
+                missing.insert(next);
+                next += 1;
+            }
+            let Ok(length) = client.recv(&mut buffer) else { panic!("lost: {missing:?}") };
+            assert_eq!(length, buffer.len());
+            let number = buffer.first_chunk().copied().map(usize::from_be_bytes).expect("long enough");
+            assert!(missing.remove(&number), "{number} comes again");
+            returned.fetch_add(1, Relaxed);
+        }
+        client.send(&[0]).expect("send");
+    });
+}
+
+#[test]
+fn no_frame_is_lost_when_keys_change_under_full_load() {
+    let lab = Lab::new(&[], false);
+    lab.ping(false, "-c 1 -W 5");
+    let (on, returned) = (AtomicBool::new(true), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| echo_everything(&lab, &on, &returned));
+        change_keys(&lab, || {
+            let enough = returned.load(Relaxed) + 2000;
+            wait_for("datagrams return", || returned.load(Relaxed) >= enough);
+        });
+        on.store(false, Relaxed);
+    });
+    assert_keys_fit(&lab);
+    assert_clean(&lab);
 }
 
 #[test]

@@ -314,6 +314,9 @@ fn renew(present: &mut Option<Rc<Destination>>, new: Option<Destination>) -> boo
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
     use weft_router_core::{
         datagram::{HEADER, Header, TAG},
         forward::DropReason,
@@ -444,6 +447,77 @@ mod tests {
         a.install(2, 0, later);
         b.install(2, 0, later);
         assert_eq!(b.open(a.seal(), later), Ok(()), "new keys serve again");
+    }
+
+    #[test]
+    fn of_several_answers_to_a_peer_that_started_anew_the_one_that_it_took_counts() {
+        for taken in [2, 3, 4] {
+            let (mut a, mut b, now) = pair();
+            a.install(1, 0, now);
+            b.install(1, 0, now);
+            assert_eq!(b.open(a.seal(), now), Ok(()));
+            let mut again = End::new(0, now);
+            again.install(taken, 0, now);
+            (2..=4).for_each(|generation| b.install(generation, 0, now));
+            assert_eq!(b.sealing(), 1, "none has proved itself");
+            assert_eq!(b.open(again.seal(), now), Ok(()));
+            assert_eq!(b.sealing(), u32::from(taken));
+            assert_eq!(again.open(b.seal(), now), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_late_datagram_of_an_earlier_agreement_takes_nothing_back() {
+        let (mut a, mut b, now) = pair();
+        let mut other = End::new(0, now);
+        b.install(1, 0, now);
+        b.install(2, 0, now);
+        other.install(2, 0, now);
+        b.install(3, 0, now);
+        a.install(3, 0, now);
+        assert_eq!(b.open(a.seal(), now), Ok(()));
+        assert_eq!(b.open(other.seal(), now), Ok(()));
+        assert_eq!(b.sealing(), 3);
+    }
+
+    proptest! {
+        /// Whatever replaces what, and whatever opens in which order, a key seals each counter once: from 0 on, without a gap.
+        #[test]
+        fn no_counter_of_a_key_ever_comes_again(steps in prop::collection::vec((0..8_u8, any::<usize>()), 1..120)) {
+            let (mut a, mut b, mut now) = pair();
+            let mut ends = [&mut a, &mut b];
+            let (mut generation, mut sent) = (0, Vec::<(usize, Vec<u8>)>::new());
+            let mut counters: BTreeMap<(u8, u32), u64> = BTreeMap::new();
+            for (step, which) in steps {
+                match step {
+                    // An agreement, which one side or both hear of.
+                    0 | 1 => {
+                        generation += 1;
+                        let initiator = (which % 2) as u8;
+                        for end in ends.iter_mut().filter(|end| step == 0 || usize::from(end.number) == which % 2) {
+                            end.install(generation, initiator, now);
+                        }
+                    }
+                    2 | 3 if !sent.is_empty() => {
+                        let (to, datagram): (usize, Vec<u8>) = sent[which % sent.len()].clone();
+                        let _ = ends[to].open(datagram, now);
+                    }
+                    4 => now += Duration::from_secs(which as u64 % 5),
+                    5 => ends.iter_mut().for_each(|end| drop(end.peers.expire(now))),
+                    _ => {
+                        let from = which % 2;
+                        if ends[from].peers.get(0).is_some_and(|peer| peer.sessions.can_seal()) {
+                            let datagram = ends[from].seal();
+                            let header = Header::decode(&datagram).expect("sealed");
+                            let next = counters.entry((from as u8, header.receiver.0)).or_default();
+                            prop_assert_eq!(header.counter, *next);
+                            *next += 1;
+                            sent.push((1 - from, datagram));
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[test]

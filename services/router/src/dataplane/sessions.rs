@@ -25,6 +25,10 @@ struct Session {
     too_old: Instant,
     expires: Option<Instant>,
     rekey_at: u64,
+    /// How many were agreed on before.
+    number: u64,
+    /// Whether it has not sealed yet, nor one that was agreed on later.
+    may_seal: bool,
 }
 
 /// All sessions with one peer.
@@ -32,6 +36,8 @@ struct Session {
 pub(super) struct Sessions {
     current: Option<Session>,
     others: Vec<Session>,
+    /// How many were agreed on.
+    agreed: u64,
     /// Whether another session seals since the last look.
     promoted: bool,
 }
@@ -63,7 +69,8 @@ impl Sessions {
         }
     }
 
-    /// Opens a datagram in place. The first one of a session that we did not ask for makes it the one that seals.
+    /// Opens a datagram in place. The first one of a session that we did not ask for makes it the one that seals: of several
+    /// first messages that we answered, the peer may have taken any answer.
     pub(super) fn open<'a>(
         &mut self,
         header: Header,
@@ -82,8 +89,8 @@ impl Sessions {
         let position = self.others.iter().position(|session| session.index == header.receiver);
         let position = position.ok_or(DropReason::UnknownSession)?;
         let opened = self.others[position].opener.open(header, datagram).map_err(reason)?;
-        if let Some(expires) = &mut self.others[position].expires {
-            *expires = now + GRACE;
+        if !self.others[position].may_seal {
+            self.others[position].expires = Some(now + GRACE);
             return Ok(Opened { newest: false, ..opened });
         }
         let session = self.others.remove(position);
@@ -100,7 +107,10 @@ impl Sessions {
             too_old: now + AGE_LIMIT,
             expires: None,
             rekey_at: REKEY_AFTER,
+            number: self.agreed,
+            may_seal: true,
         };
+        self.agreed += 1;
         for other in &mut self.others {
             other.expires.get_or_insert(now + GRACE);
         }
@@ -113,7 +123,10 @@ impl Sessions {
 
     fn promote(&mut self, session: Session, now: Instant) {
         self.promoted = true;
-        if let Some(mut old) = self.current.replace(session) {
+        for earlier in self.others.iter_mut().filter(|other| other.number < session.number) {
+            earlier.may_seal = false;
+        }
+        if let Some(mut old) = self.current.replace(Session { expires: None, may_seal: false, ..session }) {
             old.expires = Some(now + GRACE);
             self.others.push(old);
         }
