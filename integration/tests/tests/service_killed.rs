@@ -1,11 +1,35 @@
 //! Any service may be killed at any time: connections between containers survive, and all is as before when it is back.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use weft_integration_tests::{Container, Conversation, Mesh, SOON};
 use weft_lab::eventually;
 
 /// The services, as Compose names them.
 const SERVICES: [&str; 4] = ["router", "ipam", "dns", "docker-proxy"];
+
+/// How long after a killed router's successor listens frames may stay away; `docs/operations.md` promises it.
+const BACK: Duration = Duration::from_secs(2);
+
+/// How old a connection has to be so that the peer is dialled again at once, in seconds: `docs/wire-protocol.md`, section 2.10.
+const LASTED: u64 = 10;
+
+/// Kills a host's router and checks how long frames stay away once there is another one, both ways.
+async fn frames_are_back_soon(mesh: &Mesh, here: &Container, there: &Container) -> anyhow::Result<()> {
+    let router = mesh.on(1).process("router").await?;
+    let ping = async |from: &Container, to: &Container| {
+        let until = format!("until ping -c 1 -W 0.2 {}; do :; done", to.ipv4);
+        anyhow::Ok(from.in_network(&["sh", "-c", &until]).await?.limit(BACK))
+    };
+    let (out, back) = tokio::try_join!(ping(here, there), ping(there, here))?;
+    let replaced = format!(
+        "kill -9 {router}; while kill -0 {router} 2> /dev/null; do :; done; \
+         until ss --no-header --listening --tcp --numeric 'sport = :6783' | grep -q .; do :; done"
+    );
+    here.host.exec(&["sh", "-c", &replaced]).await?;
+    tokio::try_join!(out.text(), back.text()).map(drop)
+}
 
 #[tokio::test]
 async fn killed_services_come_back_and_connections_survive() -> anyhow::Result<()> {
@@ -14,6 +38,15 @@ async fn killed_services_come_back_and_connections_survive() -> anyhow::Result<(
     let mut conversation = Conversation::start(&one, &two).await?;
     conversation.goes_on().await?;
 
+    eventually("the connection has lasted", SOON, async || {
+        let status = mesh.on(2).router_status().await?;
+        let age = status.connections.first().context("there is no connection")?.age_seconds;
+        ensure!(age > LASTED, "it is {age} s old");
+        Ok(())
+    })
+    .await?;
+    frames_are_back_soon(&mesh, &one, &two).await.context("after the router was killed")?;
+    conversation.goes_on().await.context("the connection, after the router was killed,")?;
     for service in SERVICES {
         let what = |step: &str| format!("{step} after {service} was killed");
         mesh.on(1).kill(service).await.with_context(|| what("killing"))?;
