@@ -99,6 +99,17 @@ impl AddressService for Api {
         Ok(Response::new(pb::ListAllocationsResponse { allocations: allocations.collect() }))
     }
 
+    async fn take_over(&self, request: Request<pb::TakeOverRequest>) -> Result<Response<pb::TakeOverResponse>, Status> {
+        let peer = request.into_inner().peer;
+        let moved = self.ask(|reply| Command::TakeOver { peer, reply }).await?.map_err(status)?;
+        Ok(Response::new(pb::TakeOverResponse { name: moved.name, addresses: moved.addresses }))
+    }
+
+    async fn hand_over(&self, _: Request<pb::HandOverRequest>) -> Result<Response<pb::HandOverResponse>, Status> {
+        let moved = self.ask(|reply| Command::HandOver { reply }).await?.map_err(status)?;
+        Ok(Response::new(pb::HandOverResponse { name: moved.name, addresses: moved.addresses }))
+    }
+
     async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {
         let answer = match self.ask(|reply| Command::Status { reply }).await? {
             Some(status) => ring_status(status),

@@ -49,13 +49,32 @@ pub(crate) enum Command {
     Status {
         reply: oneshot::Sender<Option<Status>>,
     },
+    TakeOver {
+        peer: String,
+        reply: oneshot::Sender<Result<Moved, Refusal>>,
+    },
+    HandOver {
+        reply: oneshot::Sender<Result<Moved, Refusal>>,
+    },
+}
+
+/// Addresses that have another owner.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    /// How people call who had them, or who has them.
+    pub(crate) name: String,
+    pub(crate) addresses: u64,
 }
 
 #[derive(Debug)]
 enum Waiter {
     Address(oneshot::Sender<Result<DualAddress, Refusal>>),
     Freed(oneshot::Sender<Vec<DualAddress>>),
+    Moved(oneshot::Sender<Result<Moved, Refusal>>),
 }
+
+/// How long another host may take to confirm that it has what this one owned.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Commands that wait for the router to say who this host is; further ones are refused.
 const MOST_EARLY: usize = 4096;
@@ -306,6 +325,12 @@ fn perform(
         Command::Status { reply } => {
             let _ = reply.send(Some(allocator.status(now)));
         }
+        Command::TakeOver { peer, reply } => {
+            waiters.insert(allocator.take_over(&peer), Waiter::Moved(reply));
+        }
+        Command::HandOver { reply } => {
+            waiters.insert(allocator.hand_over(HAND_OVER_TIMEOUT, now), Waiter::Moved(reply));
+        }
     }
 }
 
@@ -316,9 +341,15 @@ fn report(waiters: &mut BTreeMap<RequestId, Waiter>, event: Event) {
                 let _ = reply.send(Ok(address));
             }
         }
-        Event::Refused { request, refusal } => {
-            if let Some(Waiter::Address(reply)) = waiters.remove(&request) {
-                let _ = reply.send(Err(refusal));
+        Event::Refused { request, refusal } => match waiters.remove(&request) {
+            Some(Waiter::Address(reply)) => drop(reply.send(Err(refusal))),
+            Some(Waiter::Moved(reply)) => drop(reply.send(Err(refusal))),
+            Some(Waiter::Freed(_)) | None => {}
+        },
+        Event::Moved { request, name, addresses, .. } => {
+            if let Some(Waiter::Moved(reply)) = waiters.remove(&request) {
+                tracing::info!(peer = name, addresses, "addresses have another owner");
+                let _ = reply.send(Ok(Moved { name, addresses }));
             }
         }
         Event::Freed { request, addresses } => {
@@ -340,6 +371,9 @@ fn refuse(command: Command, refusal: &Refusal) {
         Command::Allocate { reply, .. } | Command::Claim { reply, .. } => {
             let _ = reply.send(Err(refusal.clone()));
         }
+        Command::TakeOver { reply, .. } | Command::HandOver { reply } => {
+            let _ = reply.send(Err(refusal.clone()));
+        }
         // Dropping the reply says that there is no answer.
         Command::Free { .. } | Command::Lookup { .. } | Command::List { .. } | Command::Status { .. } => {}
     }
@@ -349,7 +383,11 @@ fn refuse(command: Command, refusal: &Refusal) {
 fn timeout_of(command: &Command) -> Option<Duration> {
     match command {
         Command::Allocate { timeout, .. } | Command::Claim { timeout, .. } => Some(*timeout),
-        Command::Free { .. } | Command::Lookup { .. } | Command::List { .. } => Some(Duration::from_secs(5)),
+        Command::Free { .. }
+        | Command::Lookup { .. }
+        | Command::List { .. }
+        | Command::TakeOver { .. }
+        | Command::HandOver { .. } => Some(Duration::from_secs(5)),
         Command::Status { .. } => None,
     }
 }

@@ -2,6 +2,7 @@
 
 mod asking;
 mod founding;
+mod leaving;
 mod mesh;
 mod publication;
 mod requests;
@@ -30,6 +31,7 @@ use crate::{
     ring::{Owner, Ring, RingInfo},
 };
 use asking::Ask;
+use leaving::Leaving;
 use requests::Pending;
 
 /// Names a request until its answer.
@@ -97,6 +99,17 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
+    /// All addresses that a peer owned have another owner.
+    Moved {
+        /// Of `take_over` or `hand_over`.
+        request: RequestId,
+        /// Whose they were, or whose they are, if there is anybody else.
+        peer: Option<PeerName>,
+        /// How people call that peer.
+        name: String,
+        /// How many.
+        addresses: u64,
+    },
     /// A container lost an address because its range was taken over while this host was taken for dead.
     Lost {
         /// The container.
@@ -145,6 +158,7 @@ pub struct Allocator {
 
     pending: BTreeMap<RequestId, Pending>,
     asks: BTreeMap<AddressRange, Ask>,
+    leaving: Option<Leaving>,
     next_request: u64,
     retry_due: bool,
     retry_at: Option<Instant>,
@@ -183,6 +197,7 @@ impl Allocator {
             publication_due: false,
             pending: BTreeMap::new(),
             asks: BTreeMap::new(),
+            leaving: None,
             next_request: 0,
             retry_due: false,
             retry_at: None,
@@ -222,6 +237,7 @@ impl Allocator {
     /// Reports that time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.expire(now);
+        self.expire_leaving(now);
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.retry_due = true;
@@ -239,6 +255,7 @@ impl Allocator {
     /// [`handle_saved`](Self::handle_saved) names it.
     pub fn poll_commit(&mut self, now: Instant) -> Option<Commit> {
         self.found(now);
+        self.confirm();
         if std::mem::take(&mut self.retry_due) {
             self.retry(now);
         }
@@ -280,7 +297,9 @@ impl Allocator {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let deadline = self.pending.values().map(|pending| pending.deadline).min();
-        let times = [(deadline, "deadline"), (self.retry_at, "retry"), (self.propose_at, "propose")];
+        let leaving = self.leaving.as_ref().map(|leaving| leaving.deadline);
+        let times =
+            [(deadline, "deadline"), (leaving, "leaving"), (self.retry_at, "retry"), (self.propose_at, "propose")];
         times.into_iter().filter_map(|(at, why)| Some((at?, why))).min()
     }
 

@@ -95,6 +95,41 @@ pub enum Refusal {
     /// Too many requests wait already.
     #[error("{0} requests for addresses wait already: try again later")]
     TooManyRequests(usize),
+    /// Nobody of that name owns addresses.
+    #[error("no peer called {given} owns addresses: `weft status ipam` lists those who do")]
+    OwnsNothing {
+        /// What was given.
+        given: String,
+    },
+    /// Several peers are called so.
+    #[error("several peers are called {given}: name one by its key: {}", peers.join(", "))]
+    Ambiguous {
+        /// What was given.
+        given: String,
+        /// Their keys.
+        peers: Vec<String>,
+    },
+    /// The peer is not known to be gone.
+    #[error("the addresses of {peer} cannot be taken over, because it {why}")]
+    NotGone {
+        /// Its printed name.
+        peer: String,
+        /// What it is, and what can be done.
+        why: &'static str,
+    },
+    /// Nobody can take what this host owns.
+    #[error(
+        "no other host can be reached that would take the addresses of this one: `weft rmpeer` on another host takes them later"
+    )]
+    NoHeir,
+    /// Who was to take what this host owned did not say that it has it.
+    #[error(
+        "{peer} did not confirm in time that it has the addresses of this host: see `weft status ipam` there, and run `weft rmpeer` there if this host is still listed"
+    )]
+    NotConfirmed {
+        /// Its printed name.
+        peer: String,
+    },
     /// The container was removed meanwhile.
     #[error("the container {0} gave its addresses back while it waited for one")]
     Abandoned(ContainerId),
@@ -130,6 +165,11 @@ impl Refusal {
             Self::SubnetTooSmall { .. } => "subnet_too_small",
             Self::NotForContainers { .. } => "not_for_containers",
             Self::TooManyRequests(_) => "too_many_requests",
+            Self::OwnsNothing { .. } => "owns_nothing",
+            Self::Ambiguous { .. } => "ambiguous",
+            Self::NotGone { .. } => "not_gone",
+            Self::NoHeir => "no_heir",
+            Self::NotConfirmed { .. } => "not_confirmed",
             Self::Abandoned(_) => "abandoned",
         }
     }
@@ -143,12 +183,16 @@ impl Refusal {
             | Self::NoAnswer { .. }
             | Self::RouterAway { .. }
             | Self::OwnerUnreachable { .. }
+            | Self::NoHeir
+            | Self::NotConfirmed { .. }
             | Self::TooManyRequests(_) => Remedy::Retry,
-            Self::Taken { .. } | Self::Abandoned(_) => Remedy::FixFirst,
+            Self::Taken { .. } | Self::NotGone { .. } | Self::Abandoned(_) => Remedy::FixFirst,
             Self::Exhausted { .. } => Remedy::FreeFirst,
             Self::OutOfRange { .. }
             | Self::HostBits { .. }
             | Self::SubnetTooSmall { .. }
+            | Self::OwnsNothing { .. }
+            | Self::Ambiguous { .. }
             | Self::NotForContainers { .. } => Remedy::AskOtherwise,
         }
     }

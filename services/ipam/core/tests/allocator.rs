@@ -74,6 +74,7 @@ impl Host {
             | Event::Refused { .. }
             | Event::Freed { .. }
             | Event::Lost { .. }
+            | Event::Moved { .. }
             | Event::RingReady(_) => None,
         })
     }
@@ -185,7 +186,11 @@ fn nothing_is_answered_or_sent_before_it_is_saved() {
     let answered: Vec<_> = std::iter::from_fn(|| host.ipam.poll_event()).collect();
     let of = |event: &Event| match event {
         Event::Granted { request, .. } => Some(*request),
-        Event::Refused { .. } | Event::Freed { .. } | Event::Lost { .. } | Event::RingReady(_) => None,
+        Event::Refused { .. }
+        | Event::Freed { .. }
+        | Event::Lost { .. }
+        | Event::Moved { .. }
+        | Event::RingReady(_) => None,
     };
     assert_eq!(answered.iter().filter_map(of).collect::<Vec<_>>(), [first, again]);
 }
@@ -201,7 +206,11 @@ fn who_comes_back_from_the_dead_gives_up_what_was_taken_over() {
         .into_iter()
         .filter_map(|event| match event {
             Event::Lost { container, owner, .. } => Some((container, owner)),
-            Event::Granted { .. } | Event::Refused { .. } | Event::Freed { .. } | Event::RingReady(_) => None,
+            Event::Granted { .. }
+            | Event::Refused { .. }
+            | Event::Freed { .. }
+            | Event::Moved { .. }
+            | Event::RingReady(_) => None,
         })
         .collect();
     assert_eq!(lost, [(container("a"), peer(2))]);
@@ -371,4 +380,89 @@ fn free_counts_do_not_churn() {
         host.allocate(&format!("c{number}"), None);
     }
     assert!(host.transmits.len() <= 1, "{} publications for 100 of 256 addresses", host.transmits.len());
+}
+
+/// Returns what came of moving addresses: the other peer's name and how many, or why not.
+fn moved(host: &mut Host, request: RequestId) -> Option<Result<(String, u64), Refusal>> {
+    host.drain().into_iter().find_map(|event| match event {
+        Event::Moved { request: of, name, addresses, .. } if of == request => Some(Ok((name, addresses))),
+        Event::Refused { request: of, refusal } if of == request => Some(Err(refusal)),
+        Event::Moved { .. }
+        | Event::Granted { .. }
+        | Event::Refused { .. }
+        | Event::Freed { .. }
+        | Event::Lost { .. }
+        | Event::RingReady(_) => None,
+    })
+}
+
+#[test]
+fn what_a_dead_peer_owned_is_taken_over_and_a_live_ones_is_not() {
+    let mut host = Host::founder();
+    host.hear_run(2, "10.32.0.128/25", 2, 1, 1);
+    host.drain();
+    let take_over = |host: &mut Host, name: &str| {
+        let request = host.ipam.take_over(name);
+        moved(host, request).expect("answered at once")
+    };
+    assert!(matches!(take_over(&mut host, "host2"), Err(Refusal::NotGone { why, .. }) if why.contains("reset")));
+    assert!(matches!(take_over(&mut host, "host1"), Err(Refusal::NotGone { why, .. }) if why.contains("this host")));
+    assert!(matches!(take_over(&mut host, "nobody"), Err(Refusal::OwnsNothing { .. })));
+    host.ipam.handle_disconnected();
+    let key = peer(2).to_hex();
+    assert!(matches!(take_over(&mut host, &key), Err(Refusal::NotGone { why, .. }) if why.contains("router")));
+    host.ipam.handle_connected(Vec::new(), reachability(&[1], &[]));
+    assert_eq!(take_over(&mut host, "host2"), Ok(("host2".to_owned(), 128)));
+    assert!(matches!(take_over(&mut host, "host2"), Err(Refusal::OwnsNothing { .. })), "once");
+    let granted = host.allocate("a", Some("10.32.0.128/25")).expect("answered").expect("its own now");
+    // It comes back from the dead, and says what it knows.
+    host.hear_run(2, "10.32.0.128/25", 2, 1, 7);
+    assert_eq!(host.drain(), []);
+    assert_eq!(host.allocate("a", Some("10.32.0.128/25")), Some(Ok(granted)));
+}
+
+#[test]
+fn who_leaves_gives_all_to_somebody_who_says_that_it_has_it() {
+    let mut host = Host::founder();
+    host.hear_run(2, "10.32.0.128/25", 2, 1, 1);
+    host.hear_free(2, "10.32.0.128/25", 1, 126);
+    host.allocate("a", None).expect("answered").expect("free");
+    host.sent();
+    let request = host.ipam.hand_over(TIMEOUT, host.now);
+    assert_eq!(moved(&mut host, request), None, "nobody has said yet that it has it");
+    assert!(host.ipam.lookup(&container("a")).is_empty());
+    let sent = host.sent();
+    let Some((to, pb::RingMessage { kind: Some(pb::ring_message::Kind::Grant(grant)), .. })) = sent.first() else {
+        panic!("no grant: {sent:?}");
+    };
+    assert_eq!((*to, grant.runs.len()), (peer(2), 1));
+    let version = grant.runs[0].version;
+    host.hear_run(2, "10.32.0.0/25", 2, 0, version);
+    assert_eq!(moved(&mut host, request), Some(Ok(("host2".to_owned(), 128))));
+    let (_, ring) = host.ipam.ring().expect("there is a ring");
+    assert!(ring.runs().all(|(_, fact)| fact.owner.peer == peer(2)));
+    let again = host.ipam.hand_over(TIMEOUT, host.now);
+    assert_eq!(moved(&mut host, again), Some(Ok((String::new(), 0))), "nothing is left");
+}
+
+#[test]
+fn who_leaves_is_told_when_nobody_takes_anything() {
+    let mut alone = Host::founder();
+    let request = alone.ipam.hand_over(TIMEOUT, alone.now);
+    assert_eq!(moved(&mut alone, request), Some(Ok((String::new(), 0))), "the ring ends with its last host");
+
+    let mut host = Host::founder();
+    host.hear_run(2, "10.32.0.128/25", 2, 1, 1);
+    host.hear_free(2, "10.32.0.128/25", 1, 126);
+    host.ipam.handle_reachability(reachability(&[1], &[]));
+    host.allocate("a", None).expect("answered").expect("free");
+    let request = host.ipam.hand_over(TIMEOUT, host.now);
+    assert_eq!(moved(&mut host, request), Some(Err(Refusal::NoHeir)));
+    assert_eq!(host.ipam.lookup(&container("a")).len(), 1, "nothing was done");
+
+    host.ipam.handle_reachability(reachability(&[1, 2], &[]));
+    let request = host.ipam.hand_over(TIMEOUT, host.now);
+    assert_eq!(moved(&mut host, request), None);
+    host.now += TIMEOUT;
+    assert!(matches!(moved(&mut host, request), Some(Err(Refusal::NotConfirmed { peer })) if peer == "host2"));
 }

@@ -55,7 +55,7 @@ impl World {
             Event::Lost { container, address, .. } => {
                 Err(Violation(format!("{container} of host {host} lost {address} without a takeover")))
             }
-            Event::Freed { .. } | Event::RingReady(_) => Ok(()),
+            Event::Freed { .. } | Event::Moved { .. } | Event::RingReady(_) => Ok(()),
         }
     }
 

@@ -202,7 +202,7 @@ impl Allocator {
         }
     }
 
-    fn send(&mut self, peer: PeerName, request: u64, body: Body) {
+    pub(super) fn send(&mut self, peer: PeerName, request: u64, body: Body) {
         let Some((info, _)) = &self.ring else { return };
         let payload = Message { ring: info.id, request, body }.encode();
         self.transmit(Transmit::Send { peer, payload });

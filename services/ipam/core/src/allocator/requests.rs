@@ -113,7 +113,7 @@ impl Allocator {
         Ok(())
     }
 
-    fn new_request(&mut self) -> RequestId {
+    pub(super) fn new_request(&mut self) -> RequestId {
         self.next_request += 1;
         RequestId(self.next_request)
     }
