@@ -43,6 +43,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         about: Option<StatusAbout>,
     },
+    /// Print all that the services of this host know, as one JSON object.
+    ///
+    /// It has what `weft status` says under `status`, and under `peers`, `connections`, `targets`, `ipam`, `dns` and `ps` what those
+    /// say with `--output json`. A service that is away has the reason in its place, and makes the exit code 1.
+    Report,
     /// List attached containers: id, Ethernet address, addresses.
     ///
     /// A container that ought to be attached and is not has its reason in place of the addresses.
@@ -67,6 +72,18 @@ pub(crate) enum Command {
         /// Print the command that undoes it: eval $(weft env --restore)
         #[arg(long)]
         restore: bool,
+    },
+    /// Print the option that has one call of docker use weft's proxy: docker $(weft config) ps
+    Config,
+    /// Print the options that have a container ask weft for names where it is not started through the proxy.
+    ///
+    /// As in: docker run $(weft dns-args) …. The container reaches weft's resolver once it is attached: `weft attach`.
+    DnsArgs,
+    /// Wait until this host can give out addresses: until its mesh has an address ring. Prints nothing.
+    Prime {
+        /// Give up after this time, in seconds, with the exit code 1. Otherwise it waits as long as it takes.
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u32>,
     },
     /// Connect to peers, now and after each restart.
     ///

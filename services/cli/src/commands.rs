@@ -4,23 +4,15 @@ mod containers;
 mod env;
 mod install;
 mod log_level;
+mod names;
 mod peers;
+mod prime;
+mod report;
 mod reset;
 mod status;
 mod version;
 
-use weft_proto::{
-    client::Service,
-    dns::v1::{LookupRequest, name_service_client::NameServiceClient},
-};
-
-use crate::{
-    Environment, Outcome,
-    cli::Command,
-    output::Output,
-    report::{Lines, address},
-    services::Services,
-};
+use crate::{Environment, Outcome, cli::Command, output::Output, services::Services};
 
 /// Runs one verb.
 pub(crate) async fn run(
@@ -31,28 +23,22 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Outcome> {
     match command {
         Command::Status { about } => status::status(about, services, output).await,
+        Command::Report => report::report(services, output).await,
         Command::Ps { containers } => containers::ps(&containers, services, output).await,
         Command::Attach(what) => containers::attach(what, services, output).await,
         Command::Detach(what) => containers::detach(what, services, output).await,
         Command::Env { restore } => env::env(restore, services, environment, output).await,
+        Command::Config => env::config(services, output).await,
+        Command::DnsArgs => names::dns_args(services, output).await,
+        Command::Prime { timeout } => prime::prime(timeout, services, output).await,
         Command::Connect { replace, peers } => peers::connect(replace, peers, services, output).await,
         Command::Forget { revoke: false, peers } => peers::forget(peers, services, output).await,
         Command::Forget { revoke: true, peers } => peers::revoke(peers, services, output).await,
         Command::ReloadPassword => peers::reload_password(services, output).await,
-        Command::DnsLookup { name } => dns_lookup(name, services, output).await,
+        Command::DnsLookup { name } => names::dns_lookup(name, services, output).await,
         Command::LogLevel { service, level } => log_level::log_level(service, &level, services, output).await,
         Command::Install { prefix } => install::install(prefix, output),
         Command::Reset { engine_socket } => reset::reset(engine_socket, output).await,
         Command::Version => version::version(services, output).await,
     }
-}
-
-async fn dns_lookup(name: String, services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let found = services
-        .ask(Service::Dns, |channel| async {
-            NameServiceClient::new(channel).lookup(LookupRequest { name: name.clone() }).await
-        })
-        .await?;
-    output.print(&Lines::new("addresses", found.addresses.iter().map(address).collect()))?;
-    Ok(Outcome::Done)
 }

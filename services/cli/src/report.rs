@@ -10,20 +10,22 @@ mod log_levels;
 mod names;
 mod overview;
 mod peers;
+mod whole;
 
 use std::{fmt, net::IpAddr, net::SocketAddr};
 
 pub use connections::{Connection, Connections, Reached, Target, Targets, Way};
 pub use containers::{Container, Containers};
-pub use ipam::{Ipam, Pending, Share};
+pub use ipam::{Ipam, Pending, Primed, Share};
 use ipnet::IpNet;
 pub use log_levels::{LogLevel, LogLevels};
-pub use names::{Name, Names};
+pub use names::{Name, Names, ResolverOptions};
 pub use overview::{DataPlane, DnsSection, IpamSection, Listener, ProxySection, RouterSection, Section, Status};
 pub use peers::{Link, PasswordReload, Peer, Peers};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use weft_proto::{client::Service, common::v1 as pb};
 use weft_types::PeerName;
+pub use whole::Whole;
 
 /// Why something is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,6 +1,9 @@
 //! The command against fake services on sockets of a temporary folder.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use clap::Parser;
 use tokio::{net::UnixListener, task::JoinHandle};
@@ -15,6 +18,10 @@ use weft_proto::{
     dns::v1::{
         self as dns,
         name_service_server::{NameService, NameServiceServer},
+    },
+    ipam::v1::{
+        self as ipam,
+        address_service_server::{AddressService, AddressServiceServer},
     },
     proxy::v1::{
         self as proxy,
@@ -103,8 +110,72 @@ impl NameService for Dns {
     }
 
     async fn get_status(&self, _: Request<dns::GetStatusRequest>) -> Result<Response<dns::GetStatusResponse>, Status> {
-        Ok(Response::new(dns::GetStatusResponse { zone: "weft.internal.".to_owned(), ..Default::default() }))
+        let address = "169.254.83.53:53".parse::<std::net::SocketAddr>().expect("valid").into();
+        let zone = "weft.internal.".to_owned();
+        Ok(Response::new(dns::GetStatusResponse { zone, address: Some(address), ..Default::default() }))
     }
+}
+
+/// An ipam whose ring is made while it is asked for the second time.
+#[derive(Default)]
+struct Ipam {
+    asked: AtomicU32,
+    never: bool,
+}
+
+#[tonic::async_trait]
+impl AddressService for Ipam {
+    async fn allocate(&self, _: Request<ipam::AllocateRequest>) -> Result<Response<ipam::AllocateResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn claim(&self, _: Request<ipam::ClaimRequest>) -> Result<Response<ipam::ClaimResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn free(&self, _: Request<ipam::FreeRequest>) -> Result<Response<ipam::FreeResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn lookup(&self, _: Request<ipam::LookupRequest>) -> Result<Response<ipam::LookupResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn take_over(&self, _: Request<ipam::TakeOverRequest>) -> Result<Response<ipam::TakeOverResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn hand_over(&self, _: Request<ipam::HandOverRequest>) -> Result<Response<ipam::HandOverResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_allocations(
+        &self,
+        _: Request<ipam::ListAllocationsRequest>,
+    ) -> Result<Response<ipam::ListAllocationsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<ipam::GetStatusRequest>,
+    ) -> Result<Response<ipam::GetStatusResponse>, Status> {
+        let first = self.asked.fetch_add(1, Ordering::Relaxed) == 0;
+        let status = if first || self.never {
+            let state = ipam::RingState::Electing.into();
+            ipam::GetStatusResponse { state, voters: 3, voters_heard: 1, ..Default::default() }
+        } else {
+            let state = ipam::RingState::Ready.into();
+            ipam::GetStatusResponse { state, ring_id: vec![0xab; 16], ..Default::default() }
+        };
+        Ok(Response::new(status))
+    }
+}
+
+fn serve_ipam(folder: &Path, ipam: Ipam) -> JoinHandle<Result<(), tonic::transport::Error>> {
+    let listener = UnixListener::bind(folder.join("ipam.sock")).expect("the socket can be bound");
+    let server = Server::builder().add_service(AddressServiceServer::new(ipam));
+    tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)))
 }
 
 struct Log;
@@ -168,6 +239,10 @@ async fn verbs_print_what_scripts_expect() {
     assert_eq!(done("status dns").await, "");
     let json: serde_json::Value = serde_json::from_str(&done("attach db --output json").await).expect("JSON");
     assert_eq!(json["addresses"][0], "10.32.0.1");
+    assert_eq!(done("config").await, "-H=unix:///run/weft/docker/docker.sock\n");
+    assert_eq!(done("dns-args").await, "--dns=169.254.83.53 --dns-search=weft.internal", "no newline");
+    let json: serde_json::Value = serde_json::from_str(&done("-o json dns-args").await).expect("JSON");
+    assert_eq!(json, serde_json::json!({"dns": "169.254.83.53", "dns_search": "weft.internal"}));
     assert_eq!(done("env").await, "export DOCKER_HOST=unix:///run/weft/docker/docker.sock ORIG_DOCKER_HOST=\n");
 }
 
@@ -186,6 +261,58 @@ async fn env_can_be_repeated() {
     let expected = "export DOCKER_HOST=unix:///run/weft/docker/docker.sock ORIG_DOCKER_HOST=tcp://192.0.2.1:2376; \
                     export ORIG_DOCKER_TLS_VERIFY=1; unset DOCKER_TLS_VERIFY\n";
     assert_eq!(out, expected, "what is for TCP is kept from a Unix socket");
+}
+
+#[tokio::test]
+async fn prime_waits_for_a_ring() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let run = async |line| weft_in(folder.path(), Environment::default(), line).await;
+    let (outcome, out, complaints) = run("prime").await;
+    assert_eq!((outcome, out.as_str()), (Outcome::Failed, ""));
+    assert!(complaints.contains("ipam is not running"), "{complaints}");
+
+    let serving = serve_ipam(folder.path(), Ipam::default());
+    assert_eq!(run("prime").await, (Outcome::Done, String::new(), String::new()));
+    let (_, out, _) = run("prime --output json").await;
+    let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(json["ring_id"], "ab".repeat(16));
+
+    serving.abort();
+    std::fs::remove_file(folder.path().join("ipam.sock")).expect("the socket is there");
+    let _serving = serve_ipam(folder.path(), Ipam { never: true, ..Ipam::default() });
+    let (outcome, out, complaints) = run("prime --timeout 0").await;
+    assert_eq!((outcome, out.as_str()), (Outcome::Failed, ""));
+    assert!(complaints.contains("awaiting consensus (voters: 3, heard: 1)"), "{complaints}");
+    assert!(complaints.contains("`weft status targets`"), "{complaints}");
+}
+
+#[tokio::test]
+async fn a_report_has_what_all_verbs_say() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let _services = serve(folder.path());
+    let (outcome, out, complaints) = weft_in(folder.path(), Environment::default(), "report").await;
+    assert_eq!((outcome, complaints.as_str()), (Outcome::Failed, ""), "router and ipam are away");
+    let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(report["status"]["router"]["away"]["reason"], "not_running");
+    assert_eq!(report["status"]["proxy"]["version"], "0.1.0");
+    assert_eq!(report.get("peers"), None, "the router's part is absent");
+    for (word, line) in [("status", "status"), ("dns", "status dns"), ("ps", "ps")] {
+        let (_, out, _) = weft_in(folder.path(), Environment::default(), &format!("{line} -o json")).await;
+        let alone: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(report[word], alone, "{line}");
+    }
+    let (_, as_json, _) = weft_in(folder.path(), Environment::default(), "report -o json").await;
+    assert_eq!(as_json, out, "there is no other form");
+}
+
+#[tokio::test]
+async fn without_docker_proxy_nothing_is_printed_that_a_shell_would_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    for (line, service) in [("config", "docker-proxy"), ("env", "docker-proxy"), ("dns-args", "dns")] {
+        let (outcome, out, complaints) = weft_in(folder.path(), Environment::default(), line).await;
+        assert_eq!((outcome, out.as_str()), (Outcome::Failed, ""), "{line}");
+        assert!(complaints.starts_with(&format!("weft: {service} is not running here")), "{complaints}");
+    }
 }
 
 #[tokio::test]

@@ -14,20 +14,22 @@ use crate::{
     cli::Addresses,
     output::Output,
     report::{Containers, Words, prefix},
-    services::Services,
+    services::{ServiceError, Services},
 };
 
+/// Asks docker-proxy for all containers that are, or ought to be, attached.
+pub(super) async fn list(services: &Services) -> Result<Vec<Container>, ServiceError> {
+    let call = |channel| async { ContainerServiceClient::new(channel).list_containers(ListContainersRequest {}).await };
+    services.ask(Service::DockerProxy, call).await.map(|listed| listed.containers)
+}
+
 pub(super) async fn ps(wanted: &[String], services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let listed = services
-        .ask(Service::DockerProxy, |channel| async {
-            ContainerServiceClient::new(channel).list_containers(ListContainersRequest {}).await
-        })
-        .await?;
+    let listed = list(services).await?;
     let shown = |container: &&Container| {
         let named = |name: &String| container.name == *name || container.container_id.starts_with(name.as_str());
         wanted.is_empty() || wanted.iter().any(named)
     };
-    output.print(&Containers::new(listed.containers.iter().filter(shown)))?;
+    output.print(&Containers::new(listed.iter().filter(shown)))?;
     Ok(Outcome::Done)
 }
 

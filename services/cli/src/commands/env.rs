@@ -1,4 +1,4 @@
-//! `env`: pointing Docker clients at the proxy and back.
+//! `env`, `config`: pointing Docker clients at the proxy and back.
 
 use std::fmt;
 
@@ -35,16 +35,33 @@ pub(super) async fn env(
     Ok(Outcome::Done)
 }
 
-async fn redirected(services: &Services, environment: &Environment) -> anyhow::Result<Settings> {
+/// What a call of docker has to be given.
+#[derive(Debug, Serialize)]
+struct HostOption {
+    /// Value for `docker --host`.
+    docker_host: String,
+}
+
+pub(super) async fn config(services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    output.print(&HostOption { docker_host: proxy_address(services).await? })?;
+    Ok(Outcome::Done)
+}
+
+/// Asks docker-proxy for the best of its addresses.
+async fn proxy_address(services: &Services) -> anyhow::Result<String> {
     let status = services
         .ask(Service::DockerProxy, |channel| async {
             ContainerServiceClient::new(channel).get_status(GetStatusRequest {}).await
         })
         .await?;
+    let listener = status.listeners.into_iter().next().context("docker-proxy listens on no address yet: try again")?;
+    Ok(listener.address)
+}
+
+async fn redirected(services: &Services, environment: &Environment) -> anyhow::Result<Settings> {
+    let address = proxy_address(services).await?;
     let present = environment.get("DOCKER_HOST");
     // When it points there already, what it was before must not be overwritten.
-    let listener = status.listeners.into_iter().next().context("docker-proxy listens on no address yet: try again")?;
-    let address = listener.address;
     let redirected = present == Some(address.as_str());
     let orig_docker_host = (!redirected).then(|| present.unwrap_or_default().to_owned());
     let orig_docker_tls_verify = set(environment, "DOCKER_TLS_VERIFY");
@@ -62,6 +79,12 @@ fn restored(environment: &Environment) -> anyhow::Result<Settings> {
 
 fn set(environment: &Environment, name: &str) -> Option<String> {
     environment.get(name).filter(|value| !value.is_empty()).map(str::to_owned)
+}
+
+impl fmt::Display for HostOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "-H={}", self.docker_host)
+    }
 }
 
 impl fmt::Display for Settings {

@@ -12,7 +12,7 @@ use crate::{
     Outcome,
     cli::StatusAbout,
     output::Output,
-    report::{Connections, Ipam, Names, Peers, Section, Status, Targets},
+    report::{Connections, Ipam, Names, Peers, Status, Targets},
     services::{ServiceError, Services},
 };
 
@@ -42,33 +42,27 @@ pub(super) async fn status(
 
 async fn overview(services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
     let (router, ipam, dns, proxy) = tokio::join!(router(services), ipam(services), dns(services), proxy(services));
-    let status = Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        router: Section::new(router.map(|status| (&status).into())),
-        ipam: Section::new(ipam.map(|status| (&status).into())),
-        dns: Section::new(dns.map(|status| (&status).into())),
-        proxy: Section::new(proxy.map(|status| (&status).into())),
-    };
+    let status = Status::new(&router, &ipam, &dns, &proxy);
     output.print(&status)?;
     Ok(if status.is_whole() { Outcome::Done } else { Outcome::Failed })
 }
 
-async fn router(services: &Services) -> Result<router::GetStatusResponse, ServiceError> {
+pub(super) async fn router(services: &Services) -> Result<router::GetStatusResponse, ServiceError> {
     let call = |channel| async { PeerServiceClient::new(channel).get_status(router::GetStatusRequest {}).await };
     services.ask(Service::Router, call).await
 }
 
-async fn ipam(services: &Services) -> Result<ipam::GetStatusResponse, ServiceError> {
+pub(super) async fn ipam(services: &Services) -> Result<ipam::GetStatusResponse, ServiceError> {
     let call = |channel| async { AddressServiceClient::new(channel).get_status(ipam::GetStatusRequest {}).await };
     services.ask(Service::Ipam, call).await
 }
 
-async fn dns(services: &Services) -> Result<dns::GetStatusResponse, ServiceError> {
+pub(super) async fn dns(services: &Services) -> Result<dns::GetStatusResponse, ServiceError> {
     let call = |channel| async { NameServiceClient::new(channel).get_status(dns::GetStatusRequest {}).await };
     services.ask(Service::Dns, call).await
 }
 
-async fn records(services: &Services) -> Result<dns::ListRecordsResponse, ServiceError> {
+pub(super) async fn records(services: &Services) -> Result<dns::ListRecordsResponse, ServiceError> {
     let call = |channel| async {
         let mut client = NameServiceClient::new(channel).max_decoding_message_size(64 << 20);
         client.list_records(dns::ListRecordsRequest {}).await
@@ -76,7 +70,7 @@ async fn records(services: &Services) -> Result<dns::ListRecordsResponse, Servic
     services.ask(Service::Dns, call).await
 }
 
-async fn proxy(services: &Services) -> Result<proxy::GetStatusResponse, ServiceError> {
+pub(super) async fn proxy(services: &Services) -> Result<proxy::GetStatusResponse, ServiceError> {
     let call = |channel| async { ContainerServiceClient::new(channel).get_status(proxy::GetStatusRequest {}).await };
     services.ask(Service::DockerProxy, call).await
 }

@@ -192,13 +192,8 @@ fn status() {
         ..dns::GetStatusResponse::default()
     };
     let proxy = crate::services::ServiceError::Refused("docker-proxy is not running".to_owned());
-    let status = Status {
-        version: "0.1.0".to_owned(),
-        router: Section::Here((&router()).into()),
-        ipam: Section::Here((&ipam()).into()),
-        dns: Section::Here((&dns).into()),
-        proxy: Section::new(Err(proxy)),
-    };
+    let mut status = Status::new(&Ok(router()), &Ok(ipam()), &Ok(dns), &Err(proxy));
+    status.version = "0.1.0".to_owned();
     assert!(!status.is_whole());
     assert_eq!(
         text(&status),

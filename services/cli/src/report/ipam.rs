@@ -1,4 +1,4 @@
-//! `status ipam`.
+//! `status ipam`, `prime`.
 
 use std::fmt;
 
@@ -38,6 +38,13 @@ pub struct Share {
     pub reachable: bool,
 }
 
+/// The ring that was waited for; in text that is no news.
+#[derive(Debug, Serialize)]
+pub struct Primed {
+    /// Its id in hexadecimal.
+    pub ring_id: String,
+}
+
 /// A request that waits.
 #[derive(Debug, Serialize)]
 pub struct Pending {
@@ -48,6 +55,20 @@ pub struct Pending {
     /// Why it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+}
+
+impl Primed {
+    /// Takes the ring's id.
+    #[must_use]
+    pub fn new(ring_id: &[u8]) -> Self {
+        Self { ring_id: ring_id.iter().map(|byte| format!("{byte:02x}")).collect() }
+    }
+}
+
+impl fmt::Display for Primed {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
 }
 
 impl Ipam {

@@ -1,6 +1,6 @@
-//! `status dns`.
+//! `status dns`, `dns-args`.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use serde::Serialize;
 use weft_proto::dns::v1 as pb;
@@ -31,6 +31,30 @@ pub struct Name {
     pub unhealthy: bool,
     /// Set: not answered, because its host cannot be reached.
     pub suspended: bool,
+}
+
+/// What `docker run` has to be given so that a container asks weft.
+#[derive(Debug, Serialize)]
+pub struct ResolverOptions {
+    /// Value for `--dns`.
+    pub dns: String,
+    /// Value for `--dns-search`, without a trailing dot, as the proxy gives it.
+    pub dns_search: String,
+}
+
+impl ResolverOptions {
+    /// Takes where containers ask, and the domain of all names.
+    #[must_use]
+    pub fn new(resolver: IpAddr, zone: &str) -> Self {
+        Self { dns: resolver.to_string(), dns_search: zone.trim_end_matches('.').to_owned() }
+    }
+}
+
+impl fmt::Display for ResolverOptions {
+    /// Without a newline, as scripts expect it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--dns={} --dns-search={}", self.dns, self.dns_search)
+    }
 }
 
 impl Names {

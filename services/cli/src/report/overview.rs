@@ -37,9 +37,12 @@ pub enum Section<T> {
 }
 
 impl<T> Section<T> {
-    pub(crate) fn new(answer: Result<T, ServiceError>) -> Self {
+    fn new<'a, A>(answer: &'a Result<A, ServiceError>) -> Self
+    where
+        T: From<&'a A>,
+    {
         match answer {
-            Ok(section) => Self::Here(section),
+            Ok(answer) => Self::Here(answer.into()),
             Err(error) => {
                 let reason = error.reason().to_owned();
                 Self::Away { away: Problem { reason, message: error.to_string(), age_seconds: None } }
@@ -302,6 +305,22 @@ impl From<&proxy::Listener> for Listener {
 }
 
 impl Status {
+    /// Takes what the services say, or why they do not.
+    pub(crate) fn new(
+        router: &Result<router::GetStatusResponse, ServiceError>,
+        ipam: &Result<ipam::GetStatusResponse, ServiceError>,
+        dns: &Result<dns::GetStatusResponse, ServiceError>,
+        proxy: &Result<proxy::GetStatusResponse, ServiceError>,
+    ) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            router: Section::new(router),
+            ipam: Section::new(ipam),
+            dns: Section::new(dns),
+            proxy: Section::new(proxy),
+        }
+    }
+
     pub(crate) const fn is_whole(&self) -> bool {
         self.router.is_here() && self.ipam.is_here() && self.dns.is_here() && self.proxy.is_here()
     }
