@@ -3,13 +3,13 @@
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use serde_json::Value;
-use weft_integration_tests::{Mesh, PASSWORD, both_engines};
-use weft_lab::{Lab, Launch, Weft, image};
+use weft_integration_tests::{Mesh, PASSWORD, SOON, both_engines};
+use weft_lab::{Lab, Launch, Weft, eventually, image};
 
 #[tokio::test]
 async fn nothing_is_left_but_what_containers_cannot_do_without() -> anyhow::Result<()> {
     let lab = both_engines(Lab::new()).await?;
-    // Each alone: a host that is taken off takes the free addresses of its part of the range along.
+    // Each alone, so that none has to wait for the other.
     let weft = try_join_all(lab.hosts().iter().map(|host| Weft::launch(host, Launch::new(PASSWORD)))).await?;
     let mesh = Mesh { lab, weft };
     for number in [1, 2] {
@@ -59,4 +59,57 @@ async fn resets(mesh: &Mesh, number: usize) -> anyhow::Result<()> {
     weft.compose(["up", "--detach"]).text().await?;
     weft.ready().await?;
     mesh.container(number, "again", &[]).await.map(drop)
+}
+
+/// Fails unless this host owns all addresses, and says so.
+async fn owns_all(weft: &Weft) -> anyhow::Result<()> {
+    eventually("one host owns all addresses", SOON, async || {
+        let shares = weft.ipam_status().await?.shares;
+        let named: Vec<_> = shares.iter().filter(|share| share.owned > 0).map(|share| &share.nickname).collect();
+        ensure!(named == ["host1"], "they are owned by {named:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn addresses_of_hosts_that_leave_are_the_others() -> anyhow::Result<()> {
+    let mesh = Mesh::start(3).await?;
+    let one = mesh.container(1, "one", &[]).await?;
+    mesh.container(2, "two", &[]).await?;
+    mesh.container(3, "three", &[]).await?;
+
+    // One host goes in good order, and comes back as somebody new.
+    let said = mesh.on(2).compose(["run", "--rm", "weft", "reset"]).text().await?;
+    ensure!(said.contains("handed ") && said.contains(" addresses to host"), "it does not say who has them: {said}");
+    let shares = mesh.on(1).ipam_status().await?.shares;
+    ensure!(shares.iter().all(|share| share.nickname != "host2" || share.owned == 0), "it still owns some: {shares:?}");
+    mesh.lab.host(2).docker(&["rm", "--force", "two"]).await?;
+    mesh.on(2).compose(["up", "--detach"]).text().await?;
+    mesh.on(2).ready().await?;
+    let again = mesh.container(2, "again", &[]).await.context("it needs addresses of others now")?;
+    again.pings(&one.ipv4.to_string()).await?;
+    let said = mesh.on(2).compose(["run", "--rm", "weft", "reset"]).text().await?;
+    ensure!(said.contains("handed "), "it does not say who has them: {said}");
+
+    // Another one is lost. As long as it lives, nobody takes anything from it.
+    let refused = mesh.on(1).command(["rmpeer", "host3"])?.output().await?;
+    ensure!(!refused.status.success() && refused.all().contains("can be reached"), "{}", refused.all());
+    let unknown = mesh.on(1).command(["rmpeer", "host9"])?.output().await?;
+    ensure!(!unknown.status.success() && unknown.all().contains("no peer called host9"), "{}", unknown.all());
+    mesh.lab.host(3).exec(&["ip", "link", "set", "eth0", "down"]).await?;
+    let removed = eventually("a lost host's addresses are taken over", SOON, async || {
+        mesh.on(1).weft(&["--output", "json", "rmpeer", "host3"]).await
+    })
+    .await?;
+    let removed: Value = serde_json::from_str(&removed).with_context(|| removed.clone())?;
+    ensure!(removed["taken_over"][0]["addresses"].as_u64() > Some(0), "{removed}");
+    owns_all(mesh.on(1)).await?;
+    mesh.container(1, "more", &[]).await?;
+
+    // It comes back, and learns that it owns nothing any more.
+    mesh.lab.host(3).exec(&["ip", "link", "set", "eth0", "up"]).await?;
+    mesh.on(3).joined(1).await?;
+    owns_all(mesh.on(3)).await?;
+    mesh.stop().await
 }

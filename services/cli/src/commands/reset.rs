@@ -14,8 +14,11 @@ use weft_docker_proxy_core::{eligibility::SERVICE_LABEL, list};
 use weft_engine::{Client, encode};
 use weft_proto::client::{SOCKET_FOLDER, Service};
 
-use super::install;
-use crate::{Outcome, output::Output};
+use super::{
+    addresses::{self, Moved},
+    install,
+};
+use crate::{Outcome, output::Output, services::Services};
 
 /// Where the services keep what outlives them, and the program that containers wait in.
 const STATE_FOLDER: &str = "/var/lib/weft";
@@ -32,6 +35,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// What was removed, and who has to do without it.
 #[derive(Debug, Serialize)]
 struct Removed {
+    /// Who has the addresses that this host owned, where there is another host.
+    handed_over: Option<Moved>,
     /// Services whose containers were removed.
     services: Vec<String>,
     /// Whether links, addresses and rules were removed; there has to be a router for that.
@@ -49,12 +54,26 @@ struct Waiting {
     name: String,
 }
 
-pub(super) async fn reset(engine_socket: PathBuf, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+pub(super) async fn reset(
+    engine_socket: PathBuf,
+    services: &Services,
+    output: &mut Output<'_>,
+) -> anyhow::Result<Outcome> {
     let engine = Client::new(engine_socket).with_deadline(DEADLINE);
     let found = own_containers(&engine).await?;
     // The router's goes last: without it nobody can take links and rules away.
     let (routers, others): (Vec<_>, Vec<_>) = found.iter().partition(|(service, _)| *service == Service::Router);
-    for (_, id) in others {
+    let mut handed_over = None;
+    for (service, id) in others {
+        if *service == Service::Ipam {
+            // Those who would ask for more are gone.
+            handed_over = addresses::hand_over(services).await.unwrap_or_else(|error| {
+                output.complain(&format!(
+                    "weft: the addresses that this host owns stay its own until `weft rmpeer` takes them over on another host: {error}"
+                ));
+                None
+            });
+        }
         remove(&engine, id).await?;
     }
     for (_, id) in &routers {
@@ -74,7 +93,7 @@ pub(super) async fn reset(engine_socket: PathBuf, output: &mut Output<'_>) -> an
     files.extend(empty(state, keep)?);
     files.extend(install::uninstall()?);
     let names = found.iter().map(|(service, _)| service.name().to_owned()).collect();
-    output.print(&Removed { services: names, network: !routers.is_empty(), files, waiting })?;
+    output.print(&Removed { handed_over, services: names, network: !routers.is_empty(), files, waiting })?;
     Ok(Outcome::Done)
 }
 
@@ -210,6 +229,9 @@ fn empty(folder: &Path, keep: Option<&str>) -> anyhow::Result<Vec<PathBuf>> {
 
 impl fmt::Display for Removed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Moved { peer, addresses }) = &self.handed_over {
+            writeln!(f, "handed {addresses} addresses to {peer}")?;
+        }
         if !self.services.is_empty() {
             writeln!(f, "removed {}", self.services.join(", "))?;
         }
@@ -263,11 +285,18 @@ mod tests {
     #[test]
     fn who_waits_is_named() {
         let waiting = ["web", "db"].map(|name| Waiting { id: "4f66".to_owned(), name: name.to_owned() }).into();
-        let removed =
-            Removed { services: vec!["ipam".to_owned()], network: false, files: vec!["/run/weft".into()], waiting };
+        let handed_over = Some(Moved { peer: "host2".to_owned(), addresses: 128 });
+        let removed = Removed {
+            handed_over,
+            services: vec!["ipam".to_owned()],
+            network: false,
+            files: vec!["/run/weft".into()],
+            waiting,
+        };
         let text = removed.to_string();
         assert!(
-            text.starts_with("removed ipam\nno router was here") && text.contains("cannot start: web, db;"),
+            text.starts_with("handed 128 addresses to host2\nremoved ipam\nno router was here")
+                && text.contains("cannot start: web, db;"),
             "{text}"
         );
     }
