@@ -111,6 +111,15 @@ pub(crate) enum Command {
         #[arg(value_name = "PEER", required = true)]
         peers: Vec<String>,
     },
+    /// Take over the addresses of hosts that are gone for good. Run it on one host only.
+    ///
+    /// Refused while such a host can be reached: `weft reset` there hands its addresses over. Should it come back with its state,
+    /// its containers lose the addresses that others have by then: reset it first.
+    Rmpeer {
+        /// As `weft status ipam` shows them: by name, by nickname if no other peer has it, or by the whole key.
+        #[arg(value_name = "PEER", required = true)]
+        peers: Vec<String>,
+    },
     /// Have the router read the password's file again, after the new password was written to it. Nothing is restarted, and
     /// connections stay.
     ///
@@ -144,8 +153,8 @@ pub(crate) enum Command {
     },
     /// Take weft off this host: docker compose run --rm weft reset
     ///
-    /// Removes the services, what they made in the host's network, their sockets and state, the key and the addresses that
-    /// this host owns among them, and what `weft install` put on the host. Containers that run lose the network and nothing
+    /// Hands the addresses that this host owns to another one. Removes the services, what they made in the host's network, their
+    /// sockets and state, the key among them, and what `weft install` put on the host. Containers that run lose the network and nothing
     /// else. Those that were made to wait for it are named, and start without it: the program that they wait in is kept until a
     /// reset finds none.
     Reset {

@@ -1,5 +1,6 @@
 //! The verbs, one file for each family.
 
+mod addresses;
 mod containers;
 mod env;
 mod install;
@@ -34,11 +35,12 @@ pub(crate) async fn run(
         Command::Connect { replace, peers } => peers::connect(replace, peers, services, output).await,
         Command::Forget { revoke: false, peers } => peers::forget(peers, services, output).await,
         Command::Forget { revoke: true, peers } => peers::revoke(peers, services, output).await,
+        Command::Rmpeer { peers } => addresses::rmpeer(peers, services, output).await,
         Command::ReloadPassword => peers::reload_password(services, output).await,
         Command::DnsLookup { name } => names::dns_lookup(name, services, output).await,
         Command::LogLevel { service, level } => log_level::log_level(service, &level, services, output).await,
         Command::Install { prefix } => install::install(prefix, output),
-        Command::Reset { engine_socket } => reset::reset(engine_socket, output).await,
+        Command::Reset { engine_socket } => reset::reset(engine_socket, services, output).await,
         Command::Version => version::version(services, output).await,
     }
 }
