@@ -239,9 +239,9 @@ impl Candidate {
         }
     }
 
-    /// Takes note that a question was lost by which loss is measured.
+    /// Takes note that a question was lost by which loss is measured, unless it was asked before the way came back.
     pub(super) fn handle_silence(&mut self, sent: Instant) {
-        if self.state == CandidateState::Alive {
+        if self.state == CandidateState::Alive && sent >= self.since {
             self.record(false, true);
             self.close_look = CLOSE_LOOK;
         }

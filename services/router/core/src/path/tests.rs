@@ -246,6 +246,22 @@ fn batches_that_a_way_suddenly_breaks_cost_a_second_of_data_at_most() {
 }
 
 #[test]
+fn questions_that_got_lost_before_a_way_came_back_say_nothing_about_it() {
+    for outage in 0..10 {
+        let mut world = World::new(&[(endpoint(1), Way::millis(600))]);
+        world.paths.set_endpoints(&[address(1)], world.now);
+        world.run(5 * SECOND);
+        world.remove(endpoint(1));
+        world.run(5 * SECOND + outage * SECOND / 13);
+        assert_eq!(up(&world), None);
+        world.set(endpoint(1), Way::millis(600));
+        assert!(world.run_until(2 * SECOND, |world| up(world).is_some()));
+        world.run(SECOND);
+        assert_eq!(world.paths.candidates().map(|candidate| candidate.loss).max(), Some(0));
+    }
+}
+
+#[test]
 fn searching_for_what_passes_is_no_loss() {
     for rate in [2, 10, 40] {
         let narrow = Way { largest: 1300, batches: false, ..Way::millis(2) };
