@@ -36,7 +36,7 @@ use weft_router_core::hostnet;
 pub use weft_router_core::hostnet::{ALIAS, DesiredTrusted, HostsFile, Problem, TrustedLink};
 use weft_types::{ContainerId, MacAddress};
 
-pub use self::dns::DnsSockets;
+pub use self::{dns::DnsSockets, trusted::Sources};
 
 /// Name of the interface in a container.
 pub const CONTAINER_INTERFACE: &str = "ethwe";

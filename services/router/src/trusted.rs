@@ -29,7 +29,7 @@ use self::{
     link::Link,
     socket::{Arrival, What},
 };
-use crate::kernel::{Kernel, LinkTraffic};
+use crate::kernel::{Kernel, LinkTraffic, Sources};
 
 /// Frames that wait to be looked at; more are dropped, and asked for again.
 const ARRIVALS: usize = 256;
@@ -110,6 +110,7 @@ pub fn spawn(
         mtu,
         links: BTreeMap::new(),
         table: Arc::default(),
+        sources: if enabled { Sources::open().ok() } else { None },
         told: None,
         telling: None,
         retry: None,
@@ -143,6 +144,8 @@ struct Keeper {
     mtu: u16,
     links: BTreeMap<PeerName, Link>,
     table: Arc<ForwardingTable>,
+    /// Lets new sources in at once; nothing if it cannot be opened.
+    sources: Option<Sources>,
     /// What the kernel has, as far as it said so.
     told: Option<DesiredTrusted>,
     /// Under way; probes are answered meanwhile.
@@ -197,6 +200,7 @@ impl Keeper {
 
     /// Takes whom to trust and what lives where.
     fn update(&mut self, wanted: Wanted) {
+        self.let_in(&wanted.table);
         self.table = wanted.table;
         self.links.retain(|peer, link| wanted.pairs.get(peer) == Some(&link.agreed));
         let mut numbers: BTreeSet<u32> = self.links.values().map(|link| link.vni).collect();
@@ -205,6 +209,35 @@ impl Keeper {
             if self.links.len() < MOST_LINKS && !self.links.contains_key(&peer) && numbers.insert(vni) {
                 self.links.insert(peer, Link::new(agreed, vni, self.mtu, now()));
             }
+        }
+    }
+
+    /// Lets in at once what has come to live at trusted peers whose devices are there.
+    fn let_in(&mut self, table: &ForwardingTable) {
+        let Some(sources) = &mut self.sources else { return };
+        let moved = table.macs.iter().filter(|(mac, peer)| self.table.macs.get(mac) != Some(peer)).map(|(mac, _)| *mac);
+        let named = table.addresses.iter().filter(|(address, mac)| self.table.addresses.get(address) != Some(mac));
+        let new: BTreeSet<MacAddress> = moved.chain(named.map(|(_, mac)| *mac)).collect();
+        let mut links: BTreeMap<PeerName, TrustedLink> = BTreeMap::new();
+        for mac in &new {
+            let Some(peer) = table.macs.get(mac) else { continue };
+            let Some(made) = self.told.iter().flat_map(|told| &told.links).find(|made| {
+                self.links.get(peer).is_some_and(|link| (link.vni, link.agreed.remote) == (made.vni, made.remote))
+            }) else {
+                continue;
+            };
+            let link = links.entry(*peer).or_insert_with(|| TrustedLink { sources: BTreeMap::new(), ..made.clone() });
+            link.sources.insert(*mac, BTreeSet::new());
+        }
+        for (address, mac) in table.addresses.iter().filter(|(_, mac)| new.contains(mac)) {
+            let link = table.macs.get(mac).and_then(|peer| links.get_mut(peer));
+            if let Some(addresses) = link.and_then(|link| link.sources.get_mut(mac)) {
+                addresses.insert(*address);
+            }
+        }
+        let links: Vec<TrustedLink> = links.into_values().collect();
+        if let Err(error) = sources.add(&links) {
+            tracing::debug!(error = %format_args!("{error:#}"), "new sources are let in later");
         }
     }
 

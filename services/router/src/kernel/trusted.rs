@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use weft_router_core::hostnet::{
-    self, DesiredTrusted, Family, ObservedLink, ObservedTrusted, Table, TrustedChange, VXLAN_PREFIX,
+    self, DesiredTrusted, Family, ObservedLink, ObservedTrusted, Table, TrustedChange, TrustedLink, VXLAN_PREFIX,
 };
 
 use super::{
@@ -135,6 +135,34 @@ impl Owner {
 
     pub(super) fn vxlan_traffic(&mut self) -> anyhow::Result<BTreeMap<String, LinkTraffic>> {
         self.channel.vxlan_traffic()
+    }
+}
+
+/// Lets in what has just come to live at trusted peers, without waiting for whatever the owner of kernel network state does: the
+/// owner compares all of it soon after. Containers talk within milliseconds of their start.
+#[derive(Debug)]
+pub struct Sources {
+    nftables: Nftables,
+}
+
+impl Sources {
+    /// Opens a socket to the filter of the caller's network namespace.
+    ///
+    /// # Errors
+    /// If the kernel has no nftables.
+    pub fn open() -> anyhow::Result<Self> {
+        Ok(Self { nftables: Nftables::open()? })
+    }
+
+    /// Lets in what the links say that lives there, beside all that is let in already. The tables have to be there.
+    ///
+    /// # Errors
+    /// If the kernel refuses it; the owner tries again.
+    pub fn add(&mut self, links: &[TrustedLink]) -> anyhow::Result<()> {
+        let keys = hostnet::source_keys(links);
+        let set = |name| SetRef { family: Family::Bridge, table: hostnet::VXLAN_TABLE, set: name };
+        let steps: Vec<Step<'_>> = keys.iter().map(|(name, keys)| Step::AddKeys(set(name), keys)).collect();
+        if steps.is_empty() { Ok(()) } else { self.nftables.transact(&steps) }
     }
 }
 

@@ -21,7 +21,7 @@ pub const VXLAN_PORT: u16 = 6784;
 /// How names of our VXLAN devices begin; six digits of the number of the pair follow.
 pub const VXLAN_PREFIX: &str = "weft-vx";
 /// Name of the tables that hold what VXLAN needs.
-const TABLE: &str = "weft-vxlan";
+pub const VXLAN_TABLE: &str = "weft-vxlan";
 /// Bytes that the kernel has for the name of a link.
 const LINK_NAME: usize = 16;
 
@@ -256,6 +256,13 @@ fn link_changes(
     changes.extend(entries.filter(|entry| !forwarding.contains(entry)).map(TrustedChange::AddForwarding));
 }
 
+/// Returns the keys that let in what lives at peers, by name of their set in the table of the family of bridges.
+#[must_use]
+pub fn source_keys(links: &[TrustedLink]) -> BTreeMap<String, Vec<Vec<u8>>> {
+    let of_bridges = keys(links).into_iter().filter(|((family, _), _)| *family == Family::Bridge);
+    of_bridges.map(|((_, set), keys)| (set, keys.into_iter().collect())).collect()
+}
+
 /// Returns what is to be in the sets.
 fn keys(links: &[TrustedLink]) -> BTreeMap<(Family, String), BTreeSet<Vec<u8>>> {
     let mut keys: BTreeMap<(Family, String), BTreeSet<Vec<u8>>> = BTreeMap::new();
@@ -331,7 +338,7 @@ fn datagram_table() -> Table {
     let set = |name: &str, address| Set { name: name.into(), key: vec![address, KeyPart::Number] };
     Table {
         family: Family::Inet,
-        name: TABLE.into(),
+        name: VXLAN_TABLE.into(),
         sets: vec![set("peers4", KeyPart::Ipv4), set("peers6", KeyPart::Ipv6)],
         chains: vec![BaseChain {
             name: "input".into(),
@@ -351,7 +358,7 @@ fn frame_table() -> Table {
     let set = |name: &str, key: &[KeyPart]| Set { name: name.into(), key: key.to_vec() };
     Table {
         family: Family::Bridge,
-        name: TABLE.into(),
+        name: VXLAN_TABLE.into(),
         sets: vec![
             set("sources", &[Interface, Mac]),
             set("sources4", &[Interface, Mac, Ipv4]),
