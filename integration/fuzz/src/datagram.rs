@@ -1,7 +1,7 @@
 //! What comes by UDP once it is opened, and around it.
 
 use weft_router_core::{
-    datagram::{Checksum, Content, Header, Relayed},
+    datagram::{Checksum, Content, Header, Relayed, SegmentHeader},
     fit::{Joiner, LEAST_PART, PartHeader, Parts},
     forward::flow_of,
     segment::{Join, complete_checksum},
@@ -31,7 +31,7 @@ pub(crate) const PARTS: Target = Target {
 
 fn contents(input: &[u8]) {
     let mut input = Input::new(input);
-    let mut joining: Option<(Join, usize)> = None;
+    let (mut joining, mut joiner) = (None, Joiner::default());
     while !input.is_empty() {
         let mut bytes = input.piece().to_vec();
         if let Some(header) = Header::decode(&bytes) {
@@ -43,23 +43,41 @@ fn contents(input: &[u8]) {
             assert!(relayed.next_hop().is_none_or(|next| next.hop_limit < relayed.hop_limit));
         }
         match Content::decode(&mut bytes) {
-            Some(Content::Frame(checksum, frame)) => {
-                let _ = (complete_checksum(checksum, frame), flow_of(frame));
+            Some(Content::Frame(checksum, frame)) => read_frame(checksum, frame),
+            Some(Content::Segment(header, slice)) => join(&mut joining, header, slice),
+            Some(Content::Fragment(part)) => {
+                finish(joining.take());
+                take_part(&mut joiner, part);
             }
-            Some(Content::Segment(header, slice)) => {
-                if let Some((join, payload)) = &mut joining
-                    && join.push(header, slice)
-                {
-                    *payload += slice.len() - join.payload_offset();
-                } else if let Some(join) = Join::new(header, slice) {
-                    let payload = slice.len() - join.payload_offset();
-                    finish(joining.replace((join, payload)));
-                }
-            }
-            Some(Content::Fragment(_) | Content::Probe(_)) | None => {}
+            Some(Content::Probe(_)) | None => {}
         }
     }
     finish(joining);
+}
+
+fn read_frame(checksum: Checksum, frame: &mut [u8]) {
+    let _ = (complete_checksum(checksum, frame), flow_of(frame));
+}
+
+fn join(joining: &mut Option<(Join, usize)>, header: SegmentHeader, slice: &[u8]) {
+    if let Some((join, payload)) = joining
+        && join.push(header, slice)
+    {
+        *payload += slice.len() - join.payload_offset();
+    } else if let Some(join) = Join::new(header, slice) {
+        let payload = slice.len() - join.payload_offset();
+        finish(joining.replace((join, payload)));
+    }
+}
+
+/// Joins parts of one session, and reads the frame that becomes whole; a part in parts is none.
+fn take_part(joiner: &mut Joiner, content: &[u8]) {
+    let Some((header, part)) = PartHeader::decode(content) else { return };
+    let Ok(Some(mut whole)) = joiner.handle_part(SessionIndex(1), header, part, start()) else { return };
+    assert_eq!(whole.len(), usize::from(header.length));
+    if let Some(Content::Frame(checksum, frame)) = Content::decode(&mut whole) {
+        read_frame(checksum, frame);
+    }
 }
 
 fn finish(joining: Option<(Join, usize)>) {
@@ -74,7 +92,17 @@ fn content_seeds() -> Vec<Vec<u8>> {
     let relayed = [&[0x12, 9, 0, 0][..], &[1; 16], &[0x11; 40]].concat();
     let probe = [&[4, 0][..], &[7; 60]].concat();
     let answer = [&[4, 1][..], &[7; 58]].concat();
-    vec![piece(&frame), piece(&[0x11; 40]), piece(&relayed), piece(&probe), piece(&answer), slices(2), slices(0)]
+    vec![
+        piece(&frame),
+        piece(&[0x11; 40]),
+        piece(&relayed),
+        piece(&probe),
+        piece(&answer),
+        slices(2),
+        slices(0),
+        frame_in_parts(false),
+        frame_in_parts(true),
+    ]
 }
 
 /// Two slices of one batch of TCP over IPv4, or of UDP.
@@ -87,6 +115,22 @@ fn slices(last: u8) -> Vec<u8> {
         slice
     };
     [piece(&slice(0)), piece(&slice(1))].concat()
+}
+
+/// A frame in parts, in order or with the last part first.
+fn frame_in_parts(reversed: bool) -> Vec<u8> {
+    let head = Checksum { start: 34, offset: 16 }.encode();
+    let parts = Parts::new(&head, &[0; 900], 7, 600).expect("they fit");
+    let part = |index| {
+        let mut content = vec![0; parts.length(index)];
+        parts.write(index, &mut content);
+        piece(&content)
+    };
+    let mut pieces: Vec<Vec<u8>> = (0..parts.count()).map(part).collect();
+    if reversed {
+        pieces.reverse();
+    }
+    pieces.concat()
 }
 
 fn parts(input: &[u8]) {
