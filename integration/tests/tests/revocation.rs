@@ -8,8 +8,7 @@ use weft_integration_tests::{Container, Conversation, Mesh, PASSWORD, SOON, host
 use weft_lab::{Launch, Weft, eventually};
 use weft_proto::router::v1::PeerState;
 
-/// How soon the lost host has to be out everywhere: 5 s after the news, which take less than one to travel. Longer on a machine
-/// that other hosts keep busy.
+/// How soon the lost host has to be out everywhere after the news, which take less than a second to travel.
 const OUT: Duration = Duration::from_secs(5);
 
 /// A name of the third host that nobody else has.
