@@ -33,7 +33,7 @@ impl Allocator {
                 let me = self.me;
                 let facts = self.ring.as_mut().map(|(_, ring)| ring.take_over(dead, me)).unwrap_or_default();
                 self.ring_changed |= !facts.is_empty();
-                Event::Moved { request, peer: Some(dead), name: self.name_of(dead), addresses: size(&facts) }
+                Event::Moved { request, peer: Some(dead), name: self.full_name_of(dead), addresses: size(&facts) }
             }
             Err(refusal) => Event::Refused { request, refusal },
         };
@@ -81,14 +81,14 @@ impl Allocator {
         if leaving.facts.iter().all(|(run, fact)| published.covers(*run, *fact)) {
             let (request, heir, addresses) = (leaving.request, leaving.heir, size(&leaving.facts));
             self.leaving = None;
-            self.tell(Event::Moved { request, peer: Some(heir), name: self.name_of(heir), addresses });
+            self.tell(Event::Moved { request, peer: Some(heir), name: self.full_name_of(heir), addresses });
         }
     }
 
     /// Answers who waits for the heir for too long.
     pub(super) fn expire_leaving(&mut self, now: Instant) {
         if let Some(Leaving { request, heir, .. }) = self.leaving.take_if(|leaving| leaving.deadline <= now) {
-            let refusal = Refusal::NotConfirmed { peer: self.name_of(heir) };
+            let refusal = Refusal::NotConfirmed { peer: self.full_name_of(heir) };
             self.tell(Event::Refused { request, refusal });
         }
     }
@@ -105,7 +105,7 @@ impl Allocator {
                 || peer.to_hex() == given
                 || info.is_some_and(|info| info.name == given || info.nickname == given)
         });
-        let cannot = |peer: PeerName, why| Err(Refusal::NotGone { peer: self.name_of(peer), why });
+        let cannot = |peer: PeerName, why| Err(Refusal::NotGone { peer: self.full_name_of(peer), why });
         match owners.as_slice() {
             [] => Err(Refusal::OwnsNothing { given: given.to_owned() }),
             [peer] if *peer == self.me.peer => cannot(*peer, "is this host: `weft reset` hands its addresses over"),
@@ -133,6 +133,12 @@ impl Allocator {
         let candidates = candidates
             .filter_map(|(peer, view)| Some(Owner { peer: *peer, store: view.free.as_ref().map(|free| free.store)? }));
         candidates.max_by_key(|owner| (owned(*owner), *owner))
+    }
+
+    /// Returns a peer's name and that of its host, as lists of peers show them.
+    fn full_name_of(&self, peer: PeerName) -> String {
+        let nickname = self.names.get(&peer).map_or("", |info| &info.nickname);
+        if nickname.is_empty() { self.name_of(peer) } else { format!("{}({nickname})", self.name_of(peer)) }
     }
 
     fn abandon_all(&mut self) {
