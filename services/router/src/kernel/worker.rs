@@ -231,7 +231,10 @@ impl Worker {
             let mut fds: Vec<PollFd<'_>> = vec![readable(self.woken.as_fd()), readable(self.links_changed.as_fd())];
             fds.extend(self.rules_changed.as_ref().map(|socket| readable(socket.as_fd())));
             fds.extend(self.containers_changed.as_ref().map(|socket| readable(socket.as_fd())));
-            let timeout = self.due.filter(|_| self.active && self.attaching.is_empty()).map(|due| due.saturating_duration_since(now()));
+            let timeout = self
+                .due
+                .filter(|_| self.active && self.attaching.is_empty())
+                .map(|due| due.saturating_duration_since(now()));
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             // An error (EINTR) is as good as a wake-up: everything is looked at below, and nothing of it blocks.
             let _ = poll(&mut fds, timeout.as_ref());
