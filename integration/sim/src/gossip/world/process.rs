@@ -147,6 +147,7 @@ impl World {
             Event::ChannelChanged { .. }
             | Event::KnownPeersChanged
             | Event::PeerRevoked { .. }
+            | Event::OldPasswordDropped
             | Event::PeerConnected { .. }
             | Event::PeerDisconnected { .. }
             | Event::ReachabilityChanged
