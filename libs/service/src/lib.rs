@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod folder;
+pub mod handshakes;
 mod health;
 mod last_words;
 mod logging;

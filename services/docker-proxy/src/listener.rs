@@ -1,6 +1,5 @@
 //! The sockets on which clients find the Docker API.
 
-mod handshakes;
 pub mod options;
 
 use std::{
@@ -24,7 +23,10 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use weft_service::Shutdown;
+use weft_service::{
+    Shutdown,
+    handshakes::{Handshake, Handshakes},
+};
 
 use crate::{
     engine::Engine,
@@ -33,11 +35,13 @@ use crate::{
     relay::{self, Answer},
     tls::Acceptor,
 };
-use handshakes::{Handshake, Handshakes};
 use options::Options;
 
 /// Clients that are served at a time by Unix sockets, and as many by TCP; others wait to be accepted.
 const MOST_CLIENTS: u32 = 4096;
+
+/// TLS handshakes under way at a time.
+const MOST_HANDSHAKES: usize = 256;
 
 /// How long a client may take to agree on keys.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -127,7 +131,7 @@ impl Listeners {
             intercept,
             unix_clients: Arc::new(Semaphore::new(MOST_CLIENTS as usize)),
             tcp_clients: Arc::new(Semaphore::new(MOST_CLIENTS as usize)),
-            handshakes: Handshakes::default(),
+            handshakes: Handshakes::new(MOST_HANDSHAKES),
             shutdown,
         });
         let mut accepting = JoinSet::new();
@@ -188,8 +192,10 @@ impl Serving {
                     tokio::spawn(async move { serving.serve(stream, &serving.local, permit).await });
                 }
                 Ok((Client::Tls(stream, client, acceptor), permit)) => {
-                    let handshake = self.handshakes.begin(client);
-                    tokio::spawn(serving.serve_tls(stream, acceptor, handshake, permit));
+                    // There is always room: none keeps its place.
+                    if let Some(handshake) = self.handshakes.begin(client) {
+                        tokio::spawn(serving.serve_tls(stream, acceptor, handshake, permit));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a client");
@@ -213,7 +219,7 @@ impl Serving {
         self: Arc<Self>,
         mut stream: TcpStream,
         acceptor: Acceptor,
-        handshake: Handshake,
+        mut handshake: Handshake,
         permit: OwnedSemaphorePermit,
     ) {
         let agreed = async {
@@ -237,6 +243,7 @@ impl Serving {
             Some(Err(_)) => return tracing::debug!("a client did not agree on keys in time"),
             None => return tracing::debug!("a client that had not agreed on keys yet made room for another"),
         };
+        drop(handshake);
         if acceptor.verifies() {
             self.serve(stream, &self.intercept, permit).await;
         } else {

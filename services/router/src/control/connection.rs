@@ -9,7 +9,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use weft_router_core::{
     handshake::{self, Handshake, HandshakeConfig, HandshakeError, Opener, PasswordPair, Sealer},
@@ -81,6 +81,13 @@ pub(super) async fn shake_hands(
     };
     stream.set_nodelay(true).map_err(|error| network(&error.to_string()))?;
     stream::limit_unsent(&stream).map_err(|error| network(&error.to_string()))?;
+    let deadline = Instant::now() + HANDSHAKE_DEADLINE;
+    let late = |_| network("no answer within 10 s");
+    if dialled.is_none() {
+        // Who says nothing costs a socket, and asks the driver nothing.
+        let said = timeout_at(deadline, stream.peek(&mut [0])).await.map_err(late)?;
+        said.map_err(|error| network(&error.to_string()))?;
+    }
     let local_random = crate::entropy::number();
     let (reply, introduction) = oneshot::channel();
     let ask = ControlEvent::Introduce { random: local_random, remote, reply };
@@ -91,11 +98,10 @@ pub(super) async fn shake_hands(
         Some(dialled) => Handshake::initiator(config, dialled.pair, crate::entropy::secret()),
         None => Handshake::responder(config, crate::entropy::secret()),
     };
-    let outcome = timeout(HANDSHAKE_DEADLINE, exchange(handshake, &mut stream)).await;
+    let outcome = timeout_at(deadline, exchange(handshake, &mut stream)).await.map_err(late)?;
     let established = match outcome {
-        Err(_) => return Err(network("no answer within 10 s")),
-        Ok(Err(Trouble::Network(error))) => return Err(network(&error.to_string())),
-        Ok(Err(Trouble::Protocol(error, next_pair))) => {
+        Err(Trouble::Network(error)) => return Err(network(&error.to_string())),
+        Err(Trouble::Protocol(error, next_pair)) => {
             let problem = Problem {
                 reason: error.reason(),
                 message: error.sentence(&name),
@@ -109,7 +115,7 @@ pub(super) async fn shake_hands(
             };
             return Err(Failure { problem, error: Some(error), next_pair });
         }
-        Ok(Ok(established)) => established,
+        Ok(established) => established,
     };
     let handshake::Established { peer, introduction, password, sealer, opener } = established;
     let (sender, queue) = mpsc::channel(OUTGOING);
@@ -153,15 +159,22 @@ async fn exchange(mut handshake: Handshake, stream: &mut TcpStream) -> Result<ha
             return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
         }
         if let Err(error) = handshake.handle_input(&buffer[..length]) {
-            while let Some(bytes) = handshake.poll_output() {
-                stream.write_all(&bytes).await?;
-            }
-            // Closing a socket with unread bytes would reset it, and the other side might miss the refusal.
-            stream.shutdown().await?;
+            refuse(&mut handshake, stream).await;
             let next_pair = handshake.next_pair().filter(|_| error == HandshakeError::WrongPassword);
             return Err(Trouble::Protocol(error, next_pair));
         }
     }
+}
+
+/// Says why there will be no session. Who is gone by then, or takes no bytes, has failed for the same reason.
+async fn refuse(handshake: &mut Handshake, stream: &mut TcpStream) {
+    while let Some(bytes) = handshake.poll_output() {
+        if stream.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+    // Closing a socket with unread bytes would reset it, and the other side might miss the refusal.
+    let _ = stream.shutdown().await;
 }
 
 impl Established {

@@ -9,11 +9,9 @@ use std::{
 
 use anyhow::Context;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 use weft_router_core::handshake::{Handshake, HandshakeError};
+use weft_service::handshakes::{self, Handshakes};
 
 use super::{
     ControlEvent, Shared, connection,
@@ -21,8 +19,8 @@ use super::{
 };
 use crate::socket::limit_segments;
 
-/// Handshakes that may go on at a time with those who connect; others are told to come again.
-const HANDSHAKES: usize = 64;
+/// Handshakes that may go on at a time with those who connect.
+pub(super) const HANDSHAKES: usize = 64;
 
 /// Listens on `port` of `host`, or of all addresses of both families.
 ///
@@ -61,7 +59,7 @@ pub fn bind(host: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
 }
 
 pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    let handshakes = Handshakes::new(HANDSHAKES);
     let throttle = Arc::new(Throttle::default());
     loop {
         let (stream, remote) = match listener.accept().await {
@@ -74,39 +72,48 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
         };
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let two_passwords = shared.passwords().is_some_and(|passwords| passwords.has_old());
-        let permitted = |_: &_| throttle.permits(remote.ip(), two_passwords, clock());
-        let place = Arc::clone(&places).try_acquire_owned().ok().filter(permitted);
-        let Some(place) = place else {
-            refuse(&stream);
-            continue;
-        };
-        let (shared, throttle) = (Arc::clone(&shared), Arc::clone(&throttle));
-        tokio::spawn(async move {
-            match connection::shake_hands(&shared, stream, remote, None).await {
-                Ok(established) => {
-                    drop(place);
-                    throttle.forgive(remote.ip());
-                    established.run().await;
-                }
-                Err(failure) => {
-                    let wrong = failure.error == Some(HandshakeError::WrongPassword);
-                    if wrong {
-                        throttle.punish(remote.ip(), clock());
-                    }
-                    // Who has another password to try is no problem yet.
-                    if failure.next_pair.is_none() {
-                        let event = ControlEvent::Refused { remote: remote.ip(), problem: failure.problem };
-                        // An error means that the process is ending.
-                        let _ = shared.events.send(event).await;
-                    }
-                    if wrong {
-                        // The place is kept meanwhile, so that many at once do not guess faster.
-                        tokio::time::sleep(FAILURE_PAUSE).await;
-                    }
-                    drop(place);
-                }
+        let permitted = throttle.permits(remote.ip(), two_passwords, clock());
+        match permitted.then(|| handshakes.begin(remote.ip())).flatten() {
+            Some(place) => {
+                tokio::spawn(take(Arc::clone(&shared), Arc::clone(&throttle), place, stream, remote));
             }
-        });
+            None => refuse(&stream),
+        }
+    }
+}
+
+/// Serves one that connected, until its connection ends.
+async fn take(
+    shared: Arc<Shared>,
+    throttle: Arc<Throttle>,
+    mut place: handshakes::Handshake,
+    stream: TcpStream,
+    remote: SocketAddr,
+) {
+    match place.unless_ended(connection::shake_hands(&shared, stream, remote, None)).await {
+        Some(Ok(established)) => {
+            drop(place);
+            throttle.forgive(remote.ip());
+            established.run().await;
+        }
+        Some(Err(failure)) => {
+            let wrong = failure.error == Some(HandshakeError::WrongPassword);
+            if wrong {
+                // So that many at once do not guess faster: whoever comes now gets no place that a wrong password has.
+                place.keep();
+                throttle.punish(remote.ip(), clock());
+            }
+            // Who has another password to try is no problem yet.
+            if failure.next_pair.is_none() {
+                let event = ControlEvent::Refused { remote: remote.ip(), problem: failure.problem };
+                // An error means that the process is ending.
+                let _ = shared.events.send(event).await;
+            }
+            if wrong {
+                tokio::time::sleep(FAILURE_PAUSE).await;
+            }
+        }
+        None => tracing::debug!(%remote, "a connection without a handshake made room for another"),
     }
 }
 

@@ -2,15 +2,18 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "each test waits for one event and fails with any other")]
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
-use weft_router_core::{handshake::Password, mesh::GoodbyeReason};
+use weft_router_core::{
+    handshake::{Handshake, HandshakeConfig, Password, PasswordPair},
+    mesh::GoodbyeReason,
+};
 
 use super::*;
 
@@ -43,7 +46,7 @@ impl Router {
 
     /// Listens on a port that the kernel chooses, and returns it.
     fn listen(&self) -> SocketAddr {
-        let listener = bind(Some(std::net::Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
+        let listener = bind(Some(Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
         let address = listener.local_addr().expect("bound");
         self.control.listen(listener);
         address
@@ -192,7 +195,7 @@ async fn a_password_here_and_none_there_is_named_on_both_sides() {
 #[tokio::test]
 async fn unreachable_and_unknown_hosts_are_named() {
     let mut a = Router::new(1, None);
-    let closed = bind(Some(std::net::Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
+    let closed = bind(Some(Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
     let address = closed.local_addr().expect("bound");
     drop(closed);
     a.control.dial(DialId(1), DialAddress::Endpoint(address));
@@ -223,11 +226,100 @@ async fn a_stranger_on_the_port_is_refused_without_harm() {
 
 #[tokio::test]
 async fn a_port_in_use_is_named() {
-    let first = bind(Some(std::net::Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
+    let first = bind(Some(Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
     let port = first.local_addr().expect("bound").port();
-    let error = bind(Some(std::net::Ipv4Addr::LOCALHOST.into()), port).expect_err("taken").to_string();
+    let error = bind(Some(Ipv4Addr::LOCALHOST.into()), port).expect_err("taken").to_string();
     assert_eq!(
         error,
         format!("cannot listen on 127.0.0.1:{port}: another process uses the port; stop it or set WEFT_PORT")
     );
+}
+
+/// Connects from an address of the loopback.
+async fn connect_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((Ipv4Addr::from(source), 0).into()).expect("the loopback has the address");
+    socket.connect(address).await.expect("accepted")
+}
+
+#[tokio::test]
+async fn strangers_that_say_nothing_keep_nobody_out() {
+    let (mut a, mut b) = (Router::new(1, Some("x")), Router::new(2, Some("x")));
+    let address = b.listen();
+    let mut strangers = Vec::new();
+    for _ in 0..3 * listen::HANDSHAKES {
+        strangers.push(connect_from([127, 0, 0, 2], address).await);
+    }
+    a.control.dial(DialId(1), DialAddress::Endpoint(address));
+    let (at_a, _at_b) = tokio::join!(a.connected(), b.connected());
+    assert_eq!(at_a.dial, Some(DialId(1)));
+    // The oldest made room, and the newest have their time.
+    let ended = timeout(DEADLINE, strangers[0].read(&mut [0])).await.expect("room is made");
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let newest = strangers.last_mut().expect("there are many");
+    assert!(futures::poll!(std::pin::pin!(newest.read(&mut [0]))).is_pending());
+}
+
+/// A connection that has said all but the message by which the other side knows whether the password is right.
+async fn guess(source: [u8; 4], address: SocketAddr) -> (TcpStream, Vec<u8>) {
+    let mut stream = connect_from(source, address).await;
+    let config = HandshakeConfig {
+        key: StaticKey::from_private([1; 32]),
+        passwords: Some(Passwords::new(Password::new(b"wrong"), None)),
+        introduction: introduction(1, address),
+    };
+    let mut handshake = Handshake::initiator(config, PasswordPair::FIRST, [source[3]; 32]);
+    let hello = handshake.poll_output().expect("the hello");
+    stream.write_all(&hello).await.expect("written");
+    let mut buffer = [0; 4096];
+    let proof = loop {
+        let length = stream.read(&mut buffer).await.expect("answered");
+        assert_ne!(length, 0, "closed before the guess");
+        handshake.handle_input(&buffer[..length]).expect("a hello");
+        if let Some(proof) = handshake.poll_output() {
+            break proof;
+        }
+    };
+    (stream, proof)
+}
+
+/// Guesses wrong from as many connections as there are places, and returns what one more is told meanwhile.
+async fn guess_everywhere(round: u8, address: SocketAddr) -> Vec<u8> {
+    let mut guesses = Vec::new();
+    for number in 0..listen::HANDSHAKES as u8 {
+        // Five of one address are not slowed down.
+        guesses.push(guess([127, 1 + round, number / 5, 1], address).await);
+    }
+    for (stream, proof) in &mut guesses {
+        stream.write_all(proof).await.expect("written");
+    }
+    for (stream, _) in &mut guesses {
+        let mut refusal = Vec::new();
+        stream.read_to_end(&mut refusal).await.expect("refused");
+        assert_eq!(refusal, [0, 2, 3, 1], "the password is wrong");
+    }
+    let mut late = connect_from([127, 0, 0, 3], address).await;
+    // Whoever has a place and says nothing more gets no answer.
+    late.shutdown().await.expect("still open");
+    let mut answer = Vec::new();
+    timeout(DEADLINE, late.read_to_end(&mut answer)).await.expect("in time").expect("closed");
+    answer
+}
+
+#[tokio::test]
+async fn the_place_of_a_wrong_password_makes_room_for_nobody() {
+    let mut b = Router::new(2, Some("right"));
+    let address = b.listen();
+    tokio::spawn(async move {
+        loop {
+            b.event().await;
+        }
+    });
+    // A machine that was busy for longer than a place is kept shows nothing.
+    for round in 0..20 {
+        if guess_everywhere(round, address).await == Handshake::busy() {
+            return;
+        }
+    }
+    panic!("a wrong password's place was given away each time");
 }

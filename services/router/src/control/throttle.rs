@@ -2,10 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use weft_service::handshakes::source;
 
 /// How long the connection of a wrong password takes up its place after it has been told so.
 pub(super) const FAILURE_PAUSE: Duration = Duration::from_millis(500);
@@ -61,13 +63,6 @@ impl Throttle {
     /// Forgets the failures of an address that knows the password after all.
     pub(super) fn forgive(&self, address: IpAddr) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&source(address));
-    }
-}
-
-fn source(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
     }
 }
 
