@@ -242,6 +242,14 @@ impl address_service_server::AddressService for Part {
         Ok(Response::new(ipam::LookupResponse { addresses: own.into_iter().map(dual).collect() }))
     }
 
+    async fn take_over(&self, _: Request<ipam::TakeOverRequest>) -> Result<Response<ipam::TakeOverResponse>, Status> {
+        Err(Status::unimplemented("the proxy does not use it"))
+    }
+
+    async fn hand_over(&self, _: Request<ipam::HandOverRequest>) -> Result<Response<ipam::HandOverResponse>, Status> {
+        Err(Status::unimplemented("the proxy does not use it"))
+    }
+
     async fn list_allocations(
         &self,
         _: Request<ipam::ListAllocationsRequest>,
