@@ -36,6 +36,38 @@ pub struct ReplaceRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplaceResponse {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AddNamesRequest {
+    /// Whose the names are: they go with the container. Empty: nobody's; they stay until they are removed.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+    /// As in Registration; at least one.
+    #[prost(string, repeated, tag = "2")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What each of the names means; at least one.
+    #[prost(message, repeated, tag = "3")]
+    pub addresses: ::prost::alloc::vec::Vec<super::super::common::v1::IpAddress>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddNamesResponse {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RemoveNamesRequest {
+    /// As in AddNamesRequest.
+    #[prost(string, tag = "1")]
+    pub container_id: ::prost::alloc::string::String,
+    /// Empty: all.
+    #[prost(string, repeated, tag = "2")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Empty: all.
+    #[prost(message, repeated, tag = "3")]
+    pub addresses: ::prost::alloc::vec::Vec<super::super::common::v1::IpAddress>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveNamesResponse {
+    /// How many pairs of a name and an address were taken away.
+    #[prost(uint64, tag = "1")]
+    pub removed: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LookupRequest {
     /// Relative names are looked up under the zone.
@@ -61,6 +93,7 @@ pub struct Record {
     pub name: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
     pub addresses: ::prost::alloc::vec::Vec<super::super::common::v1::IpAddress>,
+    /// "weft:extern" if it was given by hand and is no container's.
     #[prost(string, tag = "3")]
     pub container_id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "4")]
@@ -75,6 +108,9 @@ pub struct Record {
     /// Set while the origin is unreachable: not answered.
     #[prost(bool, tag = "8")]
     pub suspended: bool,
+    /// Set if it was given by AddNames.
+    #[prost(bool, tag = "9")]
+    pub by_hand: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStatusRequest {}
@@ -103,7 +139,8 @@ pub struct Upstream {
     #[prost(message, optional, tag = "1")]
     pub endpoint: ::core::option::Option<super::super::common::v1::Endpoint>,
 }
-/// Value of the gossip channel "names": one for each container that has names. Key: the container's id.
+/// Value of the gossip channel "names": one for each container that has names, with the container's id as key, and one for each
+/// address that was given names by hand, with the key "weft:name:\<container's id, or weft:extern>:<address>".
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NameRecord {
     #[prost(string, tag = "1")]
@@ -232,7 +269,7 @@ pub mod name_service_client {
                 .insert(GrpcMethod::new("weft.dns.v1.NameService", "Register"));
             self.inner.unary(req, path, codec).await
         }
-        /// Takes names away: all of the container, or those given. Idempotent.
+        /// Takes names away: all of the container, those of AddNames among them, or those given of Register's. Idempotent.
         pub async fn deregister(
             &mut self,
             request: impl tonic::IntoRequest<super::DeregisterRequest>,
@@ -280,6 +317,56 @@ pub mod name_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("weft.dns.v1.NameService", "Replace"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives names addresses by hand, beside what Register gave them. What is there stays.
+        pub async fn add_names(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddNamesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddNamesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.dns.v1.NameService/AddNames",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.dns.v1.NameService", "AddNames"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes away what AddNames gave on this host. Idempotent.
+        pub async fn remove_names(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveNamesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveNamesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.dns.v1.NameService/RemoveNames",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.dns.v1.NameService", "RemoveNames"));
             self.inner.unary(req, path, codec).await
         }
         /// Answers as a container would be answered.
@@ -375,7 +462,7 @@ pub mod name_service_server {
             tonic::Response<super::RegisterResponse>,
             tonic::Status,
         >;
-        /// Takes names away: all of the container, or those given. Idempotent.
+        /// Takes names away: all of the container, those of AddNames among them, or those given of Register's. Idempotent.
         async fn deregister(
             &self,
             request: tonic::Request<super::DeregisterRequest>,
@@ -388,6 +475,22 @@ pub mod name_service_server {
             &self,
             request: tonic::Request<super::ReplaceRequest>,
         ) -> std::result::Result<tonic::Response<super::ReplaceResponse>, tonic::Status>;
+        /// Gives names addresses by hand, beside what Register gave them. What is there stays.
+        async fn add_names(
+            &self,
+            request: tonic::Request<super::AddNamesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddNamesResponse>,
+            tonic::Status,
+        >;
+        /// Takes away what AddNames gave on this host. Idempotent.
+        async fn remove_names(
+            &self,
+            request: tonic::Request<super::RemoveNamesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveNamesResponse>,
+            tonic::Status,
+        >;
         /// Answers as a container would be answered.
         async fn lookup(
             &self,
@@ -604,6 +707,96 @@ pub mod name_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReplaceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.dns.v1.NameService/AddNames" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddNamesSvc<T: NameService>(pub Arc<T>);
+                    impl<
+                        T: NameService,
+                    > tonic::server::UnaryService<super::AddNamesRequest>
+                    for AddNamesSvc<T> {
+                        type Response = super::AddNamesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddNamesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as NameService>::add_names(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddNamesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.dns.v1.NameService/RemoveNames" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveNamesSvc<T: NameService>(pub Arc<T>);
+                    impl<
+                        T: NameService,
+                    > tonic::server::UnaryService<super::RemoveNamesRequest>
+                    for RemoveNamesSvc<T> {
+                        type Response = super::RemoveNamesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveNamesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as NameService>::remove_names(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveNamesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1,8 +1,8 @@
 //! The definition of the command line.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use weft_proto::client::{SOCKET_FOLDER, Service};
 
 /// Encrypted network for the containers of many Docker hosts.
@@ -132,6 +132,26 @@ pub(crate) enum Command {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Give a container of this host, or addresses that are no container's, a further name.
+    ///
+    /// As in `weft dns-add db -h alias`, and `weft dns-add 192.0.2.9 -h printer`.
+    ///
+    /// Each of the addresses, or all that the container has now, is found under the name, beside whatever else the name means. The
+    /// names go when the container stops; those that are no container's stay until `weft dns-remove`, or until dns and router start
+    /// anew at the same time, as the host does.
+    #[command(
+        disable_help_flag = true,
+        override_usage = "weft dns-add [OPTIONS] [ADDRESS]... <CONTAINER> [-h <NAME>]\n       weft dns-add [OPTIONS] <ADDRESS>... -h <NAME>"
+    )]
+    DnsAdd(NameArguments),
+    /// Take away what `weft dns-add` gave on this host: all of the container's, or of the addresses and the name that are given.
+    ///
+    /// The names that a container has by itself are its own as long as it is attached.
+    #[command(
+        disable_help_flag = true,
+        override_usage = "weft dns-remove [OPTIONS] [ADDRESS]... <CONTAINER> [-h <NAME>]\n       weft dns-remove [OPTIONS] <ADDRESS>... -h <NAME>"
+    )]
+    DnsRemove(NameArguments),
     /// Change what the services log, until they start anew.
     ///
     /// The level they start with is the option --log-level, or WEFT_LOG_LEVEL.
@@ -199,6 +219,78 @@ impl Addresses {
     }
 }
 
+#[derive(Debug, Clone, Args)]
+struct RawNameArguments {
+    /// Addresses, then the container, if the name is to be one's.
+    ///
+    /// An address is `a.b.c.d` or IPv6, of the overlay or outside. The container is attached, and named by its name, its id, or a
+    /// unique start of its id.
+    #[arg(value_name = "ARGUMENT", required = true)]
+    arguments: Vec<String>,
+
+    /// The name: one word ("db"), or absolute within the domain of dns ("db.weft.internal"). Without it the names that the container
+    /// has are meant; where there is no container it is needed.
+    #[arg(short = 'h', long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Print help.
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Addresses, container and name of `dns-add` and `dns-remove`, of which some are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NameArguments {
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Name, id, or start of an id; absent: it is about addresses that are no container's.
+    pub(crate) container: Option<String>,
+    /// As the user gave it; there is one where there is no container.
+    pub(crate) name: Option<String>,
+}
+
+impl TryFrom<RawNameArguments> for NameArguments {
+    type Error = clap::Error;
+
+    fn try_from(RawNameArguments { mut arguments, name, .. }: RawNameArguments) -> Result<Self, clap::Error> {
+        let refused = |text: String| clap::Error::raw(ErrorKind::ValueValidation, text + "\n");
+        let container = arguments.pop_if(|last| last.parse::<IpAddr>().is_err());
+        let address = |text: &String| {
+            let why = || {
+                format!("{text:?} is not an address as in 192.0.2.1; one container may follow, as the last argument")
+            };
+            text.parse().map_err(|_| refused(why()))
+        };
+        let addresses = arguments.iter().map(address).collect::<Result<_, _>>()?;
+        if container.is_none() && name.is_none() {
+            let text =
+                "addresses that are no container's need a name: give one with -h, or a container as the last argument";
+            return Err(refused(text.to_owned()));
+        }
+        Ok(Self { addresses, container, name })
+    }
+}
+
+impl FromArgMatches for NameArguments {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        RawNameArguments::from_arg_matches(matches)?.try_into()
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for NameArguments {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        RawNameArguments::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        RawNameArguments::augment_args_for_update(command)
+    }
+}
+
 fn service(name: &str) -> Result<Service, String> {
     let found = Service::ALL.into_iter().find(|service| service.name() == name);
     found.ok_or_else(|| format!("there is no such service: {}", Service::ALL.map(Service::name).join(", ")))
@@ -232,5 +324,38 @@ mod tests {
         };
         assert!(parse("weft log-level nobody debug").is_err());
         assert!(parse("weft log-level").is_err());
+    }
+
+    #[test]
+    fn addresses_of_names_come_before_the_container() {
+        let parse = |line: &str| match Cli::try_parse_from(line.split(' ')).map(|cli| cli.command) {
+            Ok(Command::DnsAdd(arguments) | Command::DnsRemove(arguments)) => Ok(arguments),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err((error.exit_code(), error.to_string())),
+        };
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("valid")).collect::<Vec<_>>();
+        let text = |text: &str| Some(text.to_owned());
+        for (line, given, container, name) in [
+            ("weft dns-add db", &[][..], text("db"), None),
+            ("weft dns-add db -h alias", &[], text("db"), text("alias")),
+            ("weft dns-add 10.32.0.1 fd00::1 db", &["10.32.0.1", "fd00::1"], text("db"), None),
+            ("weft dns-remove 192.0.2.1 -h printer", &["192.0.2.1"], None, text("printer")),
+            ("weft dns-remove -h printer 192.0.2.1", &["192.0.2.1"], None, text("printer")),
+        ] {
+            let expected = NameArguments { addresses: addresses(given), container, name };
+            assert_eq!(parse(line), Ok(expected), "{line}");
+        }
+        for (line, part) in [
+            ("weft dns-add", "required arguments"),
+            ("weft dns-add -h printer", "required arguments"),
+            ("weft dns-add 192.0.2.1", "give one with -h, or a container"),
+            ("weft dns-remove db web -h alias", "\"db\" is not an address"),
+            ("weft dns-remove 10.32.0.1/12 db", "\"10.32.0.1/12\" is not an address"),
+        ] {
+            let (code, text) = parse(line).expect_err(line);
+            assert_eq!(code, 2, "{line}");
+            assert!(text.contains(part), "{line}: {text}");
+        }
+        assert_eq!(parse("weft dns-add --help").map_err(|(code, _)| code), Err(0));
     }
 }

@@ -38,6 +38,8 @@ pub(crate) async fn run(
         Command::Rmpeer { peers } => addresses::rmpeer(peers, services, output).await,
         Command::ReloadPassword => peers::reload_password(services, output).await,
         Command::DnsLookup { name } => names::dns_lookup(name, services, output).await,
+        Command::DnsAdd(what) => names::dns_add(what, services, output).await,
+        Command::DnsRemove(what) => names::dns_remove(what, services, output).await,
         Command::LogLevel { service, level } => log_level::log_level(service, &level, services, output).await,
         Command::Install { prefix } => install::install(prefix, output),
         Command::Reset { engine_socket } => reset::reset(engine_socket, services, output).await,

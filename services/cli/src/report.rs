@@ -19,7 +19,7 @@ pub use containers::{Container, Containers};
 pub use ipam::{Ipam, Pending, Primed, Share};
 use ipnet::IpNet;
 pub use log_levels::{LogLevel, LogLevels};
-pub use names::{Name, Names, ResolverOptions};
+pub use names::{ChangedNames, Name, Names, ResolverOptions};
 pub use overview::{DataPlane, DnsSection, IpamSection, Listener, ProxySection, RouterSection, Section, Status};
 pub use peers::{Link, PasswordReload, Peer, Peers};
 use serde::{Serialize, Serializer, ser::SerializeMap};

@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use clap::Parser;
@@ -58,7 +61,10 @@ impl ContainerService for Proxy {
             mac: Some(weft_proto::common::v1::MacAddress { octets: vec![2, 0, 0, 0, 0, 1] }),
             ..proxy::Container::default()
         };
-        let containers = vec![container("aaaaaaaaaaaaaaaa", "db"), container("bbbbbbbbbbbbbbbb", "web")];
+        let mut db = container("aaaaaaaaaaaaaaaa", "db");
+        db.addresses = vec!["10.32.0.1/12".parse::<ipnet::IpNet>().expect("valid").into()];
+        db.dns_names = vec!["db".to_owned()];
+        let containers = vec![db, container("bbbbbbbbbbbbbbbb", "web"), container("bbbbcccccccccccc", "late")];
         Ok(Response::new(proxy::ListContainersResponse { containers }))
     }
 
@@ -77,7 +83,21 @@ impl ContainerService for Proxy {
     }
 }
 
-struct Dns;
+/// Answers, and remembers what it is asked to change.
+#[derive(Default)]
+struct Dns {
+    changes: Changes,
+}
+
+type Changes = Arc<Mutex<Vec<String>>>;
+
+impl Dns {
+    fn note(&self, verb: &str, container: &str, names: &[String], addresses: &[weft_proto::common::v1::IpAddress]) {
+        let addresses = addresses.iter().map(|address| std::net::IpAddr::try_from(address).expect("valid").to_string());
+        let addresses = addresses.collect::<Vec<_>>().join(" ");
+        self.changes.lock().expect("no panic").push(format!("{verb} [{container}] {} = {addresses}", names.join(" ")));
+    }
+}
 
 #[tonic::async_trait]
 impl NameService for Dns {
@@ -90,6 +110,27 @@ impl NameService for Dns {
         _: Request<dns::DeregisterRequest>,
     ) -> Result<Response<dns::DeregisterResponse>, Status> {
         Err(Status::unimplemented(""))
+    }
+
+    async fn add_names(
+        &self,
+        request: Request<dns::AddNamesRequest>,
+    ) -> Result<Response<dns::AddNamesResponse>, Status> {
+        let request = request.into_inner();
+        if request.names.iter().any(|name| name == "www.example.org.") {
+            return Err(Status::invalid_argument("the name lies outside of the zone"));
+        }
+        self.note("add", &request.container_id, &request.names, &request.addresses);
+        Ok(Response::new(dns::AddNamesResponse {}))
+    }
+
+    async fn remove_names(
+        &self,
+        request: Request<dns::RemoveNamesRequest>,
+    ) -> Result<Response<dns::RemoveNamesResponse>, Status> {
+        let request = request.into_inner();
+        self.note("remove", &request.container_id, &request.names, &request.addresses);
+        Ok(Response::new(dns::RemoveNamesResponse { removed: u64::from(!request.container_id.is_empty()) }))
     }
 
     async fn replace(&self, _: Request<dns::ReplaceRequest>) -> Result<Response<dns::ReplaceResponse>, Status> {
@@ -192,6 +233,10 @@ impl LogService for Log {
 
 /// Serves dns and docker-proxy, but neither router nor ipam.
 fn serve(folder: &Path) -> [JoinHandle<Result<(), tonic::transport::Error>>; 2] {
+    serve_with(folder, Dns::default())
+}
+
+fn serve_with(folder: &Path, names: Dns) -> [JoinHandle<Result<(), tonic::transport::Error>>; 2] {
     let incoming =
         |name| UnixListenerStream::new(UnixListener::bind(folder.join(name)).expect("the socket can be bound"));
     let proxy = incoming("docker-proxy.sock");
@@ -205,7 +250,7 @@ fn serve(folder: &Path) -> [JoinHandle<Result<(), tonic::transport::Error>>; 2] 
         ),
         tokio::spawn(
             Server::builder()
-                .add_service(NameServiceServer::new(Dns))
+                .add_service(NameServiceServer::new(names))
                 .add_service(LogServiceServer::new(Log))
                 .serve_with_incoming(dns),
         ),
@@ -261,6 +306,51 @@ async fn env_can_be_repeated() {
     let expected = "export DOCKER_HOST=unix:///run/weft/docker/docker.sock ORIG_DOCKER_HOST=tcp://192.0.2.1:2376; \
                     export ORIG_DOCKER_TLS_VERIFY=1; unset DOCKER_TLS_VERIFY\n";
     assert_eq!(out, expected, "what is for TCP is kept from a Unix socket");
+}
+
+#[tokio::test]
+async fn names_are_given_and_taken_away() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let changes = Changes::default();
+    let _services = serve_with(folder.path(), Dns { changes: Arc::clone(&changes) });
+    let run = async |line| weft_in(folder.path(), Environment::default(), line).await;
+    for (line, change) in [
+        ("dns-add db", "add [aaaaaaaaaaaaaaaa] db = 10.32.0.1"),
+        ("dns-add aaaa -h alias", "add [aaaaaaaaaaaaaaaa] alias = 10.32.0.1"),
+        (
+            "dns-add 192.0.2.1 fd00::1 web -h a.weft.internal",
+            "add [bbbbbbbbbbbbbbbb] a.weft.internal. = 192.0.2.1 fd00::1",
+        ),
+        ("dns-add 192.0.2.9 -h printer", "add [] printer = 192.0.2.9"),
+        ("dns-remove db", "remove [aaaaaaaaaaaaaaaa]  = "),
+        ("dns-remove 192.0.2.1 web -h a", "remove [bbbbbbbbbbbbbbbb] a = 192.0.2.1"),
+    ] {
+        assert_eq!(run(line).await, (Outcome::Done, String::new(), String::new()), "{line}");
+        assert_eq!(changes.lock().expect("no panic").pop().as_deref(), Some(change), "{line}");
+    }
+    let (outcome, out, complaints) = run("dns-remove 192.0.2.8 -h nobody").await;
+    assert_eq!((outcome, out.as_str()), (Outcome::Done, ""));
+    assert!(complaints.contains("nothing of that kind was added"), "{complaints}");
+    changes.lock().expect("no panic").clear();
+
+    for (line, part) in [
+        ("dns-add nobody -h x", "`weft attach nobody`"),
+        ("dns-add bbbb -h x", "the ids of 2 containers start with bbbb"),
+        ("dns-add web -h x", "the container web has no address yet"),
+        ("dns-add 192.0.2.1 web", "the container web has no name of its own"),
+        ("dns-add 192.0.2.1 -h www.example.org", "outside of the zone"),
+        ("dns-remove nobody", "no container nobody is attached here"),
+    ] {
+        let (outcome, out, complaints) = run(line).await;
+        assert_eq!((outcome, out.as_str()), (Outcome::Failed, ""), "{line}");
+        assert!(complaints.contains(part), "{line}: {complaints}");
+    }
+    assert!(changes.lock().expect("no panic").is_empty());
+
+    let (_, out, _) = run("dns-add db -h alias -o json").await;
+    let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let expected = serde_json::json!({"container": "aaaaaaaaaaaaaaaa", "names": ["alias"], "addresses": ["10.32.0.1"]});
+    assert_eq!(json, expected);
 }
 
 #[tokio::test]

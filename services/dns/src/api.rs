@@ -1,6 +1,10 @@
 //! The gRPC service `weft.dns.v1.NameService`.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use hickory_proto::{
     op::Query,
@@ -10,9 +14,10 @@ use tonic::{Request, Response, Status};
 use weft_dns_core::{RegisterError, Zone};
 use weft_proto::convert::InvalidMessage;
 use weft_proto::dns::v1::{
-    DeregisterRequest, DeregisterResponse, GetStatusRequest, GetStatusResponse, ListRecordsRequest,
-    ListRecordsResponse, LookupRequest, LookupResponse, RegisterRequest, RegisterResponse, ReplaceRequest,
-    ReplaceResponse, Upstream as Server, name_service_server::NameService,
+    AddNamesRequest, AddNamesResponse, DeregisterRequest, DeregisterResponse, GetStatusRequest, GetStatusResponse,
+    ListRecordsRequest, ListRecordsResponse, LookupRequest, LookupResponse, RegisterRequest, RegisterResponse,
+    RemoveNamesRequest, RemoveNamesResponse, ReplaceRequest, ReplaceResponse, Upstream as Server,
+    name_service_server::NameService,
 };
 
 use crate::{convert, handler::Handler, state::State, upstream::Upstream};
@@ -34,7 +39,8 @@ impl Api {
 
 fn refused(error: RegisterError) -> Status {
     match error {
-        RegisterError::Name(error) => Status::invalid_argument(error.to_string()),
+        RegisterError::Name(_) | RegisterError::NotAContainer(_) => Status::invalid_argument(error.to_string()),
+        RegisterError::NotKnownYet => Status::unavailable(error.to_string()),
         RegisterError::TooManyRecords => Status::resource_exhausted(error.to_string()),
     }
 }
@@ -69,6 +75,35 @@ impl NameService for Api {
         self.state.write(|names| names.replace(registrations)).map_err(refused)?;
         self.state.changed.notify_one();
         Ok(Response::new(ReplaceResponse {}))
+    }
+
+    async fn add_names(&self, request: Request<AddNamesRequest>) -> Result<Response<AddNamesResponse>, Status> {
+        let AddNamesRequest { container_id, names, addresses } = request.into_inner();
+        let holder = convert::holder(&container_id)?;
+        let addresses = addresses.iter().map(IpAddr::try_from).collect::<Result<Vec<_>, _>>()?;
+        if names.is_empty() || addresses.is_empty() {
+            return Err(Status::invalid_argument("at least one name and one address are needed"));
+        }
+        let given = self.zone.record(&names, &addresses, true).map_err(|error| refused(error.into()))?;
+        tracing::debug!(container = holder.short(), ?names, "adding names by hand");
+        self.state.write(|names| names.add_by_hand(&holder, &given)).map_err(refused)?;
+        self.state.changed.notify_one();
+        Ok(Response::new(AddNamesResponse {}))
+    }
+
+    async fn remove_names(
+        &self,
+        request: Request<RemoveNamesRequest>,
+    ) -> Result<Response<RemoveNamesResponse>, Status> {
+        let RemoveNamesRequest { container_id, names, addresses } = request.into_inner();
+        let holder = convert::holder(&container_id)?;
+        let addresses = addresses.iter().map(IpAddr::try_from).collect::<Result<Vec<_>, _>>()?;
+        let given = names.iter().map(|name| self.zone.name(name)).collect::<Result<Vec<_>, _>>();
+        let given = given.map_err(|error| refused(error.into()))?;
+        tracing::debug!(container = holder.short(), ?names, "removing names by hand");
+        let removed = self.state.write(|names| names.remove_by_hand(&holder, &given, &addresses)).map_err(refused)?;
+        self.state.changed.notify_one();
+        Ok(Response::new(RemoveNamesResponse { removed: removed.try_into().unwrap_or(u64::MAX) }))
     }
 
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {

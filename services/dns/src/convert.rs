@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use prost::Message;
-use weft_dns_core::{NameRecord, Peer, RecordView, Snapshot, Zone};
+use weft_dns_core::{NameRecord, Peer, RecordView, Snapshot, Zone, nobody};
 use weft_proto::{
     common::v1::IpAddress,
     convert::InvalidMessage,
@@ -28,6 +28,11 @@ pub(crate) fn registration(
         InvalidMessage::invalid("registration", format!("container {}: {error}", container.short()))
     })?;
     Ok((container, record))
+}
+
+/// Reads whose the names are that are given or taken away by hand.
+pub(crate) fn holder(text: &str) -> Result<ContainerId, InvalidMessage> {
+    if text.is_empty() { Ok(nobody()) } else { container(text) }
 }
 
 /// Writes a record as gossip.
@@ -89,12 +94,13 @@ pub(crate) fn shown(view: &RecordView<'_>) -> Vec<pb::Record> {
     let shown = |name: &_| pb::Record {
         name: ToString::to_string(name),
         addresses: addresses.clone(),
-        container_id: view.container.to_string(),
+        container_id: view.holder.id.to_owned(),
         origin: view.origin.map(Into::into),
         origin_name: view.peer.name.clone(),
         origin_nickname: view.peer.nickname.clone(),
         unhealthy: !view.record.is_healthy(),
         suspended: view.suspended,
+        by_hand: view.holder.by_hand,
     };
     view.record.names().iter().map(shown).collect()
 }

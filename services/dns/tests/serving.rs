@@ -30,8 +30,8 @@ use tokio::{
 use tonic::{Code, transport::Channel};
 use weft_dns::Config;
 use weft_proto::dns::v1::{
-    DeregisterRequest, GetStatusRequest, ListRecordsRequest, LookupRequest, NameRecord, RegisterRequest, Registration,
-    ReplaceRequest, name_service_client::NameServiceClient,
+    AddNamesRequest, DeregisterRequest, GetStatusRequest, ListRecordsRequest, LookupRequest, NameRecord,
+    RegisterRequest, Registration, RemoveNamesRequest, ReplaceRequest, name_service_client::NameServiceClient,
 };
 use weft_service::{Shutdown, ShutdownTrigger};
 
@@ -261,6 +261,53 @@ async fn garbage_neither_kills_nor_hangs() {
         let closed = timeout(Duration::from_secs(10), stream.read_to_end(&mut Vec::new())).await;
         closed.expect("idle connections are closed").ok();
     }
+    dns.stop().await;
+}
+
+#[tokio::test]
+async fn names_by_hand_are_answered_until_they_or_their_container_are_removed() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let router = Router::start(folder.path());
+    let mut dns = Dns::start(folder.path(), &[]).await;
+    dns.register("c1", &["db"], &["10.32.0.1"]).await;
+    let add = |container: &str, name: &str, address: &str| AddNamesRequest {
+        container_id: container.to_owned(),
+        names: vec![name.to_owned()],
+        addresses: vec![address.parse::<IpAddr>().expect("valid").into()],
+    };
+    dns.api.add_names(add("c1", "alias", "10.32.0.1")).await.expect("is taken");
+    dns.api.add_names(add("", "printer", "192.0.2.9")).await.expect("is taken");
+    let refused = dns.api.add_names(add("", "www.example.org.", "192.0.2.9")).await.expect_err("is not ours");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("outside of the zone weft.internal."), "{refused}");
+    let refused = dns.api.add_names(AddNamesRequest::default()).await.expect_err("names nothing");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+
+    dns.register("c1", &["renamed"], &["10.32.0.1"]).await;
+    assert_eq!(ask(router.address, "alias.", RecordType::A).await, "NoError 10.32.0.1");
+    let listed = dns.api.list_records(ListRecordsRequest {}).await.expect("answers").into_inner().records;
+    let listed: Vec<_> = listed.iter().map(|r| (r.name.as_str(), r.container_id.as_str(), r.by_hand)).collect();
+    let expected = [
+        ("renamed.weft.internal.", "c1", false),
+        ("alias.weft.internal.", "c1", true),
+        ("printer.weft.internal.", "weft:extern", true),
+    ];
+    assert_eq!(listed, expected);
+
+    eventually("all is published", async || router.published().len() == 3).await;
+    dns.stop().await;
+    let mut dns = Dns::start(folder.path(), &[]).await;
+    assert_eq!(ask(router.address, "alias.", RecordType::A).await, "NoError 10.32.0.1");
+    assert_eq!(ask(router.address, "printer.", RecordType::A).await, "NoError 192.0.2.9");
+
+    let deregister = DeregisterRequest { container_id: "c1".to_owned(), names: vec![] };
+    dns.api.deregister(deregister).await.expect("works");
+    assert_eq!(ask(router.address, "alias.", RecordType::A).await, "NXDomain");
+    let remove = || RemoveNamesRequest { names: vec!["printer".to_owned()], ..RemoveNamesRequest::default() };
+    assert_eq!(dns.api.remove_names(remove()).await.expect("works").into_inner().removed, 1);
+    assert_eq!(ask(router.address, "printer.", RecordType::A).await, "NXDomain");
+    assert_eq!(dns.api.remove_names(remove()).await.expect("works").into_inner().removed, 0);
+    eventually("nothing is left", async || router.published().is_empty()).await;
     dns.stop().await;
 }
 

@@ -377,6 +377,7 @@ fn status_dns() {
         origin_nickname: format!("host{n}"),
         unhealthy,
         suspended,
+        by_hand: false,
     };
     let records = [
         record("web", &["10.40.0.2"], 6, false, true),

@@ -1,9 +1,9 @@
-//! `status dns`, `dns-args`.
+//! `status dns`, `dns-args`, `dns-add`, `dns-remove`.
 
 use std::{fmt, net::IpAddr};
 
 use serde::Serialize;
-use weft_proto::dns::v1 as pb;
+use weft_proto::{common::v1::IpAddress, dns::v1 as pb};
 
 use super::{Identity, address, trimmed};
 
@@ -31,6 +31,48 @@ pub struct Name {
     pub unhealthy: bool,
     /// Set: not answered, because its host cannot be reached.
     pub suspended: bool,
+    /// Set: given by `dns-add`.
+    pub by_hand: bool,
+}
+
+/// What `dns-add` gave, or what `dns-remove` was to take away; in text that is no news.
+#[derive(Debug, Serialize)]
+pub struct ChangedNames {
+    /// Whose; absent: no container's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Names as dns was asked; with `removed`, none means any.
+    pub names: Vec<String>,
+    /// Addresses; with `removed`, none means any.
+    pub addresses: Vec<String>,
+    /// How many pairs of a name and an address were taken away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed: Option<u64>,
+}
+
+impl ChangedNames {
+    /// Takes what dns was asked to add.
+    #[must_use]
+    pub fn added(request: &pb::AddNamesRequest) -> Self {
+        Self::new(&request.container_id, &request.names, &request.addresses, None)
+    }
+
+    /// Takes what dns was asked to remove, and how much that was.
+    #[must_use]
+    pub fn removed(request: &pb::RemoveNamesRequest, removed: u64) -> Self {
+        Self::new(&request.container_id, &request.names, &request.addresses, Some(removed))
+    }
+
+    fn new(container: &str, names: &[String], addresses: &[IpAddress], removed: Option<u64>) -> Self {
+        let container = (!container.is_empty()).then(|| container.to_owned());
+        Self { container, names: names.to_vec(), addresses: addresses.iter().map(address).collect(), removed }
+    }
+}
+
+impl fmt::Display for ChangedNames {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
 }
 
 /// What `docker run` has to be given so that a container asks weft.
@@ -68,6 +110,7 @@ impl Names {
             origin: Identity::new(record.origin.as_ref(), &record.origin_name, &record.origin_nickname),
             unhealthy: record.unhealthy,
             suspended: record.suspended,
+            by_hand: record.by_hand,
         };
         let mut names: Vec<_> = records.iter().map(name).collect();
         names.sort_by(|a, b| (&a.name, &a.origin.name, &a.container).cmp(&(&b.name, &b.origin.name, &b.container)));

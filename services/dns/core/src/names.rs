@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -10,7 +11,7 @@ use hickory_proto::rr::LowerName;
 use ipnet::Ipv4Net;
 use weft_types::{ContainerId, PeerName};
 
-use crate::{Change, InvalidName, NameRecord, Origin, Records, Zone};
+use crate::{Change, Holder, InvalidName, MAX_NAMES, NameRecord, Origin, Records, Zone, by_hand};
 
 /// Most records that are kept of one origin; what exceeds it is left out. A Linux bridge has 1,024 ports at most, so no host
 /// has more attached containers than this.
@@ -40,6 +41,8 @@ pub struct Names {
     subscribed: bool,
     /// Whether what an earlier process of this host published has been taken over.
     adopted: bool,
+    /// Whether the engine's containers have been stated, so that an earlier process knew nothing better.
+    containers_stated: bool,
     unpublished: Unpublished,
 }
 
@@ -82,8 +85,8 @@ pub struct Publication {
 /// One record as it is shown.
 #[derive(Debug, Clone)]
 pub struct RecordView<'a> {
-    /// Which container has the names.
-    pub container: &'a ContainerId,
+    /// Who has the names.
+    pub holder: Holder<'a>,
     /// Names, addresses, health.
     pub record: &'a NameRecord,
     /// Who published it; `None` while this host's own name is not known.
@@ -101,8 +104,18 @@ pub enum RegisterError {
     #[error(transparent)]
     Name(#[from] InvalidName),
     /// This host has as many records as it may have.
-    #[error("this host has {MAX_RECORDS_PER_ORIGIN} containers with names already, and may not have more")]
+    #[error(
+        "this host has {MAX_RECORDS_PER_ORIGIN} containers and further addresses with names already, and may not have more"
+    )]
     TooManyRecords,
+    /// Nobody of that id can be given names by hand.
+    #[error("{0:?} is not the id of a container")]
+    NotAContainer(String),
+    /// What an earlier process of this host gave by hand is not known.
+    #[error(
+        "names cannot be changed by hand until the router has told those that this host has: try again once it is up"
+    )]
+    NotKnownYet,
 }
 
 impl Names {
@@ -121,6 +134,7 @@ impl Names {
             stale: BTreeMap::new(),
             subscribed: false,
             adopted: false,
+            containers_stated: false,
             unpublished: Unpublished::Everything,
         }
     }
@@ -170,7 +184,7 @@ impl Names {
                 Origin::Peer(peer) => Some(peer),
             };
             RecordView {
-                container,
+                holder: Holder::of(container),
                 record,
                 origin,
                 peer: origin.and_then(|peer| self.peers.get(&peer)).cloned().unwrap_or_default(),
@@ -191,42 +205,124 @@ impl Names {
         if known.is_none() && self.records.len_of(Origin::Local) >= MAX_RECORDS_PER_ORIGIN {
             return Err(RegisterError::TooManyRecords);
         }
-        self.change_own(vec![(container, Some(record))]);
+        // What was given by hand leads to the same container, which is as well as this says.
+        let healthy = record.is_healthy();
+        let by_hand = self.given_by_hand(&container).filter(|(_, given)| given.is_healthy() != healthy);
+        let by_hand: Vec<_> = by_hand.map(|(key, given)| (key.clone(), Some(given.with_health(healthy)))).collect();
+        self.change_own([(container, Some(record))].into_iter().chain(by_hand).collect());
         Ok(())
     }
 
-    /// Takes names away from a container of this host: those given, or all if none are.
+    /// Takes names away from a container of this host: those given of the registered ones, or all if none are, those given by
+    /// hand among them.
     pub fn deregister(&mut self, container: &ContainerId, names: &[LowerName]) {
+        if names.is_empty() {
+            let own = self.records.of(Origin::Local).map(|(key, _)| key);
+            let gone = own.filter(|key| Holder::of(key).id == container.as_str());
+            let gone: Vec<_> = gone.map(|key| (key.clone(), None)).collect();
+            return self.change_own(gone);
+        }
         let Some(known) = self.records.get(Origin::Local, container) else { return };
         let left = known.without(names);
-        if names.is_empty() || left.names().is_empty() {
-            self.change_own(vec![(container.clone(), None)]);
-        } else if left != *known {
-            self.change_own(vec![(container.clone(), Some(left))]);
+        if left != *known {
+            self.change_own(vec![(container.clone(), (!left.names().is_empty()).then_some(left))]);
         }
     }
 
-    /// States all registrations of this host that come from the Docker engine: others of that kind are removed. weft's own
-    /// (`weft:extern` and the like) are not of that kind.
+    /// Gives names addresses by hand: each of `given`'s names means each of its addresses, beside whatever else they mean. They
+    /// go with `holder`, which is a container or [`by_hand::nobody`].
+    ///
+    /// # Errors
+    /// [`RegisterError`]; nothing has changed then.
+    pub fn add_by_hand(&mut self, holder: &ContainerId, given: &NameRecord) -> Result<(), RegisterError> {
+        if !self.adopted {
+            return Err(RegisterError::NotKnownYet);
+        }
+        let healthy = self.records.get(Origin::Local, holder).is_none_or(NameRecord::is_healthy);
+        let mut changed = Vec::new();
+        for address in given.addresses() {
+            let not_a_container = || RegisterError::NotAContainer(holder.to_string());
+            let key = by_hand::key(holder, *address).ok_or_else(not_a_container)?;
+            let known = self.records.get(Origin::Local, &key);
+            let record = match known {
+                Some(known) => known.with(given.names()),
+                None => NameRecord::new(given.names().to_vec(), [*address], healthy),
+            };
+            if record.names().len() > MAX_NAMES {
+                return Err(InvalidName::TooManyNames { count: record.names().len() }.into());
+            }
+            if known != Some(&record) {
+                changed.push((key, Some(record)));
+            }
+        }
+        let new = changed.iter().filter(|(key, _)| self.records.get(Origin::Local, key).is_none()).count();
+        if self.records.len_of(Origin::Local) + new > MAX_RECORDS_PER_ORIGIN {
+            return Err(RegisterError::TooManyRecords);
+        }
+        self.change_own(changed);
+        Ok(())
+    }
+
+    /// Takes away what [`Self::add_by_hand`] gave: the pairs of these names, or any, with these addresses, or any. Returns how
+    /// many there were.
+    ///
+    /// # Errors
+    /// [`RegisterError::NotKnownYet`].
+    pub fn remove_by_hand(
+        &mut self,
+        holder: &ContainerId,
+        names: &[LowerName],
+        addresses: &[IpAddr],
+    ) -> Result<usize, RegisterError> {
+        if !self.adopted {
+            return Err(RegisterError::NotKnownYet);
+        }
+        let meant = |record: &NameRecord| {
+            addresses.is_empty() || record.addresses().iter().any(|address| addresses.contains(address))
+        };
+        let (mut changed, mut removed) = (Vec::new(), 0);
+        for (key, record) in self.given_by_hand(holder).filter(|(_, record)| meant(record)) {
+            let left = if names.is_empty() { record.without(record.names()) } else { record.without(names) };
+            removed += record.names().len() - left.names().len();
+            if left != *record {
+                changed.push((key.clone(), (!left.names().is_empty()).then_some(left)));
+            }
+        }
+        self.change_own(changed);
+        Ok(removed)
+    }
+
+    /// Returns what was given by hand to a holder of this host.
+    fn given_by_hand(&self, holder: &ContainerId) -> impl Iterator<Item = (&ContainerId, &NameRecord)> {
+        let holder = holder.as_str().to_owned();
+        self.records.of(Origin::Local).filter(move |(key, _)| {
+            let of = Holder::of(key);
+            of.by_hand && of.id == holder
+        })
+    }
+
+    /// States all registrations of this host that come from the Docker engine: others of that kind are removed, and what was
+    /// given by hand to containers that are not among them. weft's own (`weft:extern` and the like) are not of that kind.
     ///
     /// # Errors
     /// [`RegisterError::TooManyRecords`]; nothing has changed then.
     pub fn replace(&mut self, registrations: BTreeMap<ContainerId, NameRecord>) -> Result<(), RegisterError> {
-        let own = self.records.of(Origin::Local).map(|(container, _)| container);
-        let (engines, others): (Vec<_>, Vec<_>) = own.partition(|container| of_engine(container));
-        if registrations.len() + others.len() > MAX_RECORDS_PER_ORIGIN {
+        let stated: BTreeSet<_> = registrations.keys().map(ContainerId::as_str).collect();
+        let of_gone = |key: &ContainerId| {
+            let holder = Holder::of(key);
+            holder.is_container() && !stated.contains(holder.id)
+        };
+        let own = self.records.of(Origin::Local).map(|(key, _)| key);
+        let (gone, kept): (Vec<_>, Vec<_>) = own.partition(|key| of_gone(key));
+        let others = kept.into_iter().filter(|key| !registrations.contains_key(*key)).count();
+        if registrations.len() + others > MAX_RECORDS_PER_ORIGIN {
             return Err(RegisterError::TooManyRecords);
         }
-        let gone = engines.into_iter().filter(|container| !registrations.contains_key(*container));
-        let gone: Vec<_> = gone.map(|container| (container.clone(), None)).collect();
-        let changed = registrations
-            .into_iter()
-            .filter(|(container, record)| self.records.get(Origin::Local, container) != Some(record));
-        let changed: Vec<_> = changed.map(|(container, record)| (container, Some(record))).collect();
-        // An earlier process may have published what this one has never heard of: from here on the engine's list counts.
-        self.adopted = true;
-        self.change_own(gone.into_iter().chain(changed).collect());
-        Ok(())
+        let gone: Vec<_> = gone.into_iter().map(|key| (key.clone(), None)).collect();
+        // An earlier process may have published containers that this one has never heard of: from here on the list counts.
+        self.containers_stated = true;
+        self.change_own(gone);
+        registrations.into_iter().try_for_each(|(container, record)| self.register(container, record))
     }
 
     /// Takes in what a subscription begins with. What this host published before its dns restarted is adopted, unless it has
@@ -236,7 +332,9 @@ impl Names {
         self.unpublished = Unpublished::Everything;
         self.local = Some(snapshot.local);
         if let Some(own) = snapshot.origins.get(&snapshot.local).filter(|_| !self.adopted) {
-            let news = own.iter().filter(|(container, _)| self.records.get(Origin::Local, container).is_none());
+            let may_be = |container| !self.containers_stated || !Holder::of(container).is_container();
+            let news = own.iter().filter(|(container, _)| may_be(container));
+            let news = news.filter(|(container, _)| self.records.get(Origin::Local, container).is_none());
             let entries =
                 news.take(MAX_RECORDS_PER_ORIGIN).map(|(container, record)| (container.clone(), Some(record.clone())));
             let entries = entries.collect();
@@ -355,11 +453,6 @@ impl Names {
         }
         self.records.apply(Change { origin: Origin::Local, complete: false, entries });
     }
-}
-
-/// Tells whether the id is one that a Docker engine gave, rather than one of weft's own.
-fn of_engine(container: &ContainerId) -> bool {
-    !container.as_str().starts_with("weft:")
 }
 
 #[cfg(test)]

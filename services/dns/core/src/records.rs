@@ -45,6 +45,16 @@ impl NameRecord {
         self.healthy
     }
 
+    /// Returns the record with further names.
+    pub(crate) fn with(&self, names: &[LowerName]) -> Self {
+        Self { names: distinct(self.names.iter().chain(names).cloned()), ..self.clone() }
+    }
+
+    /// Returns the record as of a container that is well, or is not.
+    pub(crate) fn with_health(&self, healthy: bool) -> Self {
+        Self { healthy, ..self.clone() }
+    }
+
     /// Returns the record without the given names.
     #[must_use]
     pub fn without(&self, names: &[LowerName]) -> Self {

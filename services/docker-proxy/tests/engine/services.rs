@@ -417,6 +417,17 @@ impl name_service_server::NameService for Part {
         Ok(Response::new(dns::DeregisterResponse {}))
     }
 
+    async fn add_names(&self, _: Request<dns::AddNamesRequest>) -> Result<Response<dns::AddNamesResponse>, Status> {
+        Err(Status::unimplemented("the proxy does not use it"))
+    }
+
+    async fn remove_names(
+        &self,
+        _: Request<dns::RemoveNamesRequest>,
+    ) -> Result<Response<dns::RemoveNamesResponse>, Status> {
+        Err(Status::unimplemented("the proxy does not use it"))
+    }
+
     async fn replace(&self, _: Request<dns::ReplaceRequest>) -> Result<Response<dns::ReplaceResponse>, Status> {
         Err(Status::unimplemented("the proxy does not use it"))
     }

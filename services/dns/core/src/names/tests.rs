@@ -1,4 +1,5 @@
 use super::*;
+use crate::nobody;
 
 const LOCAL: PeerName = PeerName::from_public_key([1; 32]);
 const FRIEND: PeerName = PeerName::from_public_key([2; 32]);
@@ -151,4 +152,136 @@ fn no_origin_fills_the_memory() {
     assert_eq!(names.records().len(), MAX_RECORDS_PER_ORIGIN);
     names.handle_change(FRIEND, false, vec![(id("c1"), Some(record("y"))), (id("c2"), None)]);
     assert_eq!(names.records().len(), MAX_RECORDS_PER_ORIGIN - 1);
+}
+
+fn given(names: &[&str], addresses: &[[u8; 4]]) -> NameRecord {
+    let zone = Zone::new("weft.internal", 1).expect("valid");
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let addresses: Vec<_> = addresses.iter().map(|address| IpAddr::from(*address)).collect();
+    zone.record(&names, &addresses, true).expect("valid")
+}
+
+/// Returns who has what by hand, one line for each record.
+fn by_hand(names: &Names) -> Vec<String> {
+    let views = names.views().filter(|view| view.holder.by_hand);
+    let shown = views.map(|view| {
+        let names: Vec<_> = view.record.names().iter().map(ToString::to_string).collect();
+        format!("{} {:?} {}", view.holder.id, view.record.addresses(), names.join(" "))
+    });
+    shown.collect()
+}
+
+#[test]
+fn names_by_hand_stand_beside_what_is_registered() {
+    let mut names = names();
+    names.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    names.register(id("c"), record("db")).expect("room");
+    names.add_by_hand(&id("c"), &given(&["a"], &[[10, 32, 0, 1]])).expect("room");
+    names.add_by_hand(&id("c"), &given(&["b"], &[[10, 32, 0, 1], [10, 32, 0, 2]])).expect("room");
+    names.add_by_hand(&nobody(), &given(&["a"], &[[192, 0, 2, 1]])).expect("room");
+    let all = [
+        "c [10.32.0.1] a.weft.internal. b.weft.internal.",
+        "c [10.32.0.2] b.weft.internal.",
+        "weft:extern [192.0.2.1] a.weft.internal.",
+    ];
+    assert_eq!(by_hand(&names), all);
+
+    // The proxy registers the container anew, under another name, and takes one of its own names away.
+    names.register(id("c"), record("renamed")).expect("room");
+    names.deregister(&id("c"), &[names.zone().name("a").expect("valid")]);
+    assert_eq!(by_hand(&names), all);
+    assert_eq!(names.records().get(Origin::Local, &id("c")), Some(&record("renamed")));
+
+    while names.poll_publication().is_some() {}
+    names.add_by_hand(&id("c"), &given(&["a"], &[[10, 32, 0, 1]])).expect("there already");
+    assert_eq!(names.poll_publication(), None, "what changes nothing is not published");
+}
+
+#[test]
+fn names_by_hand_are_as_well_as_their_container() {
+    let mut names = names();
+    names.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    names.register(id("c"), record("db").with_health(false)).expect("room");
+    names.add_by_hand(&id("c"), &given(&["a"], &[[10, 32, 0, 1]])).expect("room");
+    let healthy = |names: &Names| names.views().find(|view| view.holder.by_hand).map(|view| view.record.is_healthy());
+    assert_eq!(healthy(&names), Some(false));
+    names.register(id("c"), record("db")).expect("room");
+    assert_eq!(healthy(&names), Some(true));
+}
+
+#[test]
+fn names_by_hand_go_with_their_container_and_others_stay() {
+    let fill = || {
+        let mut names = names();
+        names.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+        for holder in [id("c"), id("d"), nobody()] {
+            names.add_by_hand(&holder, &given(&["a"], &[[192, 0, 2, 1]])).expect("room");
+        }
+        names
+    };
+    let left = ["d [192.0.2.1] a.weft.internal.", "weft:extern [192.0.2.1] a.weft.internal."];
+    let mut deregistered = fill();
+    deregistered.deregister(&id("c"), &[]);
+    assert_eq!(by_hand(&deregistered), left);
+    let mut replaced = fill();
+    replaced.replace(BTreeMap::from([(id("d"), record("d"))])).expect("room");
+    assert_eq!(by_hand(&replaced), left);
+}
+
+#[test]
+fn names_by_hand_are_removed_by_what_is_given_of_them() {
+    let zone = Zone::new("weft.internal", 1).expect("valid");
+    let (a, b) = (zone.name("a").expect("valid"), zone.name("b").expect("valid"));
+    let (one, two) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+    for (given_names, given_addresses, removed, left) in [
+        (vec![], vec![], 4, vec![]),
+        (vec![a.clone()], vec![], 2, vec!["[192.0.2.1] b", "[192.0.2.2] b"]),
+        (vec![], vec![two], 2, vec!["[192.0.2.1] a b"]),
+        (vec![b], vec![one], 1, vec!["[192.0.2.1] a", "[192.0.2.2] a b"]),
+        (vec![zone.name("other").expect("valid")], vec![], 0, vec!["[192.0.2.1] a b", "[192.0.2.2] a b"]),
+    ] {
+        let mut names = names();
+        names.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+        names.register(id("c"), given(&["a"], &[[192, 0, 2, 1]])).expect("room");
+        names.add_by_hand(&id("c"), &given(&["a", "b"], &[[192, 0, 2, 1], [192, 0, 2, 2]])).expect("room");
+        assert_eq!(names.remove_by_hand(&id("c"), &given_names, &given_addresses), Ok(removed));
+        let shown = by_hand(&names).into_iter().map(|line| line.replace(".weft.internal.", "").replace("c ", ""));
+        assert_eq!(shown.collect::<Vec<_>>(), left);
+        assert!(names.records().get(Origin::Local, &id("c")).is_some(), "what was registered stays");
+    }
+}
+
+#[test]
+fn names_by_hand_survive_a_restart_and_wait_for_it() {
+    let mut names = names();
+    let extern_a = given(&["a"], &[[192, 0, 2, 1]]);
+    assert_eq!(names.add_by_hand(&nobody(), &extern_a), Err(RegisterError::NotKnownYet));
+    assert_eq!(names.remove_by_hand(&nobody(), &[], &[]), Err(RegisterError::NotKnownYet));
+    // Even a list of the engine's containers that comes first leaves them.
+    names.replace(BTreeMap::from([(id("b"), record("b"))])).expect("room");
+    let key = by_hand::key(&nobody(), [192, 0, 2, 1].into()).expect("fits");
+    let own = vec![(key, extern_a.clone()), (id("ghost"), record("ghost"))];
+    let origins = BTreeMap::from([(LOCAL, own)]);
+    names.handle_snapshot(Snapshot { local: LOCAL, origins, reachable: peers([LOCAL]) }, now());
+    assert_eq!(by_hand(&names), ["weft:extern [192.0.2.1] a.weft.internal."]);
+    assert_eq!(names.records().len(), 2, "the engine's list decides about containers");
+}
+
+#[test]
+fn names_by_hand_have_limits() {
+    let mut names = names();
+    names.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    let refused = names.add_by_hand(&id("weft:expose"), &given(&["a"], &[[192, 0, 2, 1]]));
+    assert_eq!(refused, Err(RegisterError::NotAContainer("weft:expose".to_owned())));
+    for i in 0..MAX_NAMES {
+        names.add_by_hand(&nobody(), &given(&[&format!("n{i}")], &[[192, 0, 2, 1]])).expect("room");
+    }
+    let one_more = names.add_by_hand(&nobody(), &given(&["more"], &[[192, 0, 2, 2], [192, 0, 2, 1]]));
+    assert_eq!(one_more, Err(InvalidName::TooManyNames { count: MAX_NAMES + 1 }.into()));
+    assert_eq!(names.records().len(), 1, "nothing has changed");
+    for i in 1..MAX_RECORDS_PER_ORIGIN {
+        names.register(id(&format!("c{i}")), record("x")).expect("room");
+    }
+    let one_more = names.add_by_hand(&nobody(), &given(&["more"], &[[192, 0, 2, 2]]));
+    assert_eq!(one_more, Err(RegisterError::TooManyRecords));
 }
