@@ -25,7 +25,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -231,6 +231,8 @@ pub struct Kernel {
     waker: Arc<worker::Waker>,
     problems: Arc<Mutex<Vec<Problem>>>,
     dns_sockets: watch::Receiver<Option<Arc<DnsSockets>>>,
+    /// How often sources of trusted peers were let in ahead of what is desired.
+    ahead: Arc<AtomicU64>,
 }
 
 impl Kernel {
@@ -245,8 +247,16 @@ impl Kernel {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let problems = Arc::default();
         let (dns_sender, dns_sockets) = watch::channel(None);
-        let waker = worker::spawn(config, receiver, Arc::clone(&problems), dns_sender)?;
-        Ok(Self { commands, waker, problems, dns_sockets })
+        let (waker, ahead) = worker::spawn(config, receiver, Arc::clone(&problems), dns_sender)?;
+        Ok(Self { commands, waker, problems, dns_sockets, ahead })
+    }
+
+    /// Opens a socket to the filter of what comes from trusted peers, in the caller's network namespace.
+    ///
+    /// # Errors
+    /// If the kernel has no nftables.
+    pub fn sources(&self) -> anyhow::Result<Sources> {
+        Sources::open(Arc::clone(&self.ahead))
     }
 
     /// Makes the host's network as it should be and returns how many changes that took: none when all was right.

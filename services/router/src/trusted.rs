@@ -104,13 +104,14 @@ pub fn spawn(
     let (sender, wanted) = watch::channel(Wanted::default());
     let shown = Shown::default();
     let (arrival_sender, arrivals) = mpsc::channel(ARRIVALS);
+    let sources = if enabled { kernel.sources().ok() } else { None };
     let keeper = Keeper {
         kernel,
         local,
         mtu,
         links: BTreeMap::new(),
         table: Arc::default(),
-        sources: if enabled { Sources::open().ok() } else { None },
+        sources,
         told: None,
         telling: None,
         retry: None,
@@ -260,7 +261,8 @@ impl Keeper {
             sources: sources.remove(peer).unwrap_or_default(),
             used: link.way.is_used(),
         };
-        DesiredTrusted { enabled: true, mtu: self.mtu.into(), links: self.links.iter().map(link).collect() }
+        let ahead = self.sources.as_ref().map_or(0, Sources::ahead);
+        DesiredTrusted { enabled: true, mtu: self.mtu.into(), links: self.links.iter().map(link).collect(), ahead }
     }
 
     /// Tells the kernel what it should have, unless it has it or is being told.

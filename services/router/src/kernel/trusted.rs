@@ -1,6 +1,12 @@
 //! Keeps the VXLAN devices of trusted peers, and what filters them, as they should be.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use anyhow::{Context, bail};
 use weft_router_core::hostnet::{
@@ -25,10 +31,16 @@ pub(super) struct Trusted {
     desired: DesiredTrusted,
     /// Whether an earlier run left nothing, or it was removed.
     clean: bool,
+    /// How often sources were let in ahead of what is desired.
+    ahead: Arc<AtomicU64>,
     problem: Option<Problem>,
 }
 
 impl Trusted {
+    pub(super) fn ahead(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.ahead)
+    }
+
     pub(super) const fn problem(&self) -> Option<&Problem> {
         self.problem.as_ref()
     }
@@ -61,7 +73,11 @@ impl Owner {
         let mut count = 0;
         for _ in 0..ROUNDS {
             let observed = self.observe_trusted()?;
-            let changes = hostnet::trusted_difference(&self.trusted.desired, &observed);
+            let mut changes = hostnet::trusted_difference(&self.trusted.desired, &observed);
+            if self.trusted.ahead.load(Ordering::Acquire) != self.trusted.desired.ahead {
+                // What there is too much of may be what is desired next.
+                changes.retain_mut(keep_sources);
+            }
             if changes.is_empty() {
                 return Ok(count);
             }
@@ -143,15 +159,19 @@ impl Owner {
 #[derive(Debug)]
 pub struct Sources {
     nftables: Nftables,
+    ahead: Arc<AtomicU64>,
 }
 
 impl Sources {
-    /// Opens a socket to the filter of the caller's network namespace.
-    ///
-    /// # Errors
-    /// If the kernel has no nftables.
-    pub fn open() -> anyhow::Result<Self> {
-        Ok(Self { nftables: Nftables::open()? })
+    pub(super) fn open(ahead: Arc<AtomicU64>) -> anyhow::Result<Self> {
+        Ok(Self { nftables: Nftables::open()?, ahead })
+    }
+
+    /// Returns how often sources were let in. What is desired names it ([`DesiredTrusted::ahead`]), so that nothing is taken out
+    /// again by an older desire.
+    #[must_use]
+    pub fn ahead(&self) -> u64 {
+        self.ahead.load(Ordering::Acquire)
     }
 
     /// Lets in what the links say that lives there, beside all that is let in already. The tables have to be there.
@@ -162,8 +182,20 @@ impl Sources {
         let keys = hostnet::source_keys(links);
         let set = |name| SetRef { family: Family::Bridge, table: hostnet::VXLAN_TABLE, set: name };
         let steps: Vec<Step<'_>> = keys.iter().map(|(name, keys)| Step::AddKeys(set(name), keys)).collect();
-        if steps.is_empty() { Ok(()) } else { self.nftables.transact(&steps) }
+        if steps.is_empty() {
+            return Ok(());
+        }
+        // Before the kernel has them, or they could be taken for left over.
+        self.ahead.fetch_add(1, Ordering::AcqRel);
+        self.nftables.transact(&steps)
     }
+}
+
+/// Takes the removal of sources out of a change; tells whether anything of it is left.
+fn keep_sources(change: &mut TrustedChange) -> bool {
+    let TrustedChange::ChangeSet { family: Family::Bridge, add, remove, .. } = change else { return true };
+    remove.clear();
+    !add.is_empty()
 }
 
 /// Tells whether a link leads to a trusted peer.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -70,17 +70,19 @@ impl Drop for Waker {
     }
 }
 
-/// Starts the worker in the network namespace of the calling thread.
+/// Starts the worker in the network namespace of the calling thread. Returns also where is counted how often sources of trusted
+/// peers were let in ahead of what is desired.
 pub(super) fn spawn(
     config: KernelConfig,
     commands: mpsc::Receiver<Command>,
     problems: Arc<Mutex<Vec<Problem>>>,
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
-) -> anyhow::Result<Arc<Waker>> {
+) -> anyhow::Result<(Arc<Waker>, Arc<AtomicU64>)> {
     let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("failed to make an eventfd")?;
     let woken = Arc::new(event.try_clone().context("failed to duplicate an eventfd")?);
     let check_interval = config.check_interval;
     let owner = Owner::open(config, dns_sockets)?;
+    let ahead = owner.trusted.ahead();
     let links_changed = rtnetlink::Notifications::open()?;
     let (rules_changed, containers_changed) = (nftables::Notifications::open(), elsewhere::Notifications::open());
     let mut unheard = Vec::new();
@@ -128,7 +130,7 @@ pub(super) fn spawn(
         .name("weft-kernel".into())
         .spawn(move || worker.run())
         .context("failed to start the thread of the kernel owner")?;
-    Ok(Arc::new(Waker { event }))
+    Ok((Arc::new(Waker { event }), ahead))
 }
 
 /// An attempt that is over.

@@ -20,7 +20,7 @@ fn link(vni: u32, used: bool) -> TrustedLink {
 }
 
 fn desired(links: Vec<TrustedLink>) -> DesiredTrusted {
-    DesiredTrusted { enabled: true, mtu: 1400, links }
+    DesiredTrusted { enabled: true, mtu: 1400, links, ahead: 0 }
 }
 
 #[test]
@@ -75,6 +75,25 @@ fn devices_and_their_filter_are_kept_and_removed() {
         kernel.remove_all().await.expect("removed");
         assert!(!output("ip", &["-br", "link"]).contains("weft"));
         assert_eq!(output("nft", &["list", "ruleset"]), "");
+    });
+}
+
+#[test]
+fn who_was_let_in_ahead_is_not_shut_out_by_an_older_desire() {
+    on_host(|Host { kernel, .. }| async move {
+        kernel.prepare().await.expect("prepared");
+        let none = TrustedLink { sources: BTreeMap::new(), ..link(4, true) };
+        kernel.set_trusted(desired(vec![none.clone()])).await.expect("set");
+        let is_let_in = || output("nft", &["list", "ruleset"]).contains("10.32.0.9");
+        let mut sources = kernel.sources().expect("nftables");
+        let before = sources.ahead();
+        sources.add(&[link(4, true)]).expect("let in");
+        assert!(is_let_in());
+        kernel.set_trusted(DesiredTrusted { ahead: before, ..desired(vec![none.clone()]) }).await.expect("set");
+        assert_eq!(kernel.prepare().await.expect("prepared"), 0, "nothing is to be done");
+        assert!(is_let_in(), "an older desire");
+        kernel.set_trusted(DesiredTrusted { ahead: sources.ahead(), ..desired(vec![none]) }).await.expect("set");
+        assert!(!is_let_in(), "a newer one");
     });
 }
 

@@ -67,6 +67,8 @@ pub struct DesiredTrusted {
     pub mtu: u32,
     /// In any order.
     pub links: Vec<TrustedLink>,
+    /// How often sources had been let in ahead of what was desired before, when this was known.
+    pub ahead: u64,
 }
 
 /// What it has.

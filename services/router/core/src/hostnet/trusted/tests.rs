@@ -15,7 +15,7 @@ fn link(vni: u32, used: bool) -> TrustedLink {
 }
 
 fn desired(links: &[TrustedLink]) -> DesiredTrusted {
-    DesiredTrusted { enabled: true, mtu: 1400, links: links.to_vec() }
+    DesiredTrusted { enabled: true, mtu: 1400, links: links.to_vec(), ahead: 0 }
 }
 
 /// A kernel that does what it is told.
