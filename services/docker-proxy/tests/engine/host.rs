@@ -149,7 +149,8 @@ impl Proxied {
     pub(crate) async fn request(&self, method: &str, target: &str, body: &str) -> anyhow::Result<String> {
         let mut stream = UnixStream::connect(self.lab_host().path("/run/weft/docker/docker.sock")).await?;
         let length = body.len();
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {length}");
+        let fields = format!("Connection: close\r\nContent-Type: application/json\r\nContent-Length: {length}");
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: d\r\n{fields}");
         stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await?;
         let mut answer = String::new();
         tokio::time::timeout(SOON, stream.read_to_string(&mut answer)).await.context("no answer")??;

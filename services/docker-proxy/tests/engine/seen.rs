@@ -1,7 +1,7 @@
 //! What users see of a container is what they asked for, by the request and by the proxy's options.
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_lab::image;
 
 use crate::host::Proxied;
@@ -128,5 +128,31 @@ async fn options_do_what_they_say() -> anyhow::Result<()> {
     let show = ["run", "--rm", "--name", "quiet", image::BUSYBOX, "sh", "-c", "cat /etc/resolv.conf; hostname"];
     let said = host.via_proxy(&show).await?;
     ensure!(!said.contains("169.254.83.53") && !said.contains("quiet"), "its resolver and host name: {said}");
+    host.stop().await
+}
+
+/// Clients from before version 1.24 of the API may say only at the start how a container is to be run.
+#[tokio::test]
+async fn settings_may_come_with_the_start() -> anyhow::Result<()> {
+    let host = Proxied::start().await?;
+    let created = json!({ "Image": image::BUSYBOX, "Cmd": ["sh", "-c", "ip -o addr; cat /lent/word"] });
+    host.lab_host().exec(&["sh", "-c", "mkdir -p /run/lent && echo borrowed > /run/lent/word"]).await?;
+    for (name, body) in [("late", json!({ "Binds": ["/run/lent:/lent:ro"] })), ("never", json!({}))] {
+        let answer =
+            host.request("POST", &format!("/v1.22/containers/create?name={name}"), &created.to_string()).await?;
+        ensure!(answer.starts_with("HTTP/1.1 201 "), "{name}: {answer}");
+        let answer = host.request("POST", &format!("/v1.22/containers/{name}/start"), &body.to_string()).await?;
+        ensure!(answer.starts_with("HTTP/1.1 204 "), "{name}: {answer}");
+        host.via_proxy(&["wait", name]).await?;
+        let said = host.via_proxy(&["logs", name]).await?;
+        ensure!(said.contains("ethwe") && said.contains("borrowed") == (name == "late"), "{name}: it says {said:?}");
+        let shown = host.via_proxy(&["inspect", "--format", "{{.Path}} {{json .HostConfig.Mounts}}", name]).await?;
+        ensure!(shown == "sh null", "{name}: it is {shown}");
+    }
+    // Engines refuse them later on, in their own words.
+    let answer = host.request("POST", "/v1.24/containers/late/start", r#"{"Memory":67108864}"#).await?;
+    ensure!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("removed in v1.24"), "{answer}");
+    host.via_proxy(&["rm", "late", "never"]).await?;
+    host.holds_nothing().await?;
     host.stop().await
 }
