@@ -142,7 +142,7 @@ pub struct TakeOverRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TakeOverResponse {
-    /// Printed name of the peer.
+    /// Printed name of the peer, and of its host.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// How many addresses it had owned.
@@ -153,7 +153,7 @@ pub struct TakeOverResponse {
 pub struct HandOverRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HandOverResponse {
-    /// Printed name of the peer that has them; empty where there is nobody else.
+    /// Printed name of the peer that has them, and of its host; empty where there is nobody else.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
