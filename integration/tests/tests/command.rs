@@ -45,3 +45,69 @@ async fn installed_command_shows_and_changes_the_mesh() -> anyhow::Result<()> {
     ensure!(late.exec(&["ip", "link", "show", "ethwe"]).await.is_err(), "it is still attached");
     mesh.stop().await
 }
+
+#[tokio::test]
+async fn weave_nets_verbs_for_names_and_scripts() -> anyhow::Result<()> {
+    let mesh = Mesh::start(2).await?;
+    mesh.on(1).compose(["run", "--rm", "weft", "install"]).text().await?;
+    let weft = async |words: &[&str]| mesh.lab.host(1).exec(&[&["weft"], words].concat()).await;
+    let refused = async |words: &[&str], sentence: &str| match weft(words).await {
+        Ok(shown) => anyhow::bail!("weft {words:?} was done: {shown}"),
+        Err(error) if format!("{error:#}").contains(sentence) => Ok(()),
+        Err(error) => Err(error.context(format!("weft {words:?} does not say {sentence:?}"))),
+    };
+
+    ensure!(weft(&["prime"]).await?.is_empty(), "prime says something");
+    ensure!(weft(&["config"]).await? == "-H=unix:///run/weft/docker/docker.sock", "config leads elsewhere");
+    let resolver = weft(&["dns-args"]).await?;
+    ensure!(resolver == "--dns=169.254.83.53 --dns-search=weft.internal", "{resolver:?}");
+    let report: serde_json::Value = serde_json::from_str(&weft(&["report"]).await?)?;
+    ensure!(report["peers"]["peers"].as_array().is_some_and(|peers| peers.len() == 2), "{report}");
+    refused(&["report", "--format", "{{.Router}}"], "unexpected argument").await?;
+
+    // A container that asks weft by its own options, and is attached by hand.
+    let options: Vec<_> = resolver.split(' ').collect();
+    let by_hand = [&["run", "--detach", "--name", "byhand"], &*options, &[weft_lab::image::BUSYBOX, "sleep", "3600"]];
+    mesh.lab.host(1).docker(&by_hand.concat()).await?;
+    weft(&["attach", "byhand"]).await?;
+    let by_hand = weft_integration_tests::Container::find(mesh.lab.host(1), "byhand").await?;
+
+    // Names of a container and of an address outside, as all hosts hear them.
+    let (one, two) = (mesh.container(1, "one", &[]).await?, mesh.container(2, "two", &[]).await?);
+    weft(&["dns-add", "one", "-h", "alias"]).await?;
+    weft(&["dns-add", "192.0.2.9", "2001:db8::9", "-h", "printer.weft.internal"]).await?;
+    let answer = async |container: &weft_integration_tests::Container, name: &str, wanted: Option<&str>| {
+        eventually("the answer follows", SOON, async || {
+            let found = container.exec(&["nslookup", name]).await;
+            match (&found, wanted) {
+                (Ok(found), Some(wanted)) => ensure!(found.contains(wanted), "{found}"),
+                (_, None) => ensure!(found.is_err(), "{found:?}"),
+                (Err(error), Some(_)) => anyhow::bail!("{error:#}"),
+            }
+            Ok(())
+        })
+        .await
+    };
+    let address = one.ipv4.to_string();
+    answer(&two, "alias.weft.internal", Some(&address)).await?;
+    answer(&by_hand, "alias.weft.internal", Some(&address)).await?;
+    answer(&two, "printer.weft.internal", Some("192.0.2.9")).await?;
+    refused(&["dns-add", "192.0.2.9", "-h", "www.example.org"], "outside of the zone weft.internal.").await?;
+    refused(&["dns-add", "192.0.2.9"], "give one with -h").await?;
+    refused(&["dns-add", "nobody", "-h", "x"], "no container nobody is attached here").await?;
+
+    // dns and docker-proxy restart; then one name is taken away, and the other goes with its container.
+    mesh.on(1).compose(["restart", "dns", "docker-proxy"]).text().await?;
+    weft(&["prime", "--timeout", "60"]).await?;
+    answer(&by_hand, "printer.weft.internal", Some("192.0.2.9")).await?;
+    answer(&by_hand, "alias.weft.internal", Some(&address)).await?;
+    eventually("dns takes orders again", SOON, async || {
+        weft(&["dns-remove", "192.0.2.9", "2001:db8::9", "-h", "printer"]).await.map(drop)
+    })
+    .await?;
+    answer(&two, "printer.weft.internal", None).await?;
+    answer(&two, "alias.weft.internal", Some(&address)).await?;
+    mesh.lab.host(1).docker(&["rm", "--force", "one"]).await?;
+    answer(&two, "alias.weft.internal", None).await?;
+    mesh.stop().await
+}
