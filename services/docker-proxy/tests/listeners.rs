@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener as StdTcpListener},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Arc,
@@ -62,6 +62,8 @@ impl Setting {
         let engine = UnixListener::bind(engine_socket(folder.path())).expect("the engine's socket can be bound");
         let mode = fs::Permissions::from_mode(0o620);
         fs::set_permissions(engine_socket(folder.path()), mode).expect("the mode can be set");
+        // Only root can give it to somebody else.
+        let _ = chown(engine_socket(folder.path()), Some(4321), Some(1234));
         tokio::spawn(play_engine(engine));
         let process = command.spawn().expect("docker-proxy starts");
         let socket = Service::DockerProxy.socket(folder.path());
@@ -355,9 +357,14 @@ async fn every_address_is_served_and_no_other() {
         "--no-detect-tls".to_owned(),
     ];
     let mut setting = Setting::start(folder, &arguments.each_ref().map(String::as_str)).await;
+    let who_may = |socket: &Path| {
+        let socket = fs::metadata(socket).expect("it is there");
+        (socket.uid(), socket.gid(), socket.mode() & 0o777)
+    };
+    let engine = who_may(&engine_socket(setting.folder.path()));
+    assert_eq!(engine.2, 0o620);
     for socket in [&other, &setting.path("docker/docker.sock")] {
-        let mode = fs::metadata(socket).expect("it is there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o620, "as that of the engine's");
+        assert_eq!(who_may(socket), engine);
         let stream = UnixStream::connect(socket).await.expect("served");
         assert_eq!(ask(stream, PING, OK.len()).await.expect("answered"), OK);
     }
