@@ -146,7 +146,7 @@ async fn slow_disk_delays_and_breaks_nothing() -> anyhow::Result<()> {
     let began = now();
     let first = mesh.container(1, "first", &[]).await?;
     let took = began.elapsed();
-    ensure!(took > Duration::from_millis(400), "the disk is not slow: {took:?}");
+    ensure!(took > Duration::from_millis(200), "the disk is not slow: {took:?}");
     println!("a start took {took:?}");
     let start = |name: String| {
         let mesh = &mesh;
