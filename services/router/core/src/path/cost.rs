@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-/// What each relay adds: handling datagrams on one more host is worth some delay.
-pub const RELAY: u32 = 20;
-/// What going inside a TCP connection adds: whatever is lost or large there delays what comes after.
-pub const STREAM: u32 = 100;
+/// What each relay adds: datagrams take processor time and bandwidth of one more host. More than what a busy host adds to a round trip
+/// by chance, or a way would not be left for the direct one when that is there again.
+pub const RELAY: u32 = 100;
+/// What going inside a TCP connection adds: whatever is lost or large there delays what comes after. More than a relay or two.
+pub const STREAM: u32 = 300;
 /// Loss up to this, in permille, is what streams cause themselves where they find out how fast a way is.
 const FREE_LOSS: u32 = 20;
 /// What each further permille adds.
@@ -116,7 +117,16 @@ mod tests {
             Quality { missing: 395, ..GOOD },
         ];
         assert_eq!(GOOD.cost(), 20);
-        assert_eq!(worse.map(Quality::cost), [30, 620, 40, 120, 44]);
+        assert_eq!(worse.map(Quality::cost), [30, 620, 120, 320, 44]);
+    }
+
+    #[test]
+    fn a_direct_way_is_worth_a_change_though_chance_makes_it_look_slower() {
+        let relay = Quality { round_trip: Duration::from_micros(400), relays: 1, ..GOOD };
+        let direct = Quality { round_trip: Duration::from_millis(5), ..GOOD };
+        assert!(direct.cost() + margin(relay.cost()) <= relay.cost());
+        let stream = Quality { stream: true, ..GOOD };
+        assert!(relay.cost() + margin(stream.cost()) <= stream.cost());
     }
 
     #[test]

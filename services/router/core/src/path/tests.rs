@@ -336,7 +336,7 @@ fn the_stream_is_the_last_resort_and_a_link() {
     assert_eq!(up(&world), Some(relay(7)));
     assert_eq!(why(&world, Via::Stream), "inside a TCP connection, which slows datagrams down");
     assert_eq!(world.paths.link_choice().map(|choice| choice.via), Some(Via::Stream));
-    assert_eq!(world.paths.link(), Some(Link { direct: false, stream: true, cost: 120 }));
+    assert_eq!(world.paths.link(), Some(Link { direct: false, stream: true, cost: 320 }));
     world.set(endpoint(1), Way::millis(2));
     world.paths.set_endpoints(&[address(1)], world.now);
     world.run(4 * SECOND);
