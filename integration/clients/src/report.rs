@@ -81,10 +81,14 @@ impl Results {
         text.push('\n');
         for client in Client::ALL {
             let driven = self.engines.iter().map(|engine| engine.driven.iter().find(|driven| driven.client == client));
-            let driven: Vec<_> = driven.flatten().collect();
-            let version = driven.first().and_then(|driven| driven.version.lines().next()).unwrap_or_default();
+            let driven: Vec<_> = driven.collect();
+            let version = driven.iter().flatten().find_map(|driven| driven.version.lines().next()).unwrap_or_default();
             write!(text, "| {version} |")?;
             for driven in driven {
+                let Some(driven) = driven else {
+                    text.push_str(" **could not be driven** |");
+                    continue;
+                };
                 let differences: Vec<_> = driven.reasons.iter().map(|number| (number + 1).to_string()).collect();
                 let differences = match differences.as_slice() {
                     [] => "no difference".to_owned(),

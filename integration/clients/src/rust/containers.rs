@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bollard::{
     Docker, body_full, body_try_stream,
     container::{AttachContainerResults, CreateCheckpointOptions},
@@ -12,7 +12,7 @@ use bollard::{
         AttachContainerOptionsBuilder, CommitContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder,
         CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, ListContainersOptionsBuilder,
         LogsOptionsBuilder, PruneContainersOptions, RemoveContainerOptions, RenameContainerOptionsBuilder,
-        ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder, StatsOptionsBuilder,
+        ResizeContainerTTYOptionsBuilder, ResizeExecOptionsBuilder, StatsOptionsBuilder, TopOptionsBuilder,
         UploadToContainerOptionsBuilder,
     },
 };
@@ -20,8 +20,12 @@ use bytes::Bytes;
 use futures::stream;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
+use weft_lab::eventually;
 
 use super::{Calls, IMAGE, archive, body, call, stream};
+
+/// How long a container may take to come to its last command.
+const SOON: Duration = Duration::from_secs(20);
 
 pub(super) async fn drive(docker: &Docker, to: &mut Calls) -> anyhow::Result<()> {
     let script = "echo out; sleep 0.2; echo err >&2; trap 'exit 3' TERM; sleep 600 & wait";
@@ -38,7 +42,7 @@ pub(super) async fn drive(docker: &Docker, to: &mut Calls) -> anyhow::Result<()>
     stream!(to, docker.stats("driven", Some(StatsOptionsBuilder::default().stream(false).build())));
     call!(to, docker.container_changes("driven"));
     files(docker, to).await;
-    let wanted = bollard::query_parameters::TopOptionsBuilder::default().ps_args("-o pid,args").build();
+    let wanted = TopOptionsBuilder::default().ps_args("-o pid,args").build();
     call!(to, docker.top_processes("driven", Some(wanted)));
     let update: ContainerUpdateBody = body(json!({ "CpuShares": 512 }));
     call!(to, docker.update_container("driven", update));
@@ -53,6 +57,8 @@ pub(super) async fn drive(docker: &Docker, to: &mut Calls) -> anyhow::Result<()>
     call!(to, docker.inspect_image("committed:one"), "committed");
     call!(to, docker.rename_container("driven", RenameContainerOptionsBuilder::default().name("renamed").build()));
     call!(to, docker.restart_container("renamed", None));
+    // How much it says before it is killed is chance.
+    eventually("the restarted container sleeps", SOON, async || sleeps(docker, "renamed").await).await?;
     call!(to, docker.kill_container("renamed", None));
     stream!(to, docker.wait_container("renamed", None));
     call!(to, docker.stop_container("renamed", None));
@@ -65,6 +71,15 @@ pub(super) async fn drive(docker: &Docker, to: &mut Calls) -> anyhow::Result<()>
         attached(docker, to, web).await?;
     }
     call!(to, docker.prune_containers(None::<PruneContainersOptions>));
+    Ok(())
+}
+
+/// Fails unless a container's program has come to its last command.
+async fn sleeps(docker: &Docker, name: &str) -> anyhow::Result<()> {
+    let wanted = TopOptionsBuilder::default().ps_args("-o pid,args").build();
+    let processes = docker.top_processes(name, Some(wanted)).await?.processes.unwrap_or_default();
+    let sleeping = processes.iter().flatten().any(|column| column.starts_with("sleep"));
+    ensure!(sleeping, "its processes are {processes:?}");
     Ok(())
 }
 

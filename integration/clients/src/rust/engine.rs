@@ -1,13 +1,15 @@
 //! Calls about the engine, images, networks, volumes and plugins.
 
+use std::collections::HashMap;
+
 use bollard::{
     Docker, body_full,
     models::{NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, VolumeCreateRequest},
     query_parameters::{
         BuildImageOptionsBuilder, CreateImageOptionsBuilder, CreatePluginOptionsBuilder, EventsOptionsBuilder,
         GetPluginPrivilegesOptionsBuilder, ImportImageOptions, InstallPluginOptionsBuilder, ListImagesOptions,
-        ListVolumesOptions, PruneBuildOptions, PruneImagesOptions, PruneVolumesOptions, PushImageOptions,
-        RemoveImageOptions, RemoveVolumeOptions, SearchImagesOptionsBuilder, TagImageOptionsBuilder,
+        ListNetworksOptionsBuilder, ListVolumesOptions, PruneBuildOptions, PruneImagesOptions, PruneVolumesOptions,
+        PushImageOptions, RemoveImageOptions, RemoveVolumeOptions, SearchImagesOptionsBuilder, TagImageOptionsBuilder,
         UpgradePluginOptionsBuilder,
     },
 };
@@ -67,7 +69,9 @@ async fn networks_and_volumes(docker: &Docker, to: &mut Calls) {
         body(json!({ "Name": "net", "Driver": "bridge", "IPAM": { "Config": [{ "Subnet": "198.18.0.0/24" }] } }));
     call!(to, docker.create_network(network));
     call!(to, docker.inspect_network("net", None));
-    call!(to, docker.list_networks(None));
+    // How long a swarm's own networks outlive it is chance.
+    let own = ListNetworksOptionsBuilder::default().filters(&HashMap::from([("name", vec!["net"])])).build();
+    call!(to, docker.list_networks(Some(own)));
     let connect: NetworkConnectRequest = body(json!({ "Container": "nothing" }));
     call!(to, docker.connect_network("net", connect));
     let disconnect: NetworkDisconnectRequest = body(json!({ "Container": "nothing" }));
