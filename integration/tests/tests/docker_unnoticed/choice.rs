@@ -1,16 +1,17 @@
 //! Who is attached, and with which address: said in the image, in the request and in a Compose file.
 
 use anyhow::{Context, ensure};
-use weft_integration_tests::Check;
-use weft_lab::image;
+use weft_integration_tests::{Check, SOON};
+use weft_lab::{eventually, image};
 
-use crate::Site;
+use crate::{ATTACHED, LINGER, Site};
 
 pub(crate) fn checks<'a>(site: &'a Site<'a>) -> Vec<Check<'a>> {
     vec![
         Check::new("images that decline", declined(site)),
         Check::new("addresses that are given", given(site)),
         Check::new("a Compose file", compose(site)),
+        Check::new("old versions of the API", versions(site)),
     ]
 }
 
@@ -67,6 +68,33 @@ async fn given(site: &Site<'_>) -> anyhow::Result<()> {
     }
     let refused = site.output(&["create", "--label", "weft.cidr=10.0.0.0.1", image::BUSYBOX]).await?;
     ensure!(!refused.status.success() && refused.stderr.contains("weft.cidr"), "{}", refused.stderr);
+    Ok(())
+}
+
+/// From the oldest that both engines speak.
+async fn versions(site: &Site<'_>) -> anyhow::Result<()> {
+    for version in ["1.24", "1.25", "1.30", "1.40"] {
+        let ask = async |words: &[&str]| {
+            let command = site.host.proxy_command(words.iter().copied()).env("DOCKER_API_VERSION", version);
+            command.text().await.with_context(|| version.to_owned())
+        };
+        let spoken = ask(&["version", "--format", "{{.Client.APIVersion}}"]).await?;
+        ensure!(spoken == version, "the client speaks {spoken} instead of {version}");
+        let script = format!("{ATTACHED} echo started; {LINGER}");
+        ask(&["run", "--detach", "--name", "aged", image::BUSYBOX, "sh", "-c", &script]).await?;
+        let said = ask(&["exec", "aged", "ip", "-o", "addr"]).await?;
+        ensure!(said.contains("ethwe"), "{version}: it has {said}");
+        ask(&["restart", "aged"]).await?;
+        eventually("it has started twice", SOON, async || {
+            let logs = ask(&["logs", "aged"]).await?;
+            ensure!(logs == "started\nstarted", "{version}: it says {logs:?}");
+            Ok(())
+        })
+        .await?;
+        let shown = ask(&["inspect", "--format", "{{.Path}} {{.Mounts}} {{json .Config.Entrypoint}}", "aged"]).await?;
+        ensure!(shown == "sh [] null", "{version}: it is {shown}");
+        ask(&["rm", "--force", "aged"]).await?;
+    }
     Ok(())
 }
 
