@@ -87,6 +87,20 @@ fn paths() -> Vec<Panel> {
             r#"sum by (host) (rate(weft_router_relayed_bytes_total{host=~"$host"}[$__rate_interval]))"#,
             "{{host}}",
         ),
+        Panel::lines(
+            "Frames by VXLAN",
+            PerSecond,
+            "Exchanged by the kernel with trusted peers, not sealed; a batch of up to 64 KiB counts as one.",
+        )
+        .width(12)
+        .query(
+            r#"rate(weft_router_peer_vxlan_frames_total{host=~"$host"}[$__rate_interval])"#,
+            "{{host}} → {{peer}}, {{direction}}",
+        ),
+        Panel::lines("Bytes by VXLAN", BytesPerSecond, "Of the same.").width(12).query(
+            r#"rate(weft_router_peer_vxlan_bytes_total{host=~"$host"}[$__rate_interval])"#,
+            "{{host}} → {{peer}}, {{direction}}",
+        ),
     ]
 }
 

@@ -124,7 +124,7 @@ pub enum Refusal {
     NoHeir,
     /// Who was to take what this host owned did not say that it has it.
     #[error(
-        "{peer} did not confirm in time that it has the addresses of this host: see `weft status ipam` there, and run `weft rmpeer` there if this host is still listed"
+        "{peer} did not confirm in time that it has the addresses of this host: `weft status ipam` there says whether it has"
     )]
     NotConfirmed {
         /// Its printed name.
