@@ -8,6 +8,9 @@ use crate::dashboard::{
     Unit::{Bytes, BytesPerSecond, Count, PerSecond, Seconds},
 };
 
+/// When frames go by VXLAN.
+const TRUSTED: &str = "while VXLAN with a trusted peer is set up";
+
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         name: "data-plane",
@@ -93,6 +96,7 @@ fn paths() -> Vec<Panel> {
             "Exchanged by the kernel with trusted peers, not sealed; a batch of up to 64 KiB counts as one.",
         )
         .width(12)
+        .only(TRUSTED)
         .query(
             r#"rate(weft_router_peer_vxlan_frames_total{host=~"$host"}[$__rate_interval])"#,
             "{{host}} → {{peer}}, {{direction}}",
@@ -119,6 +123,7 @@ fn facilities() -> Vec<Panel> {
             .query(r#"max by (host) (weft_router_mtu_bytes{host=~"$host"})"#, "{{host}}"),
         Panel::lines("Batches refused", PerSecond, "Times that a path refused a batch, so that it was sent datagram by datagram.")
             .width(12)
+            .only(TRUSTED)
             .query(r#"sum by (host) (rate(weft_router_refused_batches_total{host=~"$host"}[$__rate_interval]))"#, "{{host}}"),
         Panel::lines(
             "Neighbours answered",

@@ -62,6 +62,10 @@ impl Site<'_> {
 /// A line of a script that says so if the process has no network yet.
 const ATTACHED: &str = "ip -4 -o addr show dev ethwe | grep -q 'inet 10[.]' || echo not attached; ";
 
+/// How often something is run of which nothing was heard: engine 26.1 now and then loses all that a program says which ends at once,
+/// whoever asks.
+const TRIES: usize = 3;
+
 /// What a container does until it is told to end, which it does at once.
 const LINGER: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use weft_integration_tests::{Check, Client};
 use weft_lab::image;
 
-use crate::{ATTACHED, LINGER, Site};
+use crate::{ATTACHED, LINGER, Site, TRIES};
 
 /// Everything is allowed but what a test asks for.
 const PROFILE: &str = r#"{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
@@ -105,12 +105,7 @@ async fn found(site: &Site<'_>) -> anyhow::Result<()> {
     same_end(site, &["run", "--rm", "--entrypoint", "", image::NO_SHELL]).await
 }
 
-/// How often something is run again of which one way has heard nothing.
-const TRIES: usize = 3;
-
 /// Runs something at the engine and through weft, and expects that it ends with the same, and says the same.
-///
-/// Engine 26.1 now and then loses all that a program says which ends at once, whoever asks.
 async fn same_end(site: &Site<'_>, words: &[&str]) -> anyhow::Result<()> {
     let (mut through, mut direct);
     let mut tries = 0;
