@@ -101,7 +101,7 @@ fn paths() -> Vec<Panel> {
             r#"rate(weft_router_peer_vxlan_frames_total{host=~"$host"}[$__rate_interval])"#,
             "{{host}} → {{peer}}, {{direction}}",
         ),
-        Panel::lines("Bytes by VXLAN", BytesPerSecond, "Of the same.").width(12).query(
+        Panel::lines("Bytes by VXLAN", BytesPerSecond, "Of the same.").width(12).only(TRUSTED).query(
             r#"rate(weft_router_peer_vxlan_bytes_total{host=~"$host"}[$__rate_interval])"#,
             "{{host}} → {{peer}}, {{direction}}",
         ),
@@ -123,7 +123,6 @@ fn facilities() -> Vec<Panel> {
             .query(r#"max by (host) (weft_router_mtu_bytes{host=~"$host"})"#, "{{host}}"),
         Panel::lines("Batches refused", PerSecond, "Times that a path refused a batch, so that it was sent datagram by datagram.")
             .width(12)
-            .only(TRUSTED)
             .query(r#"sum by (host) (rate(weft_router_refused_batches_total{host=~"$host"}[$__rate_interval]))"#, "{{host}}"),
         Panel::lines(
             "Neighbours answered",
