@@ -25,7 +25,7 @@ pub use resolver::Resolver;
 pub use slow::{slow_calls, slow_disk};
 pub use trace::no_trace;
 pub use transfer::{Flow, copies, transfers, transfers_to};
-pub use way::{goes, way};
+pub use way::{goes, subnets, way};
 use weft_lab::{EngineKit, Host, HostCommand, Lab, LabBuilder, Launch, Weft, eventually, image};
 
 /// Password of all hosts, unless a scenario is about another.

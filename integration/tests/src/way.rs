@@ -35,3 +35,10 @@ pub async fn goes(from: &Weft, to: &Host, kind: PathKind, limit: Duration) -> an
     })
     .await
 }
+
+/// Returns the addresses of hosts as subnets, as `--trusted-subnets` takes them.
+pub fn subnets(hosts: &[Host]) -> String {
+    let addresses = hosts.iter().flat_map(Host::addresses);
+    let subnets = addresses.map(|address| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }));
+    subnets.collect::<Vec<_>>().join(",")
+}

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
-use weft_integration_tests::{Conversation, Mesh, PASSWORD, SOON, copies, goes, hosts_with_images, transfers, way};
+use weft_integration_tests::{
+    Conversation, Mesh, PASSWORD, SOON, copies, goes, hosts_with_images, subnets, transfers, way,
+};
 use weft_lab::{Host, Launch, Weft, contains, eventually};
 use weft_proto::router::v1::PathKind;
 
@@ -18,21 +20,16 @@ const PLAIN: &str = "this line is of no secret between trusted hosts";
 /// Starts three hosts, of which the third trusts nobody.
 async fn launch() -> anyhow::Result<Mesh> {
     let lab = hosts_with_images(3).await?;
-    let subnets: Vec<String> = lab.hosts().iter().flat_map(Host::addresses).map(subnet).collect();
+    let subnets = subnets(lab.hosts());
     let first = lab.host(1).clone();
     let launches = lab.hosts().iter().enumerate().map(|(number, host)| {
         let peers: &[&Host] = if number == 0 { &[] } else { &[&first] };
-        let trusted = if number == 2 { String::new() } else { subnets.join(",") };
-        Weft::launch(host, Launch::new(PASSWORD).peers(peers).with("WEFT_TRUSTED_SUBNETS", &trusted))
+        let trusted = if number == 2 { "" } else { &subnets };
+        Weft::launch(host, Launch::new(PASSWORD).peers(peers).with("WEFT_TRUSTED_SUBNETS", trusted))
     });
     let weft = try_join_all(launches).await?;
     try_join_all(weft.iter().map(|weft| weft.joined(2))).await?;
     Ok(Mesh { lab, weft })
-}
-
-/// Returns an address as a subnet.
-fn subnet(address: std::net::IpAddr) -> String {
-    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
 /// Returns the devices of trusted peers.

@@ -10,9 +10,12 @@ use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use load::{Load, RESOLVER};
 use prometheus::{Prometheus, RATE_INTERVAL, metrics_address};
-use weft_integration_tests::{Container, OtlpReceiver, PASSWORD, Resolver, hosts_with_images, slow_calls, slow_disk};
+use weft_integration_tests::{
+    Container, OtlpReceiver, PASSWORD, Resolver, goes, hosts_with_images, slow_calls, slow_disk, subnets,
+};
 use weft_lab::{Host, Lab, Launch, Weft, eventually, image};
 use weft_monitoring::{dashboards, rules::Rules, runbook::Runbook};
+use weft_proto::router::v1::PathKind;
 
 /// The range of all hosts: small, so that it can be used up.
 const RANGE: &str = "10.32.0.0/27";
@@ -199,7 +202,8 @@ async fn make_faults(
     files(watch, one).await.context("files")?;
     disk(watch, one).await.context("disk")?;
     connections(watch, two).await.context("connections")?;
-    no_link(watch, lab).await.context("no link")?;
+    let third = no_link(watch, lab).await.context("no link")?;
+    trust(two, third).await.context("trust")?;
     for load in load {
         load.stop().await?;
     }
@@ -408,14 +412,25 @@ async fn connections(watch: &mut Watch, two: &Weft) -> anyhow::Result<()> {
 }
 
 /// A third host, which reaches the first one only.
-async fn no_link(watch: &mut Watch, lab: &Lab) -> anyhow::Result<()> {
+async fn no_link(watch: &mut Watch, lab: &Lab) -> anyhow::Result<Weft> {
     let host = lab.host(3);
     lab.underlay().cut(lab.link(2, 3)).await?;
     let three = Weft::launch(host, launch(host).peers(&[lab.host(1)])).await?;
     watch.fire(&[("WeftPeerNotDirect", lab.host(2).name())]).await?;
     lab.underlay().heal(lab.link(2, 3)).await?;
     three.joined(2).await?;
-    watch.quiet().await
+    watch.quiet().await?;
+    Ok(three)
+}
+
+/// Two hosts trust each other, and exchange frames by VXLAN from then on.
+async fn trust(two: &mut Weft, mut three: Weft) -> anyhow::Result<()> {
+    let trusted = subnets(&[two.host().clone(), three.host().clone()]);
+    for weft in [&mut *two, &mut three] {
+        let launch = launch(weft.host()).with("WEFT_TRUSTED_SUBNETS", &trusted);
+        weft.recreate("router", launch).await?;
+    }
+    goes(two, three.host(), PathKind::Kernel, FIRES).await
 }
 
 /// The engine is killed.
