@@ -25,7 +25,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 use weft_router_core::{
-    handshake::{PasswordAge, Passwords, StaticKey},
+    handshake::{PasswordMark, Passwords, StaticKey},
     mesh::{ConnectionId, ControlMessage, DialId, Goodbye, Introduction, Problem, ProtocolError},
     target::DialAddress,
 };
@@ -108,8 +108,8 @@ pub struct Connected {
     pub remote: SocketAddr,
     /// Which dial led here, if we dialled.
     pub dial: Option<DialId>,
-    /// Which of our passwords it knows; nothing in a mesh without one.
-    pub password: Option<PasswordAge>,
+    /// Mark of the password that it has proved to know; nothing in a mesh without one.
+    pub password: Option<PasswordMark>,
     /// Takes what is to be written.
     pub outgoing: Outgoing,
     /// Takes datagrams that are to be written behind it.

@@ -132,8 +132,8 @@ pub struct Established {
     pub peer: PeerName,
     /// What it says about itself.
     pub introduction: Introduction,
-    /// Which of our passwords it knows; nothing without one.
-    pub password: Option<PasswordAge>,
+    /// Mark of the password that it has proved to know, as both sides had it when the handshake began; nothing without one.
+    pub password: Option<PasswordMark>,
     /// Seals what we send.
     pub sealer: Sealer,
     /// Opens what we receive; has already got whatever arrived after the handshake.
@@ -368,7 +368,7 @@ impl Handshake {
             .and_then(|introduction| Introduction::try_from(introduction).ok())
             .ok_or(HandshakeError::Damaged { what: "the introduction cannot be read" })?;
         let (peer, sealer, opener) = pattern.finish()?;
-        let password = self.config.passwords.as_ref().map(|_| self.pair.ours);
+        let password = self.config.passwords.as_ref().map(|passwords| passwords.pick(self.pair.ours).0.mark());
         let established = Established { peer, introduction, password, sealer, opener };
         self.state = State::Done { established: Some(Box::new(established)) };
         Ok(())

@@ -49,7 +49,7 @@ pub use self::{
 };
 use crate::{
     gossip::Store,
-    handshake::PasswordAge,
+    handshake::PasswordMark,
     target::{Target, dialler::Dialler},
     topology::Topology,
 };
@@ -74,8 +74,8 @@ pub struct Introduced {
     pub remote: SocketAddr,
     /// Which dial led here, if we dialled.
     pub dial: Option<DialId>,
-    /// Which of our passwords it knows; nothing in a mesh without one.
-    pub password: Option<PasswordAge>,
+    /// Mark of the password that it has proved to know, which may be ours no more by now; nothing in a mesh without one.
+    pub password: Option<PasswordMark>,
 }
 
 impl Introduced {

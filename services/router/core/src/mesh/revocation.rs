@@ -19,10 +19,7 @@ use super::{
     introduction::MAX_NAME_LENGTH,
     message::{peer, printable},
 };
-use crate::{
-    gossip::Entry,
-    handshake::{PasswordAge, PasswordMark},
-};
+use crate::{gossip::Entry, handshake::PasswordMark};
 
 /// Channel with a [`Revocation`] for each key that the origin lets in no more.
 pub const REVOCATIONS_CHANNEL: &str = "revocations";
@@ -356,17 +353,18 @@ impl Mesh {
         if self.admission.known.contains(&introduced.peer) {
             return None;
         }
-        let mark = self.config.password_marks.first();
+        let current = self.config.password_marks.first();
         let (name, nickname, ours) = (&theirs.name, &theirs.nickname, &self.config.name);
         let message = match introduced.password? {
-            PasswordAge::Old => format!(
+            // Also one that was the current one when the handshake began.
+            mark if Some(&mark) != current => format!(
                 "{name}({nickname}) is new to {ours}, which lets nobody new in with the old password: set the new WEFT_PASSWORD on it"
             ),
-            PasswordAge::Current if mark.is_some_and(|mark| self.admission.is_spent(*mark)) => format!(
+            mark if self.admission.is_spent(mark) => format!(
                 "{name}({nickname}) is new to {ours}, which lets nobody new in with a password that was in force when a host was \
                  revoked: set a new WEFT_PASSWORD on all hosts, one after the other, with the present one as WEFT_PASSWORD_OLD"
             ),
-            PasswordAge::Current => return None,
+            _ => return None,
         };
         Some((GoodbyeReason::UnknownKey, message))
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     gossip::{Delta, DeltaEntry, Entry, Position, limits},
-    handshake::{PasswordAge, PasswordMark},
+    handshake::PasswordMark,
 };
 use lab::{Lab, address, config, peer};
 

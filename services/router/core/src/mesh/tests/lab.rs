@@ -77,8 +77,8 @@ impl Lab {
         let (random, other_random) = (77, 77 ^ order);
         let there = self.hosts[to].introduction(other_random, address(from));
         let here = self.hosts[from].introduction(random, address(to));
-        let [ours, theirs] = self.passwords(from, to);
-        let introduced = |peer, introduction, local_random, remote, dial, password| Introduced {
+        let password = self.password(from, to);
+        let introduced = |peer, introduction, local_random, remote, dial| Introduced {
             peer,
             introduction,
             local_random,
@@ -87,26 +87,22 @@ impl Lab {
             password,
         };
         let (from_peer, to_peer) = (self.hosts[from].local().peer, self.hosts[to].local().peer);
-        let dialled = introduced(to_peer, there, random, address(to), Some(DialId(self.next + 1000)), ours);
+        let dialled = introduced(to_peer, there, random, address(to), Some(DialId(self.next + 1000)));
         self.hosts[from].handle_connected(connection, dialled, self.now);
         self.hosts[to].handle_connected(
             connection,
-            introduced(from_peer, here, other_random, address(from), None, theirs),
+            introduced(from_peer, here, other_random, address(from), None),
             self.now,
         );
         connection
     }
 
-    /// Returns which password each of two hosts uses with the other.
-    fn passwords(&self, from: usize, to: usize) -> [Option<PasswordAge>; 2] {
-        use PasswordAge::{Current, Old};
+    /// Returns the password that two hosts use with each other.
+    fn password(&self, from: usize, to: usize) -> Option<PasswordMark> {
         let (ours, theirs) = (&self.marks[from], &self.marks[to]);
-        let pairs = [(0, 0), (0, 1), (1, 0), (1, 1)];
-        let fits = |(a, b): &(usize, usize)| ours.get(*a).is_some_and(|mark| theirs.get(*b) == Some(mark));
-        let age = |index| if index == 0 { Current } else { Old };
-        match pairs.into_iter().find(fits) {
-            Some((a, b)) => [Some(age(a)), Some(age(b))],
-            None if ours.is_empty() && theirs.is_empty() => [None, None],
+        match ours.iter().find(|mark| theirs.contains(mark)) {
+            Some(mark) => Some(*mark),
+            None if ours.is_empty() && theirs.is_empty() => None,
             None => panic!("hosts {from} and {to} have no password in common"),
         }
     }

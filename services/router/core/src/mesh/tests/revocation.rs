@@ -287,6 +287,20 @@ fn the_present_password_lets_nobody_new_in_after_a_revocation_until_it_is_change
 }
 
 #[test]
+fn a_handshake_that_began_before_the_password_was_changed_lets_nobody_new_in_after() {
+    let changed = MeshConfig { known_peers: [peer(1)].into(), ..with(0, &[SECOND, FIRST]) };
+    for left in [vec![SECOND, FIRST], vec![SECOND]] {
+        let changed = MeshConfig { password_marks: left, ..changed.clone() };
+        let mut lab = Lab::new([changed, with(1, &[FIRST]), with(2, &[FIRST])]);
+        lab.marks[0] = vec![FIRST];
+        lab.connect(1, 0);
+        lab.connect(2, 0);
+        assert_eq!([1, 2].map(|host| lab.connections(host).len()), [1, 0], "a member, and who is new");
+        assert_eq!(lab.reasons(), [GoodbyeReason::UnknownKey]);
+    }
+}
+
+#[test]
 fn passwords_that_others_have_meanwhile_are_spent_too() {
     // While the password is changed a host is lost that has the new one already.
     let mut lab = full([member(0, &[FIRST]), member(1, &[SECOND, FIRST]), member(2, &[SECOND, FIRST])]);
