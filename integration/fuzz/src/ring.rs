@@ -21,7 +21,7 @@ fn ring(input: &[u8]) {
     let mut input = Input::new(input);
     let mut now = start();
     let mut allocator = Allocator::new(settings(), State::new(1), 7);
-    allocator.handle_connected(Vec::new(), reachability(3));
+    allocator.handle_connected(Vec::new(), reachability(3), now);
     let mut records: Vec<Record> = State::new(1).records();
     for _ in 0..STEPS {
         if input.is_empty() {
@@ -46,12 +46,18 @@ fn ring(input: &[u8]) {
             4 => {
                 allocator.free(&format!("c{}", what & 3).parse().expect("an id"), &[]);
             }
-            5 => allocator.handle_reachability(reachability(what % 4)),
+            5 => allocator.handle_reachability(reachability(what % 4), now),
             6 => {
                 let address = std::net::Ipv4Addr::from(input.array::<4>());
                 let container = format!("c{}", what & 3).parse().expect("an id");
                 let address = ipnet::Ipv4Net::new(address, 24).expect("a length");
                 allocator.claim(container, address, pause(4), now);
+            }
+            7 if what & 24 == 24 => {
+                allocator.hand_over(pause(4), now);
+            }
+            7 if what & 24 == 16 => {
+                allocator.take_over(&from.to_hex(), now);
             }
             _ => allocator.handle_timeout(now),
         }
@@ -160,7 +166,7 @@ fn ballots() -> Vec<u8> {
     let own = Settings { peer: peer(3), ..settings() };
     let mut other = Allocator::new(own, State::new(3), 3);
     let now = start();
-    other.handle_connected(Vec::new(), reachability(3));
+    other.handle_connected(Vec::new(), reachability(3), now);
     other.allocate("c1".parse().expect("an id"), None, pause(255), now);
     let mut published = Vec::new();
     for time in 0..20 {

@@ -142,22 +142,33 @@ pub struct TakeOverRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TakeOverResponse {
-    /// Printed name of the peer, and of its host.
+    /// Printed form of the peer's name.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// How many addresses it had owned.
     #[prost(uint64, tag = "2")]
     pub addresses: u64,
+    #[prost(message, optional, tag = "3")]
+    pub peer_name: ::core::option::Option<super::super::common::v1::PeerName>,
+    /// Its host's name.
+    #[prost(string, tag = "4")]
+    pub nickname: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HandOverRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HandOverResponse {
-    /// Printed name of the peer that has them, and of its host; empty where there is nobody else.
+    /// Printed form of the name of the peer that has them; empty where there is nobody else.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub addresses: u64,
+    /// Absent where there is nobody else.
+    #[prost(message, optional, tag = "3")]
+    pub peer_name: ::core::option::Option<super::super::common::v1::PeerName>,
+    /// Its host's name.
+    #[prost(string, tag = "4")]
+    pub nickname: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -426,7 +437,7 @@ pub mod address_service_client {
                 .insert(GrpcMethod::new("weft.ipam.v1.AddressService", "GetStatus"));
             self.inner.unary(req, path, codec).await
         }
-        /// Takes over all that a peer owns which is gone for good. Refused while that peer can be reached.
+        /// Takes over all that a peer owns which is gone for good. Refused while that peer can be reached, and for a minute after.
         pub async fn take_over(
             &mut self,
             request: impl tonic::IntoRequest<super::TakeOverRequest>,
@@ -452,7 +463,7 @@ pub mod address_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Gives all that this host owns to another peer, because this host leaves, and answers when that peer has it. What
-        /// containers hold is freed.
+        /// containers hold is freed, and no more is given. Asked again it waits for the same.
         pub async fn hand_over(
             &mut self,
             request: impl tonic::IntoRequest<super::HandOverRequest>,
@@ -530,7 +541,7 @@ pub mod address_service_server {
             tonic::Response<super::GetStatusResponse>,
             tonic::Status,
         >;
-        /// Takes over all that a peer owns which is gone for good. Refused while that peer can be reached.
+        /// Takes over all that a peer owns which is gone for good. Refused while that peer can be reached, and for a minute after.
         async fn take_over(
             &self,
             request: tonic::Request<super::TakeOverRequest>,
@@ -539,7 +550,7 @@ pub mod address_service_server {
             tonic::Status,
         >;
         /// Gives all that this host owns to another peer, because this host leaves, and answers when that peer has it. What
-        /// containers hold is freed.
+        /// containers hold is freed, and no more is given. Asked again it waits for the same.
         async fn hand_over(
             &self,
             request: tonic::Request<super::HandOverRequest>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, service::Routes};
-use weft_ipam_core::{DualAddress, Problem, Refusal, Remedy, RingState, Status as RingStatus};
+use weft_ipam_core::{DualAddress, PeerInfo, Problem, Refusal, Remedy, RingState, Status as RingStatus};
 use weft_proto::{
     common::v1 as common,
     convert::InvalidMessage,
@@ -102,12 +102,14 @@ impl AddressService for Api {
     async fn take_over(&self, request: Request<pb::TakeOverRequest>) -> Result<Response<pb::TakeOverResponse>, Status> {
         let peer = request.into_inner().peer;
         let moved = self.ask(|reply| Command::TakeOver { peer, reply }).await?.map_err(status)?;
-        Ok(Response::new(pb::TakeOverResponse { name: moved.name, addresses: moved.addresses }))
+        let (peer_name, name, nickname) = identity(moved.peer);
+        Ok(Response::new(pb::TakeOverResponse { name, addresses: moved.addresses, peer_name, nickname }))
     }
 
     async fn hand_over(&self, _: Request<pb::HandOverRequest>) -> Result<Response<pb::HandOverResponse>, Status> {
         let moved = self.ask(|reply| Command::HandOver { reply }).await?.map_err(status)?;
-        Ok(Response::new(pb::HandOverResponse { name: moved.name, addresses: moved.addresses }))
+        let (peer_name, name, nickname) = identity(moved.peer);
+        Ok(Response::new(pb::HandOverResponse { name, addresses: moved.addresses, peer_name, nickname }))
     }
 
     async fn get_status(&self, _: Request<pb::GetStatusRequest>) -> Result<Response<pb::GetStatusResponse>, Status> {
@@ -142,6 +144,11 @@ fn timeout(millis: u32) -> Result<Duration, InvalidMessage> {
 
 fn dual(address: DualAddress) -> pb::DualAddress {
     pb::DualAddress { v4: Some(address.v4.into()), v6: address.v6.map(Into::into) }
+}
+
+/// Returns a peer as messages name it; nothing if there is none.
+fn identity(peer: Option<PeerInfo>) -> (Option<common::PeerName>, String, String) {
+    peer.map(|info| (Some(info.peer.into()), info.name, info.nickname)).unwrap_or_default()
 }
 
 fn status(refusal: Refusal) -> Status {

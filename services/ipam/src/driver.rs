@@ -13,7 +13,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
-use weft_ipam_core::{Allocator, DualAddress, Event, Refusal, RequestId, Settings, Status, Transmit};
+use weft_ipam_core::{Allocator, DualAddress, Event, PeerInfo, Refusal, RequestId, Settings, Status, Transmit};
 use weft_service::{Result, Shutdown};
 use weft_types::{ContainerId, PeerName};
 
@@ -61,8 +61,8 @@ pub(crate) enum Command {
 /// Addresses that have another owner.
 #[derive(Debug)]
 pub(crate) struct Moved {
-    /// How people call who had them, or who has them.
-    pub(crate) name: String,
+    /// Who had them, or who has them, if there is anybody else.
+    pub(crate) peer: Option<PeerInfo>,
     pub(crate) addresses: u64,
 }
 
@@ -251,11 +251,11 @@ impl Driver {
         let Some(allocator) = &mut self.allocator else { return Ok(()) };
         match event {
             RouterEvent::Connected { origins, reachability, outgoing, .. } => {
-                allocator.handle_connected(origins, reachability);
+                allocator.handle_connected(origins, reachability, now());
                 self.outgoing = Some(outgoing);
             }
             RouterEvent::Update { origin, complete, entries } => allocator.handle_update(origin, complete, &entries),
-            RouterEvent::Reachability(reachability) => allocator.handle_reachability(reachability),
+            RouterEvent::Reachability(reachability) => allocator.handle_reachability(reachability, now()),
             RouterEvent::Message { source, payload } => {
                 if let Err(error) = allocator.handle_message(source, &payload, now()) {
                     tracing::debug!(%source, %error, "a message was ignored");
@@ -326,7 +326,7 @@ fn perform(
             let _ = reply.send(Some(allocator.status(now)));
         }
         Command::TakeOver { peer, reply } => {
-            waiters.insert(allocator.take_over(&peer), Waiter::Moved(reply));
+            waiters.insert(allocator.take_over(&peer, now), Waiter::Moved(reply));
         }
         Command::HandOver { reply } => {
             waiters.insert(allocator.hand_over(HAND_OVER_TIMEOUT, now), Waiter::Moved(reply));
@@ -346,10 +346,12 @@ fn report(waiters: &mut BTreeMap<RequestId, Waiter>, event: Event) {
             Some(Waiter::Moved(reply)) => drop(reply.send(Err(refusal))),
             Some(Waiter::Freed(_)) | None => {}
         },
-        Event::Moved { request, name, addresses, .. } => {
+        Event::Moved { request, peer, addresses } => {
             if let Some(Waiter::Moved(reply)) = waiters.remove(&request) {
-                tracing::info!(peer = name, addresses, "addresses have another owner");
-                let _ = reply.send(Ok(Moved { name, addresses }));
+                if let Some(peer) = &peer {
+                    tracing::info!(%peer, addresses, "addresses have another owner");
+                }
+                let _ = reply.send(Ok(Moved { peer, addresses }));
             }
         }
         Event::Freed { request, addresses } => {

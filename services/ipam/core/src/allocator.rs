@@ -94,7 +94,7 @@ pub enum Event {
     },
     /// There is no address for the container.
     Refused {
-        /// Of `allocate` or `claim`.
+        /// Of `allocate`, `claim`, `take_over` or `hand_over`.
         request: RequestId,
         /// Why.
         refusal: Refusal,
@@ -103,10 +103,8 @@ pub enum Event {
     Moved {
         /// Of `take_over` or `hand_over`.
         request: RequestId,
-        /// Whose they were, or whose they are, if there is anybody else.
-        peer: Option<PeerName>,
-        /// How people call that peer.
-        name: String,
+        /// Whose they were, or who has most of them now, if there is anybody else.
+        peer: Option<PeerInfo>,
         /// How many.
         addresses: u64,
     },
@@ -151,6 +149,10 @@ pub struct Allocator {
 
     /// `None` while the router is away.
     mesh: Option<Reachability>,
+    /// When the router told for the first time whom it reaches, after it was away.
+    reached_at: Option<Instant>,
+    /// Peers that were reached since then, and when they were lost.
+    lost_at: BTreeMap<PeerName, Instant>,
     names: BTreeMap<PeerName, PeerInfo>,
     views: BTreeMap<PeerName, OriginView>,
     published: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -191,6 +193,8 @@ impl Allocator {
             taken: 0,
             saved: 0,
             mesh: None,
+            reached_at: None,
+            lost_at: BTreeMap::new(),
             names: BTreeMap::new(),
             views: BTreeMap::new(),
             published: BTreeMap::new(),
@@ -255,6 +259,7 @@ impl Allocator {
     /// [`handle_saved`](Self::handle_saved) names it.
     pub fn poll_commit(&mut self, now: Instant) -> Option<Commit> {
         self.found(now);
+        self.give_away();
         self.confirm();
         if std::mem::take(&mut self.retry_due) {
             self.retry(now);
@@ -297,7 +302,7 @@ impl Allocator {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let deadline = self.pending.values().map(|pending| pending.deadline).min();
-        let leaving = self.leaving.as_ref().map(|leaving| leaving.deadline);
+        let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let times =
             [(deadline, "deadline"), (leaving, "leaving"), (self.retry_at, "retry"), (self.propose_at, "propose")];
         times.into_iter().filter_map(|(at, why)| Some((at?, why))).min()
@@ -371,11 +376,16 @@ impl Allocator {
 
     /// Returns how people call a peer.
     fn name_of(&self, peer: PeerName) -> String {
-        self.names.get(&peer).map_or_else(|| peer.to_string(), |info| info.name.clone())
+        self.info_of(peer).name
+    }
+
+    fn info_of(&self, peer: PeerName) -> PeerInfo {
+        let unnamed = || PeerInfo { peer, name: peer.to_string(), nickname: String::new() };
+        self.names.get(&peer).cloned().unwrap_or_else(unnamed)
     }
 
     fn is_reachable(&self, peer: PeerName) -> bool {
-        self.mesh.as_ref().is_some_and(|mesh| mesh.peers.iter().any(|info| info.peer == peer))
+        self.mesh.as_ref().is_some_and(|mesh| mesh.reaches(peer))
     }
 }
 

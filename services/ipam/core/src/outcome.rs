@@ -5,6 +5,8 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use weft_types::ContainerId;
 
+use crate::PeerInfo;
+
 /// Why a request was refused. The text is one sentence for people, [`Refusal::reason`] a word for programs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -112,11 +114,31 @@ pub enum Refusal {
     /// The peer is not known to be gone.
     #[error("the addresses of {peer} cannot be taken over, because it {why}")]
     NotGone {
-        /// Its printed name.
-        peer: String,
+        /// Which one.
+        peer: PeerInfo,
         /// What it is, and what can be done.
         why: &'static str,
     },
+    /// The peer has not been away for long.
+    #[error(
+        "{peer} may come back, or this host be the one that is cut off: it has not been reached for {} s; if it is gone for \
+         good, try again in {} s",
+        away.as_secs(),
+        left.as_millis().div_ceil(1000)
+    )]
+    TooSoon {
+        /// Which one.
+        peer: PeerInfo,
+        /// How long it has not been reached.
+        away: Duration,
+        /// How long that is too short.
+        left: Duration,
+    },
+    /// This host leaves, and owns nothing that it could give.
+    #[error(
+        "this host has handed its addresses to another one, and gives none any more: restart ipam to have it take part again"
+    )]
+    Leaving,
     /// Nobody can take what this host owns.
     #[error(
         "no other host can be reached that would take the addresses of this one: `weft rmpeer` on another host takes them later"
@@ -127,8 +149,8 @@ pub enum Refusal {
         "{peer} did not confirm in time that it has the addresses of this host: `weft status ipam` there says whether it has"
     )]
     NotConfirmed {
-        /// Its printed name.
-        peer: String,
+        /// Which one.
+        peer: PeerInfo,
     },
     /// The container was removed meanwhile.
     #[error("the container {0} gave its addresses back while it waited for one")]
@@ -168,6 +190,8 @@ impl Refusal {
             Self::OwnsNothing { .. } => "owns_nothing",
             Self::Ambiguous { .. } => "ambiguous",
             Self::NotGone { .. } => "not_gone",
+            Self::TooSoon { .. } => "too_soon",
+            Self::Leaving => "leaving",
             Self::NoHeir => "no_heir",
             Self::NotConfirmed { .. } => "not_confirmed",
             Self::Abandoned(_) => "abandoned",
@@ -185,8 +209,9 @@ impl Refusal {
             | Self::OwnerUnreachable { .. }
             | Self::NoHeir
             | Self::NotConfirmed { .. }
+            | Self::TooSoon { .. }
             | Self::TooManyRequests(_) => Remedy::Retry,
-            Self::Taken { .. } | Self::NotGone { .. } | Self::Abandoned(_) => Remedy::FixFirst,
+            Self::Taken { .. } | Self::NotGone { .. } | Self::Leaving | Self::Abandoned(_) => Remedy::FixFirst,
             Self::Exhausted { .. } => Remedy::FreeFirst,
             Self::OutOfRange { .. }
             | Self::HostBits { .. }

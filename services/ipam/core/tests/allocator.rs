@@ -51,7 +51,7 @@ impl Host {
 
     fn founder() -> Self {
         let mut host = Self::new(1, Creation::Elect { voters: None });
-        host.ipam.handle_connected(Vec::new(), reachability(&[1, 2], &[]));
+        host.ipam.handle_connected(Vec::new(), reachability(&[1, 2], &[]), host.now);
         host.drain();
         host
     }
@@ -321,7 +321,7 @@ fn an_unreachable_owner_is_named_when_the_time_is_over() {
     let mut host = Host::founder();
     host.hear_run(2, "10.32.0.0/24", 2, 0, 5);
     host.drain();
-    host.ipam.handle_reachability(reachability(&[1], &[]));
+    host.ipam.handle_reachability(reachability(&[1], &[]), host.now);
     let any = host.ipam.allocate(container("a"), None, TIMEOUT, host.now);
     assert_eq!(host.answer(any), None);
     assert_eq!(host.sent(), [], "nobody can be asked");
@@ -340,11 +340,11 @@ fn addresses_outside_the_range_are_checked_against_what_is_known() {
     assert_eq!(host.claim("a", "192.0.2.1/24"), Some(Ok("192.0.2.1/24".into())), "no ring is needed");
     let claim = pb::ExternalClaim { container_id: "far".into() }.encode_to_vec();
     let entry = Entry { key: b"external/192.0.2.2".to_vec(), value: Some(claim) };
-    host.ipam.handle_connected(vec![(peer(2), vec![entry])], reachability(&[1, 2], &[2]));
+    host.ipam.handle_connected(vec![(peer(2), vec![entry])], reachability(&[1, 2], &[2]), host.now);
     let refusal = host.claim("b", "192.0.2.2/24").expect("at once").expect_err("taken").to_string();
     assert_eq!(refusal, "the address 192.0.2.2/24 is already in use by the container far of host2");
     host.drain();
-    let published = host.transmits.iter().any(|transmit| match transmit {
+    let mut published = host.transmits.iter().any(|transmit| match transmit {
         Transmit::Publish { entries, .. } => entries.iter().any(|entry| entry.key == b"external/192.0.2.1"),
         Transmit::Send { .. } => false,
     });
@@ -356,7 +356,7 @@ fn voters_that_are_counted_differently_do_not_count() {
     let mut host = Host::new(1, Creation::Elect { voters: None });
     let ballot = |voters| pb::Ballot { voters, store: 2, ..pb::Ballot::default() };
     let entry = |voters| Entry { key: b"ballot".to_vec(), value: Some(ballot(voters).encode_to_vec()) };
-    host.ipam.handle_connected(vec![(peer(2), vec![entry(3)])], reachability(&[1, 2], &[2]));
+    host.ipam.handle_connected(vec![(peer(2), vec![entry(3)])], reachability(&[1, 2], &[2]), host.now);
     host.drain();
     let status = host.ipam.status(host.now);
     assert_eq!((status.state, status.voters, status.voters_heard), (RingState::Electing, 2, 1));
@@ -385,7 +385,9 @@ fn free_counts_do_not_churn() {
 /// Returns what came of moving addresses: the other peer's name and how many, or why not.
 fn moved(host: &mut Host, request: RequestId) -> Option<Result<(String, u64), Refusal>> {
     host.drain().into_iter().find_map(|event| match event {
-        Event::Moved { request: of, name, addresses, .. } if of == request => Some(Ok((name, addresses))),
+        Event::Moved { request: of, peer, addresses } if of == request => {
+            Some(Ok((peer.map(|peer| peer.name).unwrap_or_default(), addresses)))
+        }
         Event::Refused { request: of, refusal } if of == request => Some(Err(refusal)),
         Event::Moved { .. }
         | Event::Granted { .. }
@@ -396,22 +398,30 @@ fn moved(host: &mut Host, request: RequestId) -> Option<Result<(String, u64), Re
     })
 }
 
+fn take_over(host: &mut Host, peer: &str) -> Result<(String, u64), Refusal> {
+    let request = host.ipam.take_over(peer, host.now);
+    moved(host, request).expect("answered at once")
+}
+
+/// Lets so many seconds pass.
+fn wait(host: &mut Host, seconds: u64) {
+    host.now += Duration::from_secs(seconds);
+    host.drain();
+}
+
 #[test]
 fn what_a_dead_peer_owned_is_taken_over_and_a_live_ones_is_not() {
     let mut host = Host::founder();
     host.hear_run(2, "10.32.0.128/25", 2, 1, 1);
     host.drain();
-    let take_over = |host: &mut Host, name: &str| {
-        let request = host.ipam.take_over(name);
-        moved(host, request).expect("answered at once")
-    };
     assert!(matches!(take_over(&mut host, "host2"), Err(Refusal::NotGone { why, .. }) if why.contains("reset")));
     assert!(matches!(take_over(&mut host, "host1"), Err(Refusal::NotGone { why, .. }) if why.contains("this host")));
     assert!(matches!(take_over(&mut host, "nobody"), Err(Refusal::OwnsNothing { .. })));
     host.ipam.handle_disconnected();
     let key = peer(2).to_hex();
     assert!(matches!(take_over(&mut host, &key), Err(Refusal::NotGone { why, .. }) if why.contains("router")));
-    host.ipam.handle_connected(Vec::new(), reachability(&[1], &[]));
+    host.ipam.handle_connected(Vec::new(), reachability(&[1], &[]), host.now);
+    wait(&mut host, 60);
     assert_eq!(take_over(&mut host, "host2"), Ok(("host2".to_owned(), 128)));
     assert!(matches!(take_over(&mut host, "host2"), Err(Refusal::OwnsNothing { .. })), "once");
     let granted = host.allocate("a", Some("10.32.0.128/25")).expect("answered").expect("its own now");
@@ -421,28 +431,95 @@ fn what_a_dead_peer_owned_is_taken_over_and_a_live_ones_is_not() {
     assert_eq!(host.allocate("a", Some("10.32.0.128/25")), Some(Ok(granted)));
 }
 
+/// A router that has just started reaches nobody yet, and one that lost its links reaches nobody for a while.
 #[test]
-fn who_leaves_gives_all_to_somebody_who_says_that_it_has_it() {
+fn who_was_lost_a_moment_ago_is_not_gone_for_good() {
+    let mut host = Host::founder();
+    host.hear_run(2, "10.32.0.128/25", 2, 1, 1);
+    host.ipam.handle_disconnected();
+    wait(&mut host, 100);
+    host.ipam.handle_connected(Vec::new(), reachability(&[1], &[]), host.now);
+    let refused = take_over(&mut host, "host2");
+    assert!(matches!(&refused, Err(Refusal::TooSoon { left, .. }) if *left == Duration::from_secs(60)), "{refused:?}");
+
+    wait(&mut host, 50);
+    let refused = take_over(&mut host, "host2").expect_err("it may come back").to_string();
+    assert!(
+        refused.contains("host2") && refused.contains("for 50 s") && refused.contains("again in 10 s"),
+        "{refused}"
+    );
+    host.ipam.handle_reachability(reachability(&[1, 2, 3], &[]), host.now);
+    wait(&mut host, 50);
+    host.ipam.handle_reachability(reachability(&[1, 3], &[]), host.now);
+    wait(&mut host, 59);
+    // Others that come and go do not count.
+    host.ipam.handle_reachability(reachability(&[1], &[]), host.now);
+    let refused = take_over(&mut host, "host2");
+    assert!(matches!(&refused, Err(Refusal::TooSoon { left, .. }) if *left == Duration::from_secs(1)), "{refused:?}");
+    wait(&mut host, 1);
+    assert_eq!(take_over(&mut host, "host2"), Ok(("host2".to_owned(), 128)));
+}
+
+/// Returns the version of the facts that were granted last, and to whom.
+fn granted(host: &mut Host) -> (PeerName, u64) {
+    let sent = host.sent();
+    let mut grants = sent.iter().filter_map(|(to, message)| match &message.kind {
+        Some(pb::ring_message::Kind::Grant(grant)) => Some((*to, grant.runs.first()?.version)),
+        Some(_) | None => None,
+    });
+    grants.next_back().unwrap_or_else(|| panic!("no grant: {sent:?}"))
+}
+
+/// A host that shares the ring with host 2, each having a half.
+fn half() -> Host {
     let mut host = Host::founder();
     host.hear_run(2, "10.32.0.128/25", 2, 1, 1);
     host.hear_free(2, "10.32.0.128/25", 1, 126);
     host.allocate("a", None).expect("answered").expect("free");
     host.sent();
+    host
+}
+
+#[test]
+fn who_leaves_gives_all_to_somebody_who_says_that_it_has_it() {
+    let mut host = half();
     let request = host.ipam.hand_over(TIMEOUT, host.now);
     assert_eq!(moved(&mut host, request), None, "nobody has said yet that it has it");
     assert!(host.ipam.lookup(&container("a")).is_empty());
-    let sent = host.sent();
-    let Some((to, pb::RingMessage { kind: Some(pb::ring_message::Kind::Grant(grant)), .. })) = sent.first() else {
-        panic!("no grant: {sent:?}");
-    };
-    assert_eq!((*to, grant.runs.len()), (peer(2), 1));
-    let version = grant.runs[0].version;
+    let (to, version) = granted(&mut host);
+    assert_eq!(to, peer(2));
+    assert_eq!(host.allocate("b", None), Some(Err(Refusal::Leaving)));
     host.hear_run(2, "10.32.0.0/25", 2, 0, version);
     assert_eq!(moved(&mut host, request), Some(Ok(("host2".to_owned(), 128))));
     let (_, ring) = host.ipam.ring().expect("there is a ring");
     assert!(ring.runs().all(|(_, fact)| fact.owner.peer == peer(2)));
     let again = host.ipam.hand_over(TIMEOUT, host.now);
-    assert_eq!(moved(&mut host, again), Some(Ok((String::new(), 0))), "nothing is left");
+    assert_eq!(moved(&mut host, again), Some(Ok(("host2".to_owned(), 128))), "it is told again");
+}
+
+/// Whoever asks again, after the answer was too late or before there was one, learns what became of the same addresses.
+#[test]
+fn who_asks_again_whether_all_was_given_waits_for_the_same() {
+    let mut host = half();
+    let first = host.ipam.hand_over(TIMEOUT, host.now);
+    assert_eq!(moved(&mut host, first), None);
+    let (_, version) = granted(&mut host);
+    host.now += TIMEOUT / 2;
+    let second = host.ipam.hand_over(TIMEOUT, host.now);
+    let events = host.drain();
+    let unconfirmed = |event: &Event, of: RequestId| matches!(event, Event::Refused { request, refusal: Refusal::NotConfirmed { peer } } if *request == of && peer.name == "host2");
+    assert!(matches!(events.as_slice(), [refused] if unconfirmed(refused, first)), "{events:?}");
+    assert_eq!(granted(&mut host), (peer(2), version), "the message may have been lost");
+
+    host.now += TIMEOUT;
+    let events = host.drain();
+    assert!(matches!(events.as_slice(), [refused] if unconfirmed(refused, second)), "{events:?}");
+    assert_eq!(host.ipam.poll_timeout().map(|(_, why)| why), None, "nothing is waited for");
+
+    let third = host.ipam.hand_over(TIMEOUT, host.now);
+    assert_eq!(moved(&mut host, third), None, "they are with somebody who has not said so");
+    host.hear_run(2, "10.32.0.0/25", 2, 0, version);
+    assert_eq!(moved(&mut host, third), Some(Ok(("host2".to_owned(), 128))));
 }
 
 #[test]
@@ -451,18 +528,101 @@ fn who_leaves_is_told_when_nobody_takes_anything() {
     let request = alone.ipam.hand_over(TIMEOUT, alone.now);
     assert_eq!(moved(&mut alone, request), Some(Ok((String::new(), 0))), "the ring ends with its last host");
 
-    let mut host = Host::founder();
-    host.hear_run(2, "10.32.0.128/25", 2, 1, 1);
-    host.hear_free(2, "10.32.0.128/25", 1, 126);
-    host.ipam.handle_reachability(reachability(&[1], &[]));
-    host.allocate("a", None).expect("answered").expect("free");
+    let mut host = half();
+    host.ipam.handle_reachability(reachability(&[1], &[]), host.now);
     let request = host.ipam.hand_over(TIMEOUT, host.now);
     assert_eq!(moved(&mut host, request), Some(Err(Refusal::NoHeir)));
     assert_eq!(host.ipam.lookup(&container("a")).len(), 1, "nothing was done");
 
-    host.ipam.handle_reachability(reachability(&[1, 2], &[]));
+    host.ipam.handle_reachability(reachability(&[1, 2], &[]), host.now);
     let request = host.ipam.hand_over(TIMEOUT, host.now);
     assert_eq!(moved(&mut host, request), None);
     host.now += TIMEOUT;
-    assert!(matches!(moved(&mut host, request), Some(Err(Refusal::NotConfirmed { peer })) if peer == "host2"));
+    assert!(matches!(moved(&mut host, request), Some(Err(Refusal::NotConfirmed { peer })) if peer.name == "host2"));
+}
+
+/// The others have the ring without owning any of it: after this host nobody would own it.
+#[test]
+fn who_has_the_whole_ring_is_not_alone_in_it() {
+    let whole = |peers: &[u8]| {
+        let mut host = Host::founder();
+        host.hear_run(2, "10.32.0.0/24", 1, 0, 0);
+        host.hear_free(2, "10.32.0.0/24", 1, 0);
+        host.drain();
+        host.ipam.handle_reachability(reachability(peers, &[]), host.now);
+        host.allocate("a", None).expect("answered").expect("free");
+        host
+    };
+    let mut host = whole(&[1]);
+    let request = host.ipam.hand_over(TIMEOUT, host.now);
+    assert_eq!(moved(&mut host, request), Some(Err(Refusal::NoHeir)));
+    assert_eq!(host.ipam.lookup(&container("a")).len(), 1, "nothing was done");
+
+    let mut host = whole(&[1, 2]);
+    host.ipam.handle_disconnected();
+    let request = host.ipam.hand_over(TIMEOUT, host.now);
+    assert_eq!(moved(&mut host, request), Some(Err(Refusal::NoHeir)), "without a router nobody is known");
+
+    let mut host = whole(&[1, 2]);
+    let request = host.ipam.hand_over(TIMEOUT, host.now);
+    let _ = moved(&mut host, request);
+    assert_eq!(granted(&mut host).0, peer(2));
+}
+
+/// Tells whether the host says how much it has free.
+fn offers(host: &mut Host) -> Option<bool> {
+    let mut published = host.transmits.drain(..).filter_map(|transmit| match transmit {
+        Transmit::Publish { entries, .. } => entries.into_iter().find(|entry| entry.key == b"free"),
+        Transmit::Send { .. } => None,
+    });
+    published.next_back().map(|entry| entry.value.is_some())
+}
+
+#[test]
+fn two_who_leave_at_a_time_do_not_inherit_from_each_other() {
+    let mut host = half();
+    // Host 2 has half of it, host 3 a little, and host 2 leaves: it says no more what it has free.
+    host.hear_run(3, "10.32.0.64/26", 3, 1, 2);
+    host.hear_free(3, "10.32.0.64/26", 1, 64);
+    host.ipam.handle_reachability(reachability(&[1, 2, 3], &[]), host.now);
+    host.ipam.handle_update(peer(2), false, &[Entry { key: b"free".to_vec(), value: None }]);
+    host.drain();
+    host.transmits.clear();
+    let request = host.ipam.hand_over(TIMEOUT, host.now);
+    assert_eq!(moved(&mut host, request), None);
+    let transmits = host.transmits.clone();
+    let (to, version) = granted(&mut host);
+    assert_eq!(to, peer(3));
+    host.transmits = transmits;
+    assert_eq!(offers(&mut host), Some(false), "it says so itself");
+
+    // What host 2 gave before it heard of that is passed on, and counts as given only when host 3 has it.
+    host.hear_run(3, "10.32.0.0/26", 3, 0, version);
+    host.hear_run(2, "10.32.0.128/25", 1, 1, 2);
+    assert_eq!(moved(&mut host, request), None, "there is more now");
+    let (to, passed_on) = granted_by_gossip(&host);
+    assert_eq!(to, peer(3));
+    host.hear_run(3, "10.32.0.128/25", 3, 1, passed_on);
+    assert_eq!(moved(&mut host, request), Some(Ok(("host3".to_owned(), 192))));
+}
+
+/// Returns who owns the upper half, by what the host knows, and the version of that.
+fn granted_by_gossip(host: &Host) -> (PeerName, u64) {
+    let (_, ring) = host.ipam.ring().expect("there is a ring");
+    let fact = ring.fact(net("10.32.0.128/25").network().into()).expect("known");
+    (fact.owner.peer, fact.version)
+}
+
+/// Two are left and both leave: whoever was given the other's addresses cannot keep them.
+#[test]
+fn who_leaves_too_is_nobody_to_have_addresses() {
+    let mut host = half();
+    let request = host.ipam.hand_over(TIMEOUT, host.now);
+    assert_eq!(moved(&mut host, request), None);
+    let (_, version) = granted(&mut host);
+    host.ipam.handle_update(peer(2), false, &[Entry { key: b"free".to_vec(), value: None }]);
+    host.hear_run(2, "10.32.0.0/25", 2, 0, version);
+    assert_eq!(moved(&mut host, request), None, "it leaves");
+    host.now += TIMEOUT;
+    assert!(matches!(moved(&mut host, request), Some(Err(Refusal::NotConfirmed { .. }))));
 }

@@ -83,10 +83,11 @@ impl World {
     }
 
     pub(super) fn tell_reachability(&mut self) {
+        let now = self.instant();
         for host in 0..self.hosts.len() {
             let reachability = self.reachability(host);
             if let Some(process) = self.hosts[host].process.as_mut().filter(|process| process.subscribed) {
-                process.ipam.handle_reachability(reachability);
+                process.ipam.handle_reachability(reachability, now);
                 // Errors show in the next step of that host, at the latest when it is woken.
                 let life = self.hosts[host].life;
                 let delay = self.delay(1, 20);

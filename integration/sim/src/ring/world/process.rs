@@ -145,7 +145,7 @@ impl World {
     }
 
     pub(super) fn subscribe(&mut self, host: usize) {
-        let reachability = self.reachability(host);
+        let (now, reachability) = (self.instant(), self.reachability(host));
         let peers: Vec<PeerName> = self.hosts.iter().map(|host| host.peer).collect();
         let Host { router, process, peer, .. } = &mut self.hosts[host];
         let Some(process) = process else { return };
@@ -157,7 +157,7 @@ impl World {
         origins.push((*peer, router::entries(&router.own.entries)));
         router.told = router.others.iter().map(|(origin, published)| (*origin, published.entries.clone())).collect();
         process.subscribed = true;
-        process.ipam.handle_connected(origins, reachability);
+        process.ipam.handle_connected(origins, reachability, now);
     }
 }
 

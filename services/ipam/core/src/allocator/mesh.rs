@@ -1,6 +1,6 @@
 //! What the router reports: who is there and what they publish.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, time::Instant};
 
 use crdts::CvRDT as _;
 use weft_types::{AddressRange, PeerName};
@@ -33,6 +33,15 @@ pub struct PeerInfo {
     pub nickname: String,
 }
 
+impl fmt::Display for PeerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.nickname.as_str() {
+            "" => f.write_str(&self.name),
+            nickname => write!(f, "{}({nickname})", self.name),
+        }
+    }
+}
+
 /// Who can be reached, and whom the operator named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reachability {
@@ -46,11 +55,17 @@ pub struct Reachability {
     pub target_peers: Vec<PeerName>,
 }
 
+impl Reachability {
+    pub(super) fn reaches(&self, peer: PeerName) -> bool {
+        self.peers.iter().any(|info| info.peer == peer)
+    }
+}
+
 impl Allocator {
     /// Reports that the router can be reached: what everybody publishes, and who is there.
     ///
     /// What this host itself published before is among it. Everything is published again.
-    pub fn handle_connected(&mut self, origins: Vec<(PeerName, Vec<Entry>)>, reachability: Reachability) {
+    pub fn handle_connected(&mut self, origins: Vec<(PeerName, Vec<Entry>)>, reachability: Reachability, now: Instant) {
         self.transmits.clear();
         self.views.clear();
         self.published.clear();
@@ -67,7 +82,8 @@ impl Allocator {
         }
         let own = self.views.remove(&self.me.peer);
         self.store_lost |= self.ring.is_none() && own.as_ref().is_some_and(|own| own.info.is_some());
-        self.handle_reachability(reachability);
+        self.mesh = None;
+        self.handle_reachability(reachability, now);
         self.adopt_ring(own.as_ref());
         self.learn_from(own.as_ref());
         let origins: Vec<PeerName> = self.views.keys().copied().collect();
@@ -116,11 +132,27 @@ impl Allocator {
     }
 
     /// Reports who can be reached now.
-    pub fn handle_reachability(&mut self, reachability: Reachability) {
+    pub fn handle_reachability(&mut self, reachability: Reachability, now: Instant) {
+        match &self.mesh {
+            Some(before) => {
+                let lost = before.peers.iter().filter(|info| !reachability.reaches(info.peer));
+                self.lost_at.extend(lost.map(|info| (info.peer, now)));
+            }
+            None => {
+                self.reached_at = Some(now);
+                self.lost_at.clear();
+            }
+        }
         self.names.extend(reachability.peers.iter().map(|info| (info.peer, info.clone())));
         self.mesh = Some(reachability);
         self.publication_due = true;
         self.retry_due |= !self.pending.is_empty();
+    }
+
+    /// Returns since when a peer that cannot be reached could not be, as far as this router's word goes back.
+    pub(super) fn away_since(&self, peer: PeerName) -> Option<Instant> {
+        self.mesh.as_ref()?;
+        self.lost_at.get(&peer).copied().or(self.reached_at)
     }
 
     /// Takes over from the router what an earlier process of this host had published and this one may not know.

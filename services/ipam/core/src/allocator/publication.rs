@@ -43,7 +43,9 @@ impl Allocator {
                 let own = ring.runs().filter(|(_, fact)| fact.owner == self.me);
                 items.extend(own.map(|(range, fact)| Item::Run(range, fact)));
                 items.extend(self.orphans(info, ring));
-                items.push(Item::Free(self.report.clone()));
+                if self.leaving.is_none() {
+                    items.push(Item::Free(self.report.clone()));
+                }
             }
             None => items.push(Item::Ballot(Ballot {
                 voters: self.voters().unwrap_or_default(),

@@ -128,7 +128,8 @@ impl Allocator {
     ) -> RequestId {
         let request = self.new_request();
         let full = if self.pending.len() < MOST_PENDING { Ok(()) } else { Err(Refusal::TooManyRequests(MOST_PENDING)) };
-        if let Err(refusal) = valid.and(full) {
+        let stays = if self.leaving.is_none() { Ok(()) } else { Err(Refusal::Leaving) };
+        if let Err(refusal) = valid.and(full).and(stays) {
             self.tell(Event::Refused { request, refusal });
             return request;
         }

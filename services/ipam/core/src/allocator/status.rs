@@ -111,9 +111,8 @@ impl Allocator {
             } else {
                 self.views.get(&peer).and_then(|view| view.free.as_ref()).map_or(0, |report| report.total())
             };
-            let unnamed = || PeerInfo { peer, name: peer.to_string(), nickname: String::new() };
             let reachable = peer == self.me.peer || self.is_reachable(peer);
-            Share { peer: self.names.get(&peer).cloned().unwrap_or_else(unnamed), owned, free, reachable }
+            Share { peer: self.info_of(peer), owned, free, reachable }
         };
         owned.into_iter().map(share).collect()
     }
