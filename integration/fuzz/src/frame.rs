@@ -85,7 +85,7 @@ fn switch() -> Switch {
     Switch::new(Arc::new(ForwardingTable {
         macs: [(mac(2), peer(2))].into(),
         addresses: addresses(2).map(|address| (address, mac(2))).into(),
-        members: [peer(2)].into(),
+        subnets: [1, 2].map(|number| (mac(number), ["10.32.0.0/12".parse().expect("a subnet")].into())).into(),
         local_macs: [mac(1)].into(),
         local_addresses: addresses(1).into(),
     }))

@@ -1,6 +1,6 @@
 //! Ethernet addresses.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use sha2::{Digest, Sha256};
 
@@ -43,6 +43,13 @@ impl MacAddress {
     #[must_use]
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
+    }
+
+    /// Returns the link-local IPv6 address that follows from it (RFC 4291, appendix A).
+    #[must_use]
+    pub const fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from_bits(u128::from_be_bytes([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]))
     }
 }
 
@@ -89,6 +96,12 @@ impl FromStr for MacAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_link_local_address_is_the_one_that_kernels_make() {
+        let mac = MacAddress::new([0x02, 0x42, 0xac, 0x11, 0x00, 0x02]);
+        assert_eq!(mac.link_local().to_string(), "fe80::42:acff:fe11:2");
+    }
 
     #[test]
     fn text_form_round_trips() {

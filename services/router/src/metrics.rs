@@ -19,8 +19,8 @@ const DROP_REASON: Label = Label::new(
     "reason",
     "`unknown_destination`, `no_session`, `no_path`, `oversized`, `malformed_frame`, `link_local`, `forbidden_service`, \
      `vlan_tagged`, `queue_full`, `socket_full`, `send_failed`, `tap_full`, `malformed_datagram`, `unknown_session`, \
-     `not_authentic`, `replayed`, `unknown_content`, `spoofed_source`, `spoofed_address`, `session_exhausted`, \
-     `stream_full`, `no_route`, `hop_limit`, `not_neighbour`, `too_big`, `bad_fragment`",
+     `not_authentic`, `replayed`, `unknown_content`, `spoofed_source`, `spoofed_address`, `foreign_subnet`, \
+     `session_exhausted`, `stream_full`, `no_route`, `hop_limit`, `not_neighbour`, `too_big`, `bad_fragment`",
 );
 const CONNECTED: &str = "while a peer is connected";
 

@@ -8,16 +8,20 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
-use lab::{DEADLINE, Lab, addresses, endpoint, peer, session};
+use lab::{DEADLINE, Lab, addresses, endpoint, mac, peer, session, table};
 use weft_router::{
     dataplane::{Command, Event, Facility, FacilityState},
     direction::Direction,
 };
 use weft_router_core::{forward::DropReason, path::Via};
+use weft_types::MacAddress;
 
 /// Bytes of a bulk transfer: some hundred full batches.
 const BULK: usize = 24 << 20;
@@ -359,11 +363,23 @@ fn the_first_candidate_that_answers_is_used() {
 }
 
 #[test]
-fn frames_of_unknown_stations_are_dropped_at_the_far_end() {
+fn frames_of_unknown_stations_are_dropped_at_both_ends() {
+    const STRANGER: MacAddress = MacAddress::new([2, 0, 0, 0, 0, 0x99]);
     let lab = Lab::new(&[], false);
-    lab.host(1).container.ip("link set ethwe address 02:00:00:00:00:99");
-    let ping = lab.host(1).container.program("ping", &format!("-n -c 1 -W 1 {}", addresses(2)[0])).output();
-    assert!(!ping.expect("run ping").status.success());
+    lab.host(1).container.ip(&format!("link set ethwe address {STRANGER}"));
+    let fails = || {
+        let ping = lab.host(1).container.program("ping", &format!("-n -c 1 -W 1 {}", addresses(2)[0])).output();
+        assert!(!ping.expect("run ping").status.success());
+    };
+    fails();
+    wait_for("the drop is counted", || lab.statistics(1).drops[&(Direction::Sent, DropReason::SpoofedSource)] > 0);
+
+    // A host that lets its containers do so.
+    let mut table = table(1);
+    table.local_macs.insert(STRANGER);
+    table.subnets.insert(STRANGER, table.subnets[&mac(1)].clone());
+    lab.send(1, Command::SetForwarding(Arc::new(table)));
+    fails();
     wait_for("the drop is counted", || lab.statistics(2).drops[&(Direction::Received, DropReason::SpoofedSource)] > 0);
 }
 

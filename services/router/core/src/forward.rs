@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use weft_types::{MacAddress, PeerName};
 
 pub use self::{
@@ -17,7 +18,10 @@ pub use self::{
     fair_queue::{FairQueue, flow_of},
     moves::Moves,
 };
-use crate::neighbour::{Arp, Question};
+use crate::{
+    membership::{Group, Groups},
+    neighbour::{Arp, Question},
+};
 
 // Protocol numbers and ICMPv6 types, as IANA assigns them.
 const HOP_BY_HOP: u8 = 0;
@@ -46,12 +50,23 @@ pub struct ForwardingTable {
     pub macs: BTreeMap<MacAddress, PeerName>,
     /// MAC of each remote container's address: who else sends with it is dropped, and questions for it are answered.
     pub addresses: BTreeMap<IpAddr, MacAddress>,
-    /// Peers that have at least one container: they get broadcast and multicast.
-    pub members: BTreeSet<PeerName>,
+    /// Subnets that the container of each MAC is in, here and elsewhere. One that is in none exchanges no frames.
+    pub subnets: BTreeMap<MacAddress, BTreeSet<IpNet>>,
     /// MACs of containers on this host.
     pub local_macs: BTreeSet<MacAddress>,
     /// Addresses of containers on this host.
     pub local_addresses: BTreeSet<IpAddr>,
+}
+
+impl ForwardingTable {
+    /// Returns the subnets of each remote container that shares one with a container on this host.
+    #[must_use]
+    pub fn sharing(&self) -> BTreeMap<MacAddress, BTreeSet<IpNet>> {
+        let here: BTreeSet<IpNet> =
+            self.local_macs.iter().filter_map(|mac| self.subnets.get(mac)).flatten().copied().collect();
+        let subnets = self.macs.keys().filter_map(|mac| Some((*mac, self.subnets.get(mac)?)));
+        subnets.filter(|(_, subnets)| !here.is_disjoint(subnets)).map(|(mac, subnets)| (mac, subnets.clone())).collect()
+    }
 }
 
 /// What becomes of a frame from a container on this host.
@@ -59,8 +74,8 @@ pub struct ForwardingTable {
 pub enum Verdict {
     /// It goes to one peer.
     Unicast(PeerName),
-    /// One copy goes to each member.
-    Flood,
+    /// One copy goes to each peer that has containers in a subnet of the sender's ([`Switch::members`]).
+    Flood(Group),
     /// It is a question, and the answer was written.
     Answer,
     /// It is of no interest to other hosts.
@@ -72,9 +87,14 @@ pub enum Verdict {
 /// Decides about frames, by a table in the form that answers fastest.
 #[derive(Debug, Default)]
 pub struct Switch {
-    macs: HashMap<MacAddress, PeerName>,
+    remote: HashMap<MacAddress, (PeerName, Group)>,
+    local: HashMap<MacAddress, Group>,
     addresses: HashMap<IpAddr, MacAddress>,
-    local_macs: HashSet<MacAddress>,
+    groups: Groups,
+    /// Peers that have containers which share a subnet with a group of this host.
+    members: HashMap<Group, Vec<PeerName>>,
+    /// Groups that share a subnet with one of this host.
+    heard: HashSet<Group>,
     table: Arc<ForwardingTable>,
 }
 
@@ -82,31 +102,46 @@ impl Switch {
     /// Prepares a table.
     #[must_use]
     pub fn new(table: Arc<ForwardingTable>) -> Self {
+        let mut groups = Groups::default();
+        let none = BTreeSet::new();
+        let mut group = |mac| groups.of(table.subnets.get(mac).unwrap_or(&none));
+        let remote: HashMap<_, _> = table.macs.iter().map(|(mac, peer)| (*mac, (*peer, group(mac)))).collect();
+        let local: HashMap<_, _> = table.local_macs.iter().map(|mac| (*mac, group(mac))).collect();
+        let places: BTreeSet<(PeerName, Group)> = remote.values().copied().collect();
+        let here: HashSet<Group> = local.values().copied().collect();
+        let members = |group: Group| {
+            let sharing = places.iter().filter(|(_, other)| groups.share(group, *other)).map(|(peer, _)| *peer);
+            sharing.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+        };
         Self {
-            macs: table.macs.iter().map(|(mac, peer)| (*mac, *peer)).collect(),
+            members: here.iter().map(|group| (*group, members(*group))).collect(),
+            heard: groups.pairs().filter(|(one, _)| here.contains(one)).map(|(_, other)| other).collect(),
             addresses: table
                 .addresses
                 .iter()
                 .filter(|(address, _)| is_habitable(address))
                 .map(|(address, mac)| (*address, *mac))
                 .collect(),
-            local_macs: table.local_macs.clone().into_iter().collect(),
+            remote,
+            local,
+            groups,
             table,
         }
     }
 
-    /// Returns the peers that get broadcast and multicast.
+    /// Returns the peers that get broadcast and multicast of a group of this host.
     #[must_use]
-    pub fn members(&self) -> &BTreeSet<PeerName> {
-        &self.table.members
+    pub fn members(&self, group: Group) -> &[PeerName] {
+        self.members.get(&group).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Decides about a frame from the bridge; `answer` gets the frame to return if the verdict is [`Verdict::Answer`].
     pub fn outbound(&self, frame: &[u8], answer: &mut Vec<u8>) -> Verdict {
-        let Some((destination, _)) = ends(frame) else { return Verdict::Drop(DropReason::MalformedFrame) };
+        let Some((destination, source)) = ends(frame) else { return Verdict::Drop(DropReason::MalformedFrame) };
         if let Err(reason) = permitted(frame) {
             return Verdict::Drop(reason);
         }
+        let Some(group) = self.local.get(&source).copied() else { return Verdict::Drop(DropReason::SpoofedSource) };
         if let Some(question) = Question::decode(frame)
             && !question.is_announcement()
         {
@@ -114,16 +149,20 @@ impl Switch {
                 return Verdict::Ignore;
             }
             if let Some(mac) = self.addresses.get(&question.target) {
+                if !self.remote.get(mac).is_some_and(|(_, other)| self.groups.share(group, *other)) {
+                    return Verdict::Drop(DropReason::ForeignSubnet);
+                }
                 question.answer(*mac, answer);
                 return Verdict::Answer;
             }
         }
         if destination.is_multicast() {
-            return Verdict::Flood;
+            return Verdict::Flood(group);
         }
-        match self.macs.get(&destination) {
-            Some(peer) => Verdict::Unicast(*peer),
-            None if self.local_macs.contains(&destination) => Verdict::Ignore,
+        match self.remote.get(&destination) {
+            Some((peer, other)) if self.groups.share(group, *other) => Verdict::Unicast(*peer),
+            Some(_) => Verdict::Drop(DropReason::ForeignSubnet),
+            None if self.local.contains_key(&destination) => Verdict::Ignore,
             None => Verdict::Drop(DropReason::UnknownDestination),
         }
     }
@@ -133,11 +172,13 @@ impl Switch {
     /// # Errors
     /// The reason why the frame must not reach the bridge.
     pub fn inbound(&self, peer: &PeerName, frame: &[u8]) -> Result<(), DropReason> {
-        let (_, source) = ends(frame).ok_or(DropReason::MalformedFrame)?;
-        if self.macs.get(&source) != Some(peer) {
-            return Err(DropReason::SpoofedSource);
-        }
+        let (destination, source) = ends(frame).ok_or(DropReason::MalformedFrame)?;
+        let group = match self.remote.get(&source) {
+            Some((owner, group)) if owner == peer => *group,
+            _ => return Err(DropReason::SpoofedSource),
+        };
         permitted(frame)?;
+        self.shares(group, destination)?;
         match frame.get(12..14) {
             Some([0x08, 0x06]) => {
                 let arp = Arp::decode(frame).ok_or(DropReason::MalformedFrame)?;
@@ -167,14 +208,25 @@ impl Switch {
         }
     }
 
+    /// Refuses a destination on this host that has no subnet in common with the sender. The ports of groups are told apart by the
+    /// kernel.
+    fn shares(&self, sender: Group, destination: MacAddress) -> Result<(), DropReason> {
+        let shares = match self.local.get(&destination) {
+            _ if destination.is_multicast() => self.heard.contains(&sender),
+            Some(group) => self.groups.share(sender, *group),
+            None => return Err(DropReason::UnknownDestination),
+        };
+        if shares { Ok(()) } else { Err(DropReason::ForeignSubnet) }
+    }
+
     /// Refuses an address that does not belong to a MAC which lives at the peer.
     fn lives(&self, address: IpAddr, source: MacAddress) -> Result<(), DropReason> {
         if self.addresses.get(&address) == Some(&source) { Ok(()) } else { Err(DropReason::SpoofedAddress) }
     }
 
-    /// The same, where each interface has an address that nobody publishes.
+    /// The same, where each interface has an address that nobody publishes, because it follows from its MAC.
     fn lives6(&self, address: Ipv6Addr, source: MacAddress) -> Result<(), DropReason> {
-        if address.is_unicast_link_local() { Ok(()) } else { self.lives(address.into(), source) }
+        if address == source.link_local() { Ok(()) } else { self.lives(address.into(), source) }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod forward;
 pub mod gossip;
 pub mod handshake;
 pub mod hostnet;
+pub mod membership;
 pub mod mesh;
 pub mod neighbour;
 pub mod path;

@@ -60,7 +60,6 @@ pub(super) struct Packets {
     counters: Arc<Counters>,
     peers: Peers,
     switch: Switch,
-    members: Vec<PeerName>,
     routes: Routes,
     neighbours: Neighbours,
     transmit: Transmit,
@@ -104,7 +103,6 @@ impl Packets {
             counters,
             peers: Peers::new(local),
             switch: Switch::default(),
-            members: Vec::new(),
             routes: Routes::default(),
             neighbours: Neighbours::default(),
             transmit: Transmit::new(),
@@ -169,10 +167,7 @@ impl Packets {
                     peer.set_relays(self.routes.relays(peer.name), now);
                 }
             }
-            Command::SetForwarding(table) => {
-                self.members = table.members.iter().copied().collect();
-                self.switch = Switch::new(table);
-            }
+            Command::SetForwarding(table) => self.switch = Switch::new(table),
             Command::Announce(moved) => {
                 for (address, mac) in moved {
                     self.write_frame(Checksum::default(), &mut announcement(mac, address));

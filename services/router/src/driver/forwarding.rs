@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use prost::Message;
 use weft_proto::mesh::v1::AttachmentInfo;
-use weft_router_core::{forward::ForwardingTable, mesh::OriginEntries};
+use weft_router_core::{forward::ForwardingTable, membership::subnets, mesh::OriginEntries};
 use weft_types::{ContainerId, MacAddress, PeerName};
 
 /// One attachment as its origin publishes it.
@@ -37,6 +37,7 @@ pub(super) fn table(local: PeerName, origins: &[OriginEntries], reached: impl Fn
     let mut table = ForwardingTable::default();
     for attachment in origins.iter().filter(|origin| origin.origin == local).flat_map(attachments) {
         table.local_macs.insert(attachment.mac);
+        table.subnets.insert(attachment.mac, subnets(&attachment.addresses));
         table.local_addresses.extend(attachment.addresses.iter().map(IpNet::addr));
     }
     let mut remote: Vec<&OriginEntries> =
@@ -44,11 +45,13 @@ pub(super) fn table(local: PeerName, origins: &[OriginEntries], reached: impl Fn
     remote.sort_by_key(|origin| origin.origin);
     for origin in remote {
         for attachment in attachments(origin) {
-            table.members.insert(origin.origin);
             if table.local_macs.contains(&attachment.mac) {
                 continue;
             }
             let holder = *table.macs.entry(attachment.mac).or_insert(origin.origin);
+            if holder == origin.origin {
+                table.subnets.insert(attachment.mac, subnets(&attachment.addresses));
+            }
             let addresses: Vec<IpAddr> = attachment.addresses.iter().map(IpNet::addr).collect();
             for address in addresses {
                 if holder == origin.origin && !table.local_addresses.contains(&address) {
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn reached_peers_are_members_and_what_is_ours_stays_ours() {
+    fn reached_peers_are_known_and_what_is_ours_stays_ours() {
         let origins = [
             origin(3, &[(30, "10.32.0.3/12"), (10, "10.32.0.9/12"), (20, "10.32.0.8/12")]),
             origin(1, &[(10, "10.32.0.1/12")]),
@@ -92,7 +95,9 @@ mod tests {
         let mac = |byte| MacAddress::new([2, 0, 0, 0, 0, byte]);
         assert_eq!(table.local_macs, [mac(10)].into());
         assert_eq!(table.macs, [(mac(20), peer(2)), (mac(21), peer(2)), (mac(30), peer(3))].into());
-        assert_eq!(table.members, [peer(2), peer(3)].into());
+        let subnet = ["10.32.0.0/12".parse::<IpNet>().expect("valid")];
+        assert_eq!(table.subnets.keys().copied().collect::<Vec<_>>(), [mac(10), mac(20), mac(21), mac(30)]);
+        assert!(table.subnets.values().all(|subnets| subnets.iter().eq(&subnet)));
         let address = |text: &str| text.parse::<IpAddr>().expect("valid");
         assert_eq!(table.addresses, [(address("10.32.0.2"), mac(20)), (address("10.32.0.3"), mac(30))].into());
     }

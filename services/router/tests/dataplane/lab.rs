@@ -122,6 +122,18 @@ pub(crate) fn addresses(number: u8) -> [IpAddr; 2] {
     [[10, 32, 0, number].into(), [0xfd10, 0, 0, 0, 0, 0, 0, u16::from(number)].into()]
 }
 
+/// Returns the forwarding table of a host.
+pub(crate) fn table(number: u8) -> ForwardingTable {
+    let other = 3 - number;
+    ForwardingTable {
+        macs: [(mac(other), peer(other))].into(),
+        addresses: addresses(other).into_iter().map(|address| (address, mac(other))).collect(),
+        subnets: [1, 2].map(|number| (mac(number), ["10.32.0.0/12".parse().expect("a subnet")].into())).into(),
+        local_macs: [mac(number)].into(),
+        local_addresses: addresses(number).into(),
+    }
+}
+
 /// Returns where a host is reached on the underlay.
 pub(crate) fn endpoint(number: u8, ipv6: bool) -> SocketAddr {
     let address: IpAddr =
@@ -205,15 +217,7 @@ impl Lab {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let lab = Self { hosts, runtime };
         for number in [1, 2] {
-            let other = 3 - number;
-            let table = ForwardingTable {
-                macs: [(mac(other), peer(other))].into(),
-                addresses: addresses(other).into_iter().map(|address| (address, mac(other))).collect(),
-                members: [peer(other)].into(),
-                local_macs: [mac(number)].into(),
-                local_addresses: addresses(number).into(),
-            };
-            lab.send(number, Command::SetForwarding(Arc::new(table)));
+            lab.send(number, Command::SetForwarding(Arc::new(table(number))));
         }
         lab
     }

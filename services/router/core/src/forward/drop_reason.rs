@@ -43,6 +43,8 @@ pub enum DropReason {
     SpoofedSource,
     /// An address that the sender claims does not live where the frame comes from.
     SpoofedAddress,
+    /// Sender and receiver have no subnet in common.
+    ForeignSubnet,
     /// The session sealed as much as its keys allow.
     SessionExhausted,
     /// The control connection that carries datagrams had too many waiting.
@@ -61,7 +63,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the discriminants.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::UnknownDestination,
         Self::NoSession,
         Self::NoPath,
@@ -81,6 +83,7 @@ impl DropReason {
         Self::UnknownContent,
         Self::SpoofedSource,
         Self::SpoofedAddress,
+        Self::ForeignSubnet,
         Self::SessionExhausted,
         Self::StreamFull,
         Self::NoRoute,
@@ -113,6 +116,7 @@ impl DropReason {
             Self::UnknownContent => "unknown_content",
             Self::SpoofedSource => "spoofed_source",
             Self::SpoofedAddress => "spoofed_address",
+            Self::ForeignSubnet => "foreign_subnet",
             Self::SessionExhausted => "session_exhausted",
             Self::StreamFull => "stream_full",
             Self::NoRoute => "no_route",

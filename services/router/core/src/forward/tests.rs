@@ -8,19 +8,57 @@ const TWIN: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 const OTHER_TWIN: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3);
 const MULTICAST: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const OTHER_PEER: PeerName = PeerName::from_public_key([2; 32]);
+/// In another subnet, here and elsewhere.
+const APART: MacAddress = MacAddress::new([2, 0, 0, 0, 0, 4]);
+const FAR_APART: MacAddress = MacAddress::new([2, 0, 0, 0, 0, 5]);
+/// Here, and in both.
+const BOTH: MacAddress = MacAddress::new([2, 0, 0, 0, 0, 6]);
+const APART_PEER: PeerName = PeerName::from_public_key([3; 32]);
+/// Of local experiments (IEEE 802-2014, section 9.2.4).
+const UNKNOWN_KIND: u16 = 0x88b5;
 
 fn address(last: u8) -> IpAddr {
     [10, 32, 0, last].into()
 }
 
+fn subnets(texts: &[&str]) -> BTreeSet<IpNet> {
+    texts.iter().map(|text| text.parse().expect("a subnet")).collect()
+}
+
 fn switch() -> Switch {
+    let (common, apart) = (subnets(&["10.32.0.0/12"]), subnets(&["10.99.0.0/24"]));
+    let both = common.union(&apart).copied().collect();
     Switch::new(Arc::new(ForwardingTable {
-        macs: [(THERE, PEER), (OTHER, OTHER_PEER)].into(),
-        addresses: [(address(2), THERE), (address(3), OTHER), (TWIN.into(), THERE), (OTHER_TWIN.into(), OTHER)].into(),
-        members: [PEER, OTHER_PEER].into(),
-        local_macs: [HERE].into(),
+        macs: [(THERE, PEER), (OTHER, OTHER_PEER), (FAR_APART, APART_PEER)].into(),
+        addresses: [
+            (address(2), THERE),
+            (address(3), OTHER),
+            (TWIN.into(), THERE),
+            (OTHER_TWIN.into(), OTHER),
+            ([10, 99, 0, 5].into(), FAR_APART),
+        ]
+        .into(),
+        subnets: [
+            (HERE, common.clone()),
+            (THERE, common.clone()),
+            (OTHER, common),
+            (APART, apart.clone()),
+            (FAR_APART, apart),
+            (BOTH, both),
+        ]
+        .into(),
+        local_macs: [HERE, APART, BOTH].into(),
         local_addresses: [address(1)].into(),
     }))
+}
+
+/// Returns who gets what is for all, if that is the verdict.
+fn flooded(frame: &[u8]) -> Option<Vec<PeerName>> {
+    let switch = switch();
+    match switch.outbound(frame, &mut Vec::new()) {
+        Verdict::Flood(group) => Some(switch.members(group).to_vec()),
+        _ => None,
+    }
 }
 
 fn frame(destination: MacAddress, source: MacAddress, ethertype: u16, packet: &[u8]) -> Vec<u8> {
@@ -50,7 +88,7 @@ fn outbound(frame: &[u8]) -> Verdict {
 fn known_destinations_go_to_their_peer_and_groups_to_all() {
     let packet = ipv4(1, 6, [0; 4]);
     assert_eq!(outbound(&frame(THERE, HERE, 0x0800, &packet)), Verdict::Unicast(PEER));
-    assert_eq!(outbound(&frame(MacAddress::BROADCAST, HERE, 0x0800, &packet)), Verdict::Flood);
+    assert_eq!(flooded(&frame(MacAddress::BROADCAST, HERE, 0x0800, &packet)), Some(vec![PEER, OTHER_PEER]));
     assert_eq!(outbound(&frame(HERE, HERE, 0x0800, &packet)), Verdict::Ignore);
     let unknown = MacAddress::new([2, 9, 9, 9, 9, 9]);
     let verdict = outbound(&frame(unknown, HERE, 0x0800, &packet));
@@ -63,8 +101,8 @@ fn questions_are_answered_ignored_or_passed_on() {
     let mut answer = Vec::new();
     assert_eq!(switch().outbound(&ask(2), &mut answer), Verdict::Answer);
     assert_eq!(answer[6..12], THERE.octets());
-    assert_eq!(outbound(&ask(1)), Verdict::Flood, "an announcement");
-    assert_eq!(outbound(&ask(77)), Verdict::Flood, "nobody is known to have it");
+    assert!(flooded(&ask(1)).is_some(), "an announcement");
+    assert!(flooded(&ask(77)).is_some(), "nobody is known to have it");
     let probe = frame(MacAddress::BROADCAST, HERE, 0x0806, &arp(1, [0; 4], [10, 32, 0, 1]));
     assert_eq!(outbound(&probe), Verdict::Ignore, "answered on this host");
 }
@@ -120,15 +158,17 @@ fn addresses_in_the_answers_of_peers_are_checked_too() {
         assert_eq!(switch.inbound(&PEER, &arp(operation, sender)), Err(DropReason::SpoofedAddress), "{sender:?}");
     }
 
-    let link_local: Ipv6Addr = "fe80::2".parse().expect("valid");
+    let (link_local, foreign) = (THERE.link_local(), OTHER.link_local());
     let from = |source, next_header, rest: &[u8]| frame(HERE, THERE, 0x86dd, &ipv6(source, next_header, rest));
     for source in [Ipv6Addr::UNSPECIFIED, link_local, TWIN] {
         assert_eq!(switch.inbound(&PEER, &from(source, 6, &[0; 20])), Ok(()), "{source}");
     }
-    for source in [OTHER_TWIN, MULTICAST, Ipv6Addr::LOCALHOST] {
+    for source in [OTHER_TWIN, MULTICAST, Ipv6Addr::LOCALHOST, foreign] {
         let verdict = switch.inbound(&PEER, &from(source, 6, &[0; 20]));
         assert_eq!(verdict, Err(DropReason::SpoofedAddress), "{source}");
     }
+    let foreign_target = from(link_local, ICMPV6, &advertisement(foreign));
+    assert_eq!(switch.inbound(&PEER, &foreign_target), Err(DropReason::SpoofedAddress));
     let stranger = frame(HERE, OTHER, 0x86dd, &ipv6(link_local, 6, &[0; 20]));
     assert_eq!(switch.inbound(&PEER, &stranger), Err(DropReason::SpoofedSource));
 
@@ -149,6 +189,8 @@ fn what_no_container_can_have_is_nobodys_even_when_published() {
     let table = ForwardingTable {
         macs: [(THERE, PEER)].into(),
         addresses: impossible.map(|address| (address, THERE)).into(),
+        subnets: [HERE, THERE].map(|mac| (mac, subnets(&["10.32.0.0/12"]))).into(),
+        local_macs: [HERE].into(),
         ..ForwardingTable::default()
     };
     let switch = Switch::new(Arc::new(table));
@@ -159,6 +201,47 @@ fn what_no_container_can_have_is_nobodys_even_when_published() {
         let verdict = switch.inbound(&PEER, &frame(HERE, THERE, 0x0800, &packet));
         assert_eq!(verdict, Err(DropReason::SpoofedAddress), "{address}");
     }
+}
+
+#[test]
+fn only_members_of_one_subnet_exchange_frames_of_whatever_kind() {
+    let switch = switch();
+    let outbound =
+        |destination, source, kind| switch.outbound(&frame(destination, source, kind, &[0; 46]), &mut Vec::new());
+    let foreign = Verdict::Drop(DropReason::ForeignSubnet);
+    assert_eq!(outbound(THERE, HERE, UNKNOWN_KIND), Verdict::Unicast(PEER));
+    assert_eq!(outbound(FAR_APART, HERE, UNKNOWN_KIND), foreign);
+    assert_eq!(outbound(THERE, APART, UNKNOWN_KIND), foreign);
+    assert_eq!(outbound(THERE, BOTH, UNKNOWN_KIND), Verdict::Unicast(PEER));
+    assert_eq!(outbound(FAR_APART, BOTH, UNKNOWN_KIND), Verdict::Unicast(APART_PEER));
+    assert_eq!(outbound(THERE, THERE, UNKNOWN_KIND), Verdict::Drop(DropReason::SpoofedSource), "it does not live here");
+    let all = |source| flooded(&frame(MacAddress::BROADCAST, source, UNKNOWN_KIND, &[0; 46]));
+    assert_eq!(all(APART), Some(vec![APART_PEER]));
+    assert_eq!(all(BOTH), Some(vec![PEER, OTHER_PEER, APART_PEER]));
+    let ask = |target| frame(MacAddress::BROADCAST, HERE, 0x0806, &arp(1, [10, 32, 0, 1], target));
+    assert_eq!(switch.outbound(&ask([10, 99, 0, 5]), &mut Vec::new()), foreign, "a question too");
+
+    let inbound =
+        |peer, destination, source| switch.inbound(&peer, &frame(destination, source, UNKNOWN_KIND, &[0; 46]));
+    assert_eq!(inbound(PEER, HERE, THERE), Ok(()));
+    assert_eq!(inbound(PEER, BOTH, THERE), Ok(()));
+    assert_eq!(inbound(PEER, APART, THERE), Err(DropReason::ForeignSubnet));
+    assert_eq!(inbound(APART_PEER, HERE, FAR_APART), Err(DropReason::ForeignSubnet));
+    assert_eq!(inbound(PEER, FAR_APART, THERE), Err(DropReason::UnknownDestination), "it does not live here");
+    assert_eq!(inbound(PEER, MacAddress::BROADCAST, THERE), Ok(()), "the kernel tells the ports apart");
+}
+
+#[test]
+fn what_is_for_all_of_a_subnet_that_nobody_here_is_in_is_dropped() {
+    let table = ForwardingTable {
+        macs: [(THERE, PEER)].into(),
+        subnets: [(HERE, subnets(&["10.32.0.0/12"])), (THERE, subnets(&["10.99.0.0/24"]))].into(),
+        local_macs: [HERE].into(),
+        ..ForwardingTable::default()
+    };
+    let verdict =
+        Switch::new(Arc::new(table)).inbound(&PEER, &frame(MacAddress::BROADCAST, THERE, UNKNOWN_KIND, &[0; 46]));
+    assert_eq!(verdict, Err(DropReason::ForeignSubnet));
 }
 
 #[test]

@@ -84,12 +84,12 @@ impl Packets {
         };
         match self.switch.outbound(frame, &mut self.answer) {
             Verdict::Unicast(name) => self.send(&name, offload, frame, now),
-            Verdict::Flood => {
-                let members = std::mem::take(&mut self.members);
-                for member in &members {
-                    self.send(member, offload, frame, now);
+            Verdict::Flood(group) => {
+                let mut next = 0;
+                while let Some(member) = self.switch.members(group).get(next).copied() {
+                    self.send(&member, offload, frame, now);
+                    next += 1;
                 }
-                self.members = members;
             }
             Verdict::Answer => {
                 self.counters.neighbour_answers.fetch_add(1, Relaxed);
