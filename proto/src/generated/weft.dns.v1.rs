@@ -3,7 +3,7 @@
 pub struct Registration {
     #[prost(string, tag = "1")]
     pub container_id: ::prost::alloc::string::String,
-    /// Relative to the zone ("db") or absolute under it ("db.weft.internal."). Others are refused.
+    /// Relative to the zone ("db") or absolute under it ("db.weft.internal."). Others are refused. May be none.
     #[prost(string, repeated, tag = "2")]
     pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "3")]
@@ -29,13 +29,6 @@ pub struct DeregisterRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeregisterResponse {}
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ReplaceRequest {
-    #[prost(message, repeated, tag = "1")]
-    pub registrations: ::prost::alloc::vec::Vec<Registration>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReplaceResponse {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AddNamesRequest {
     /// Whose the names are: they go with the container. Empty: nobody's; they stay until they are removed.
@@ -139,8 +132,8 @@ pub struct Upstream {
     #[prost(message, optional, tag = "1")]
     pub endpoint: ::core::option::Option<super::super::common::v1::Endpoint>,
 }
-/// Value of the gossip channel "names": one for each container that has names, with the container's id as key, and one for each
-/// address that was given names by hand, with the key "weft:name:\<container's id, or weft:extern>:<address>".
+/// Value of the gossip channel "names": one for each attached container, with the container's id as key, even if it has no
+/// name, and one for each address that was given names by hand, with the key "weft:name:\<container's id, or weft:extern>:<address>".
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NameRecord {
     #[prost(string, tag = "1")]
@@ -244,7 +237,8 @@ pub mod name_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Gives a container of this host its names and addresses; replaces what it had.
+        /// Gives a container of this host its names and addresses; replaces what it had. Names of AddNames stay, but for those of
+        /// addresses that it has no longer.
         pub async fn register(
             &mut self,
             request: impl tonic::IntoRequest<super::RegisterRequest>,
@@ -292,31 +286,6 @@ pub mod name_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("weft.dns.v1.NameService", "Deregister"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// States all registrations of this host that come from the Docker engine; others of that kind are removed.
-        pub async fn replace(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ReplaceRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ReplaceResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/weft.dns.v1.NameService/Replace",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("weft.dns.v1.NameService", "Replace"));
             self.inner.unary(req, path, codec).await
         }
         /// Gives names addresses by hand, beside what Register gave them. What is there stays.
@@ -454,7 +423,8 @@ pub mod name_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with NameServiceServer.
     #[async_trait]
     pub trait NameService: std::marker::Send + std::marker::Sync + 'static {
-        /// Gives a container of this host its names and addresses; replaces what it had.
+        /// Gives a container of this host its names and addresses; replaces what it had. Names of AddNames stay, but for those of
+        /// addresses that it has no longer.
         async fn register(
             &self,
             request: tonic::Request<super::RegisterRequest>,
@@ -470,11 +440,6 @@ pub mod name_service_server {
             tonic::Response<super::DeregisterResponse>,
             tonic::Status,
         >;
-        /// States all registrations of this host that come from the Docker engine; others of that kind are removed.
-        async fn replace(
-            &self,
-            request: tonic::Request<super::ReplaceRequest>,
-        ) -> std::result::Result<tonic::Response<super::ReplaceResponse>, tonic::Status>;
         /// Gives names addresses by hand, beside what Register gave them. What is there stays.
         async fn add_names(
             &self,
@@ -662,51 +627,6 @@ pub mod name_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeregisterSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/weft.dns.v1.NameService/Replace" => {
-                    #[allow(non_camel_case_types)]
-                    struct ReplaceSvc<T: NameService>(pub Arc<T>);
-                    impl<
-                        T: NameService,
-                    > tonic::server::UnaryService<super::ReplaceRequest>
-                    for ReplaceSvc<T> {
-                        type Response = super::ReplaceResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ReplaceRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as NameService>::replace(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ReplaceSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

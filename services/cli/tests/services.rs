@@ -133,10 +133,6 @@ impl NameService for Dns {
         Ok(Response::new(dns::RemoveNamesResponse { removed: u64::from(!request.container_id.is_empty()) }))
     }
 
-    async fn replace(&self, _: Request<dns::ReplaceRequest>) -> Result<Response<dns::ReplaceResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
     async fn lookup(&self, request: Request<dns::LookupRequest>) -> Result<Response<dns::LookupResponse>, Status> {
         let known = request.into_inner().name == "db";
         let addresses = known.then(|| std::net::IpAddr::from([10, 32, 0, 1]).into()).into_iter().collect();

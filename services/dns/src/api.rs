@@ -1,7 +1,6 @@
 //! The gRPC service `weft.dns.v1.NameService`.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -16,8 +15,7 @@ use weft_proto::convert::InvalidMessage;
 use weft_proto::dns::v1::{
     AddNamesRequest, AddNamesResponse, DeregisterRequest, DeregisterResponse, GetStatusRequest, GetStatusResponse,
     ListRecordsRequest, ListRecordsResponse, LookupRequest, LookupResponse, RegisterRequest, RegisterResponse,
-    RemoveNamesRequest, RemoveNamesResponse, ReplaceRequest, ReplaceResponse, Upstream as Server,
-    name_service_server::NameService,
+    RemoveNamesRequest, RemoveNamesResponse, Upstream as Server, name_service_server::NameService,
 };
 
 use crate::{convert, handler::Handler, state::State, upstream::Upstream};
@@ -65,16 +63,6 @@ impl NameService for Api {
         self.state.write(|names| names.deregister(&container, &given));
         self.state.changed.notify_one();
         Ok(Response::new(DeregisterResponse {}))
-    }
-
-    async fn replace(&self, request: Request<ReplaceRequest>) -> Result<Response<ReplaceResponse>, Status> {
-        let registrations = request.into_inner().registrations;
-        let registrations = registrations.iter().map(|registration| convert::registration(&self.zone, registration));
-        let registrations = registrations.collect::<Result<BTreeMap<_, _>, _>>()?;
-        tracing::debug!(containers = registrations.len(), "replacing all registrations");
-        self.state.write(|names| names.replace(registrations)).map_err(refused)?;
-        self.state.changed.notify_one();
-        Ok(Response::new(ReplaceResponse {}))
     }
 
     async fn add_names(&self, request: Request<AddNamesRequest>) -> Result<Response<AddNamesResponse>, Status> {

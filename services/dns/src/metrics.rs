@@ -60,14 +60,14 @@ const IN_FLIGHT: Family =
 const RECORDS: Family = Family::gauge(
     "weft_dns_records",
     Unit::Count,
-    "Containers that have names, by where they are and whether they are answered.",
+    "Containers, and addresses with names by hand, that have names, by where they are and whether they are answered.",
 )
 .by(&[Label::new("state", "`local`, `remote`, `suspended` (their host cannot be reached: not answered)")]);
 
 const UNHEALTHY: Family = Family::gauge(
     "weft_dns_unhealthy_records",
     Unit::Count,
-    "Containers that have names and are called unhealthy by their health check.",
+    "Those of `weft_dns_records` that are called unhealthy by the container's health check.",
 );
 
 /// All that dns measures beside what all services do.
@@ -177,7 +177,7 @@ impl Collect for Collector {
         sheet.count(&IN_FLIGHT, &[], self.upstream.in_flight() as u64);
         let (mut local, mut remote, mut suspended, mut unhealthy) = (0, 0, 0, 0);
         self.state.read(|names| {
-            for (origin, _, record) in names.records().iter() {
+            for (origin, _, record) in names.records().iter().filter(|(_, _, record)| !record.names().is_empty()) {
                 match origin {
                     Origin::Local => local += 1,
                     Origin::Peer(_) if names.is_suspended(origin) => suspended += 1,

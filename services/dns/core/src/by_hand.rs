@@ -42,12 +42,6 @@ impl<'a> Holder<'a> {
         });
         Self { id: given.unwrap_or(key.as_str()), by_hand: given.is_some() }
     }
-
-    /// Tells whether it is a container of a Docker engine, rather than one of weft's own holders.
-    #[must_use]
-    pub fn is_container(&self) -> bool {
-        !self.id.starts_with("weft:")
-    }
 }
 
 impl fmt::Debug for Holder<'_> {
@@ -76,8 +70,6 @@ mod tests {
                 let key = key(holder, address).expect("fits");
                 assert_eq!(Holder::of(&key), Holder { id: holder.as_str(), by_hand: true });
             }
-            assert!(Holder::of(&key(&container, address).expect("fits")).is_container());
-            assert!(!Holder::of(&key(&nobody(), address).expect("fits")).is_container());
         }
         assert_eq!(Holder::of(&container), Holder { id: container.as_str(), by_hand: false });
     }

@@ -41,8 +41,6 @@ pub struct Names {
     subscribed: bool,
     /// Whether what an earlier process of this host published has been taken over.
     adopted: bool,
-    /// Whether the engine's containers have been stated, so that an earlier process knew nothing better.
-    containers_stated: bool,
     unpublished: Unpublished,
 }
 
@@ -134,7 +132,6 @@ impl Names {
             stale: BTreeMap::new(),
             subscribed: false,
             adopted: false,
-            containers_stated: false,
             unpublished: Unpublished::Everything,
         }
     }
@@ -193,7 +190,8 @@ impl Names {
         })
     }
 
-    /// Gives a container of this host its names and addresses; replaces what it had.
+    /// Gives a container of this host its names, of which there may be none, and addresses; replaces what it had. Names given
+    /// by hand stay, but for those of addresses that it has no longer: others may be given these.
     ///
     /// # Errors
     /// [`RegisterError::TooManyRecords`].
@@ -205,11 +203,16 @@ impl Names {
         if known.is_none() && self.records.len_of(Origin::Local) >= MAX_RECORDS_PER_ORIGIN {
             return Err(RegisterError::TooManyRecords);
         }
-        // What was given by hand leads to the same container, which is as well as this says.
+        let lost = known.map(|known| keys_of_lost(&container, known, &record)).unwrap_or_default();
+        // What is left of it leads to the same container, which is as well as this says.
         let healthy = record.is_healthy();
-        let by_hand = self.given_by_hand(&container).filter(|(_, given)| given.is_healthy() != healthy);
-        let by_hand: Vec<_> = by_hand.map(|(key, given)| (key.clone(), Some(given.with_health(healthy)))).collect();
-        self.change_own([(container, Some(record))].into_iter().chain(by_hand).collect());
+        let adapted = self.given_by_hand(&container).filter_map(|(key, given)| {
+            let lost = lost.contains(key);
+            (lost || given.is_healthy() != healthy).then(|| (key.clone(), (!lost).then(|| given.with_health(healthy))))
+        });
+        let mut changed: Vec<_> = adapted.collect();
+        changed.push((container, Some(record)));
+        self.change_own(changed);
         Ok(())
     }
 
@@ -301,30 +304,6 @@ impl Names {
         })
     }
 
-    /// States all registrations of this host that come from the Docker engine: others of that kind are removed, and what was
-    /// given by hand to containers that are not among them. weft's own (`weft:extern` and the like) are not of that kind.
-    ///
-    /// # Errors
-    /// [`RegisterError::TooManyRecords`]; nothing has changed then.
-    pub fn replace(&mut self, registrations: BTreeMap<ContainerId, NameRecord>) -> Result<(), RegisterError> {
-        let stated: BTreeSet<_> = registrations.keys().map(ContainerId::as_str).collect();
-        let of_gone = |key: &ContainerId| {
-            let holder = Holder::of(key);
-            holder.is_container() && !stated.contains(holder.id)
-        };
-        let own = self.records.of(Origin::Local).map(|(key, _)| key);
-        let (gone, kept): (Vec<_>, Vec<_>) = own.partition(|key| of_gone(key));
-        let others = kept.into_iter().filter(|key| !registrations.contains_key(*key)).count();
-        if registrations.len() + others > MAX_RECORDS_PER_ORIGIN {
-            return Err(RegisterError::TooManyRecords);
-        }
-        let gone: Vec<_> = gone.into_iter().map(|key| (key.clone(), None)).collect();
-        // An earlier process may have published containers that this one has never heard of: from here on the list counts.
-        self.containers_stated = true;
-        self.change_own(gone);
-        registrations.into_iter().try_for_each(|(container, record)| self.register(container, record))
-    }
-
     /// Takes in what a subscription begins with. What this host published before its dns restarted is adopted, unless it has
     /// been registered anew since.
     pub fn handle_snapshot(&mut self, snapshot: Snapshot, now: Instant) {
@@ -332,9 +311,13 @@ impl Names {
         self.unpublished = Unpublished::Everything;
         self.local = Some(snapshot.local);
         if let Some(own) = snapshot.origins.get(&snapshot.local).filter(|_| !self.adopted) {
-            let may_be = |container| !self.containers_stated || !Holder::of(container).is_container();
-            let news = own.iter().filter(|(container, _)| may_be(container));
-            let news = news.filter(|(container, _)| self.records.get(Origin::Local, container).is_none());
+            let lost = own.iter().flat_map(|(container, before)| {
+                let now = self.records.get(Origin::Local, container);
+                now.map(|now| keys_of_lost(container, before, now)).unwrap_or_default()
+            });
+            let lost: BTreeSet<_> = lost.collect();
+            let is_new = |container| self.records.get(Origin::Local, container).is_none() && !lost.contains(container);
+            let news = own.iter().filter(|(container, _)| is_new(container));
             let entries =
                 news.take(MAX_RECORDS_PER_ORIGIN).map(|(container, record)| (container.clone(), Some(record.clone())));
             let entries = entries.collect();
@@ -453,6 +436,12 @@ impl Names {
         }
         self.records.apply(Change { origin: Origin::Local, complete: false, entries });
     }
+}
+
+/// Returns the keys of what may have been given by hand for addresses that a container no longer has.
+fn keys_of_lost(container: &ContainerId, before: &NameRecord, now: &NameRecord) -> BTreeSet<ContainerId> {
+    let lost = before.addresses().iter().filter(|address| !now.addresses().contains(address));
+    lost.filter_map(|address| by_hand::key(container, *address)).collect()
 }
 
 #[cfg(test)]

@@ -64,14 +64,14 @@ pub enum Step {
     },
     /// Asks dns to register. Answered with [`Outcome::Done`].
     Register {
-        /// Names relative to the zone; never empty.
+        /// Names relative to the zone; without any, only those stay that were given by hand.
         names: Vec<String>,
         /// All addresses.
         addresses: Vec<IpAddr>,
         /// Whether it is left out while a healthy one has the name.
         unhealthy: bool,
     },
-    /// Asks dns to forget the container. Answered with [`Outcome::Done`].
+    /// Asks dns to forget the container, and what was given to it by hand. Answered with [`Outcome::Done`].
     Deregister,
     /// Asks the router to detach the addresses; empty: all. Answered with [`Outcome::Done`].
     Detach {

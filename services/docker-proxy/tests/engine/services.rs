@@ -400,7 +400,7 @@ impl name_service_server::NameService for Part {
         let registration = request.into_inner().registration.context("no registration");
         let registration = registration.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let addresses = registration.addresses.iter().map(IpAddr::try_from).collect::<Result<Vec<_>, _>>()?;
-        if addresses.is_empty() {
+        if addresses.is_empty() && !registration.names.is_empty() {
             return Err(Status::invalid_argument("names without addresses"));
         }
         let mut held = self.held();
@@ -425,10 +425,6 @@ impl name_service_server::NameService for Part {
         &self,
         _: Request<dns::RemoveNamesRequest>,
     ) -> Result<Response<dns::RemoveNamesResponse>, Status> {
-        Err(Status::unimplemented("the proxy does not use it"))
-    }
-
-    async fn replace(&self, _: Request<dns::ReplaceRequest>) -> Result<Response<dns::ReplaceResponse>, Status> {
         Err(Status::unimplemented("the proxy does not use it"))
     }
 

@@ -64,11 +64,6 @@ fn a_restarted_dns_adopts_what_its_forerunner_published() {
     names.handle_snapshot(snapshot(&["a", "weft:extern"], peers([LOCAL])), now());
     let kept = vec![("a".to_owned(), true), ("weft:extern".to_owned(), true)];
     assert_eq!(published(&mut names), Some((true, kept)));
-
-    // The engine's list decides about containers, not about weft's own registrations.
-    names.replace(BTreeMap::from([(id("b"), record("b"))])).expect("room");
-    assert_eq!(published(&mut names), Some((false, vec![("a".to_owned(), false), ("b".to_owned(), true)])));
-    assert_eq!(names.records().len(), 2);
 }
 
 #[test]
@@ -78,7 +73,7 @@ fn registrations_outweigh_what_a_forerunner_published() {
     names.handle_snapshot(snapshot(&["a"], peers([LOCAL])), now());
     assert_eq!(names.records().get(Origin::Local, &id("a")), Some(&record("new")));
 
-    // Later snapshots, echoes of our own changes, and a list that came first do not bring anything back.
+    // Later snapshots and echoes of our own changes do not bring anything back.
     names.handle_change(LOCAL, true, vec![(id("ghost"), Some(record("ghost")))]);
     names.handle_snapshot(snapshot(&["ghost"], peers([LOCAL])), now());
     assert_eq!(names.records().len(), 1);
@@ -211,21 +206,59 @@ fn names_by_hand_are_as_well_as_their_container() {
 
 #[test]
 fn names_by_hand_go_with_their_container_and_others_stay() {
-    let fill = || {
+    let mut names = names();
+    names.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    for holder in [id("c"), id("d"), nobody()] {
+        names.add_by_hand(&holder, &given(&["a"], &[[192, 0, 2, 1]])).expect("room");
+    }
+    names.deregister(&id("c"), &[]);
+    assert_eq!(by_hand(&names), ["d [192.0.2.1] a.weft.internal.", "weft:extern [192.0.2.1] a.weft.internal."]);
+}
+
+#[test]
+fn names_by_hand_go_with_the_address_that_their_container_loses() {
+    for own in [&["db"][..], &[]] {
         let mut names = names();
         names.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
-        for holder in [id("c"), id("d"), nobody()] {
-            names.add_by_hand(&holder, &given(&["a"], &[[192, 0, 2, 1]])).expect("room");
-        }
-        names
-    };
-    let left = ["d [192.0.2.1] a.weft.internal.", "weft:extern [192.0.2.1] a.weft.internal."];
-    let mut deregistered = fill();
-    deregistered.deregister(&id("c"), &[]);
-    assert_eq!(by_hand(&deregistered), left);
-    let mut replaced = fill();
-    replaced.replace(BTreeMap::from([(id("d"), record("d"))])).expect("room");
-    assert_eq!(by_hand(&replaced), left);
+        names.register(id("c"), given(own, &[[10, 32, 0, 1], [10, 32, 0, 2]])).expect("room");
+        names.add_by_hand(&id("c"), &given(&["a"], &[[10, 32, 0, 1], [10, 32, 0, 2], [192, 0, 2, 1]])).expect("room");
+        names.add_by_hand(&nobody(), &given(&["a"], &[[10, 32, 0, 2]])).expect("room");
+        while names.poll_publication().is_some() {}
+        names.register(id("c"), given(own, &[[10, 32, 0, 1]])).expect("room");
+        let left = [
+            "c [10.32.0.1] a.weft.internal.",
+            "c [192.0.2.1] a.weft.internal.",
+            "weft:extern [10.32.0.2] a.weft.internal.",
+        ];
+        assert_eq!(by_hand(&names), left, "{own:?}");
+        let told = [("c".to_owned(), true), ("weft:name:c:10.32.0.2".to_owned(), false)];
+        assert_eq!(published(&mut names), Some((false, told.to_vec())), "{own:?}");
+    }
+}
+
+#[test]
+fn a_restarted_dns_leaves_names_by_hand_of_addresses_that_were_lost_meanwhile() {
+    let mut names = names();
+    names.register(id("c"), given(&["db"], &[[10, 32, 0, 1]])).expect("room");
+    let key = |address: [u8; 4]| by_hand::key(&id("c"), address.into()).expect("fits");
+    let own = vec![
+        (id("c"), given(&["db"], &[[10, 32, 0, 1], [10, 32, 0, 2]])),
+        (key([10, 32, 0, 1]), given(&["a"], &[[10, 32, 0, 1]])),
+        (key([10, 32, 0, 2]), given(&["a"], &[[10, 32, 0, 2]])),
+    ];
+    let origins = BTreeMap::from([(LOCAL, own)]);
+    names.handle_snapshot(Snapshot { local: LOCAL, origins, reachable: peers([LOCAL]) }, now());
+    assert_eq!(by_hand(&names), ["c [10.32.0.1] a.weft.internal."]);
+}
+
+#[test]
+fn a_container_without_names_of_its_own_keeps_those_by_hand() {
+    let mut names = names();
+    names.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    names.add_by_hand(&id("c"), &given(&["a"], &[[10, 32, 0, 1]])).expect("room");
+    names.register(id("c"), given(&[], &[[10, 32, 0, 1]])).expect("room");
+    assert_eq!(by_hand(&names), ["c [10.32.0.1] a.weft.internal."]);
+    assert_eq!(names.views().filter(|view| !view.record.names().is_empty()).count(), 1);
 }
 
 #[test]
@@ -257,14 +290,10 @@ fn names_by_hand_survive_a_restart_and_wait_for_it() {
     let extern_a = given(&["a"], &[[192, 0, 2, 1]]);
     assert_eq!(names.add_by_hand(&nobody(), &extern_a), Err(RegisterError::NotKnownYet));
     assert_eq!(names.remove_by_hand(&nobody(), &[], &[]), Err(RegisterError::NotKnownYet));
-    // Even a list of the engine's containers that comes first leaves them.
-    names.replace(BTreeMap::from([(id("b"), record("b"))])).expect("room");
     let key = by_hand::key(&nobody(), [192, 0, 2, 1].into()).expect("fits");
-    let own = vec![(key, extern_a.clone()), (id("ghost"), record("ghost"))];
-    let origins = BTreeMap::from([(LOCAL, own)]);
+    let origins = BTreeMap::from([(LOCAL, vec![(key, extern_a.clone())])]);
     names.handle_snapshot(Snapshot { local: LOCAL, origins, reachable: peers([LOCAL]) }, now());
     assert_eq!(by_hand(&names), ["weft:extern [192.0.2.1] a.weft.internal."]);
-    assert_eq!(names.records().len(), 2, "the engine's list decides about containers");
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(super) enum Life {
     Removed,
 }
 
-/// What dns was told; without names it holds nothing.
+/// What dns was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Registered {
     names: Vec<String>,
@@ -311,10 +311,8 @@ impl Progress {
             return None;
         }
         let addresses: Vec<IpAddr> = interface_addresses(&self.usable_addresses()).iter().map(IpNet::addr).collect();
-        if goal.names.is_empty() || addresses.is_empty() {
-            return (self.registered != Some(Registered::default())).then_some(Step::Deregister);
-        }
-        let wanted = Registered { names: goal.names.clone(), addresses, unhealthy: goal.unhealthy };
+        let names = if addresses.is_empty() { Vec::new() } else { goal.names.clone() };
+        let wanted = Registered { names, addresses, unhealthy: goal.unhealthy };
         let Registered { names, addresses, unhealthy } = wanted.clone();
         (self.registered.as_ref() != Some(&wanted)).then_some(Step::Register { names, addresses, unhealthy })
     }

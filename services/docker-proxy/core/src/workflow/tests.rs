@@ -391,7 +391,33 @@ fn names_and_health_change_while_it_runs() {
     assert_eq!(s.world.take_log(), "Register");
     s.workflow.handle_renamed(&id("db"), Vec::new(), true);
     s.settle();
-    assert_eq!(s.world.take_log(), "Deregister");
+    assert_eq!(s.world.take_log(), "Register");
+    assert_eq!(s.world.registered[&id("db")].0, [""; 0]);
+}
+
+#[test]
+fn one_without_names_keeps_what_dns_has_of_it_by_hand() {
+    let mut s = Setting::new();
+    let db = id("db");
+    // Deregistering takes names by hand, too; so do addresses that it is not told of.
+    s.workflow.handle_started(db.clone(), Goal { names: Vec::new(), ..goal(7, "") }, None);
+    s.settle();
+    assert_eq!(s.world.take_log(), "Lookup Allocate Attach Register");
+    s.workflow.handle_service_lost(Service::Dns);
+    s.settle();
+    assert_eq!(s.world.take_log(), "Register");
+    assert_eq!(s.world.registered[&db].1.len(), 2);
+
+    s.workflow.attach(db.clone(), goal(7, "10.2.2.1/24"), s.deadline());
+    s.workflow.handle_renamed(&db, Vec::new(), false);
+    s.settle();
+    assert_eq!(s.world.registered[&db].1.len(), 4);
+    s.workflow.detach(&db, &crate::address::parse_list("10.2.2.1/24").expect("valid"));
+    s.settle();
+    assert_eq!(s.world.registered[&db].1.len(), 2, "names by hand of the address that it lost go");
+    s.workflow.handle_died(&db);
+    s.settle();
+    assert!(s.world.registered.is_empty());
 }
 
 #[test]

@@ -181,13 +181,9 @@ proptest! {
                         .flatten()
                         .collect();
                     prop_assert_eq!(addresses, &held_addresses);
-                    match s.world.registered.get(container) {
-                        Some((names, addresses, _)) => {
-                            prop_assert_eq!(names, &status.names);
-                            prop_assert_eq!(addresses.len(), held_addresses.len());
-                        }
-                        None => prop_assert!(status.names.is_empty()),
-                    }
+                    let (names, addresses, _) = s.world.registered.get(container).expect("registered");
+                    prop_assert_eq!(names, &status.names);
+                    prop_assert_eq!(addresses.len(), held_addresses.len());
                 }
                 Some(_) | None => {
                     prop_assert!(status.is_none() && attached.is_none());
