@@ -92,7 +92,7 @@ const GOSSIP_LAG: Family = Family::gauge(
 const FRAMES: Family = Family::counter(
     "weft_router_frames_total",
     Unit::Count,
-    "Ethernet frames to and from all peers; a batch of up to 64 KiB counts as one.",
+    "Ethernet frames to and from all peers, but for those that go by VXLAN; a batch of up to 64 KiB counts as one.",
 )
 .by(&[DIRECTION]);
 

@@ -32,7 +32,7 @@ fn frames() -> Vec<Panel> {
             r#"sum by (host, direction) (rate(weft_router_sealed_bytes_total{host=~"$host"}[$__rate_interval]))"#,
             "{{host}} {{direction}}",
         ),
-        Panel::lines("Frames", PerSecond, "Ethernet frames; a batch of up to 64 KiB that crosses as one counts as one.").query(
+        Panel::lines("Frames", PerSecond, "Ethernet frames, but for those that go by VXLAN; a batch of up to 64 KiB that crosses as one counts as one.").query(
             r#"sum by (host, direction) (rate(weft_router_frames_total{host=~"$host"}[$__rate_interval]))"#,
             "{{host}} {{direction}}",
         ),
