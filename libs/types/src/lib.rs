@@ -16,4 +16,4 @@ pub use api_address::{ApiAddress, InvalidApiAddress};
 pub use container_id::{ContainerId, InvalidContainerId};
 pub use dual_stack::{InvalidUlaPrefix, UlaPrefix};
 pub use mac_address::{InvalidMacAddress, MacAddress};
-pub use peer_name::{InvalidPeerName, PeerName};
+pub use peer_name::{InvalidPeerName, PeerName, hex};

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::{ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{
+    ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser,
+    error::ErrorKind,
+};
 use weft_proto::client::{SOCKET_FOLDER, Service};
 
 /// Encrypted network for the containers of many Docker hosts.
@@ -129,7 +132,7 @@ pub(crate) enum Command {
     /// Look a name up as a container would, and print its addresses, one a line; nothing if nobody has the name.
     DnsLookup {
         /// A container's name ("db"), or any other ("example.org").
-        #[arg(value_name = "NAME")]
+        #[arg(value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
         name: String,
     },
     /// Give a container of this host, or addresses that are no container's, a further name.
@@ -207,7 +210,7 @@ pub(crate) struct Addresses {
     /// An address is `a.b.c.d/len` for this one, `net:a.b.c.d/len` for any of a subnet, or `net:default` for any of the
     /// default subnet, which is also what no address means. The container is named by its name, its id, or a unique start of
     /// its id.
-    #[arg(value_name = "ARGUMENT", required = true)]
+    #[arg(value_name = "ARGUMENT", required = true, value_parser = NonEmptyStringValueParser::new())]
     arguments: Vec<String>,
 }
 
@@ -225,12 +228,12 @@ struct RawNameArguments {
     ///
     /// An address is `a.b.c.d` or IPv6, of the overlay or outside. The container is attached, and named by its name, its id, or a
     /// unique start of its id.
-    #[arg(value_name = "ARGUMENT", required = true)]
+    #[arg(value_name = "ARGUMENT", required = true, value_parser = NonEmptyStringValueParser::new())]
     arguments: Vec<String>,
 
     /// The name: one word ("db"), or absolute within the domain of dns ("db.weft.internal"). Without it the names that the container
     /// has are meant; where there is no container it is needed.
-    #[arg(short = 'h', long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
 
     /// Print help.
@@ -324,6 +327,23 @@ mod tests {
         };
         assert!(parse("weft log-level nobody debug").is_err());
         assert!(parse("weft log-level").is_err());
+    }
+
+    /// A variable of a script that is not set would otherwise name the only container that there is.
+    #[test]
+    fn nothing_names_nothing() {
+        for words in [
+            &["attach", ""][..],
+            &["detach", "10.32.1.1/12", ""],
+            &["dns-lookup", ""],
+            &["dns-add", "", "-h", "alias"],
+            &["dns-add", "192.0.2.9", "-h", ""],
+            &["dns-remove", "192.0.2.9", ""],
+        ] {
+            let error = Cli::try_parse_from([&["weft"], words].concat()).expect_err("something is empty");
+            let text = error.to_string();
+            assert!(error.exit_code() == 2 && text.contains("a value is required for"), "{words:?}: {text}");
+        }
     }
 
     #[test]

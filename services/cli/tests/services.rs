@@ -87,6 +87,8 @@ impl ContainerService for Proxy {
 #[derive(Default)]
 struct Dns {
     changes: Changes,
+    /// Its records are too many for an answer.
+    overfull: bool,
 }
 
 type Changes = Arc<Mutex<Vec<String>>>;
@@ -143,6 +145,9 @@ impl NameService for Dns {
         &self,
         _: Request<dns::ListRecordsRequest>,
     ) -> Result<Response<dns::ListRecordsResponse>, Status> {
+        if self.overfull {
+            return Err(Status::out_of_range("the answer is too large"));
+        }
         Ok(Response::new(dns::ListRecordsResponse::default()))
     }
 
@@ -308,7 +313,7 @@ async fn env_can_be_repeated() {
 async fn names_are_given_and_taken_away() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let changes = Changes::default();
-    let _services = serve_with(folder.path(), Dns { changes: Arc::clone(&changes) });
+    let _services = serve_with(folder.path(), Dns { changes: Arc::clone(&changes), ..Dns::default() });
     let run = async |line| weft_in(folder.path(), Environment::default(), line).await;
     for (line, change) in [
         ("dns-add db", "add [aaaaaaaaaaaaaaaa] db = 10.32.0.1"),
@@ -353,11 +358,18 @@ async fn names_are_given_and_taken_away() {
 async fn prime_waits_for_a_ring() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let run = async |line| weft_in(folder.path(), Environment::default(), line).await;
-    let (outcome, out, complaints) = run("prime").await;
+    let (outcome, out, complaints) = run("prime --timeout 0").await;
     assert_eq!((outcome, out.as_str()), (Outcome::Failed, ""));
-    assert!(complaints.contains("ipam is not running"), "{complaints}");
+    assert!(complaints.contains("no address ring after 0 s: ipam is not running"), "{complaints}");
 
-    let serving = serve_ipam(folder.path(), Ipam::default());
+    // Services that are just being started are waited for, too.
+    let starting = run("prime");
+    let (starting, serving) = tokio::join!(starting, async {
+        tokio::task::yield_now().await;
+        serve_ipam(folder.path(), Ipam::default())
+    });
+    assert_eq!((starting.0, starting.1.as_str()), (Outcome::Done, ""));
+    assert!(starting.2.starts_with("weft: waiting for ipam: ipam is not running"), "{}", starting.2);
     assert_eq!(run("prime").await, (Outcome::Done, String::new(), String::new()));
     let (_, out, _) = run("prime --output json").await;
     let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
@@ -381,7 +393,9 @@ async fn a_report_has_what_all_verbs_say() {
     let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(report["status"]["router"]["away"]["reason"], "not_running");
     assert_eq!(report["status"]["proxy"]["version"], "0.1.0");
-    assert_eq!(report.get("peers"), None, "the router's part is absent");
+    for part in ["peers", "connections", "targets", "ipam"] {
+        assert_eq!(report[part]["away"]["reason"], "not_running", "{part}");
+    }
     for (word, line) in [("status", "status"), ("dns", "status dns"), ("ps", "ps")] {
         let (_, out, _) = weft_in(folder.path(), Environment::default(), &format!("{line} -o json")).await;
         let alone: serde_json::Value = serde_json::from_str(&out).expect("JSON");
@@ -389,6 +403,19 @@ async fn a_report_has_what_all_verbs_say() {
     }
     let (_, as_json, _) = weft_in(folder.path(), Environment::default(), "report -o json").await;
     assert_eq!(as_json, out, "there is no other form");
+}
+
+#[tokio::test]
+async fn what_a_report_lacks_has_its_reason_in_its_place() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let _services = serve_with(folder.path(), Dns { overfull: true, ..Dns::default() });
+    let _ipam = serve_ipam(folder.path(), Ipam::default());
+    let (outcome, out, _) = weft_in(folder.path(), Environment::default(), "report").await;
+    let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(outcome, Outcome::Failed);
+    assert_eq!(report["status"]["dns"]["zone"], "weft.internal.", "dns itself answers");
+    let away = serde_json::json!({"away": {"reason": "refused", "message": "the answer is too large"}});
+    assert_eq!(report["dns"], away);
 }
 
 #[tokio::test]

@@ -4,11 +4,8 @@ use std::fmt;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
-use weft_proto::{
-    client::Service,
-    proxy::v1::{GetStatusRequest, container_service_client::ContainerServiceClient},
-};
 
+use super::status;
 use crate::{Environment, Outcome, output::Output, services::Services};
 
 /// What a shell has to evaluate.
@@ -49,12 +46,8 @@ pub(super) async fn config(services: &Services, output: &mut Output<'_>) -> anyh
 
 /// Asks docker-proxy for the best of its addresses.
 async fn proxy_address(services: &Services) -> anyhow::Result<String> {
-    let status = services
-        .ask(Service::DockerProxy, |channel| async {
-            ContainerServiceClient::new(channel).get_status(GetStatusRequest {}).await
-        })
-        .await?;
-    let listener = status.listeners.into_iter().next().context("docker-proxy listens on no address yet: try again")?;
+    let listeners = status::proxy(services).await?.listeners;
+    let listener = listeners.into_iter().next().context("docker-proxy listens on no address yet: try again")?;
     Ok(listener.address)
 }
 

@@ -7,13 +7,11 @@ use ipnet::IpNet;
 use weft_proto::{
     client::Service,
     common::v1::IpAddress,
-    dns::v1::{
-        AddNamesRequest, GetStatusRequest, LookupRequest, RemoveNamesRequest, name_service_client::NameServiceClient,
-    },
+    dns::v1::{AddNamesRequest, LookupRequest, RemoveNamesRequest, name_service_client::NameServiceClient},
     proxy::v1::Container,
 };
 
-use super::containers;
+use super::{containers, status};
 use crate::{
     Outcome,
     cli::NameArguments,
@@ -31,9 +29,7 @@ pub(super) async fn dns_lookup(name: String, services: &Services, output: &mut O
 }
 
 pub(super) async fn dns_args(services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let status = services
-        .ask(Service::Dns, |channel| async { NameServiceClient::new(channel).get_status(GetStatusRequest {}).await })
-        .await?;
+    let status = status::dns(services).await?;
     let resolver = status.address.as_ref().and_then(|address| SocketAddr::try_from(address).ok());
     let resolver = resolver.context("dns does not say at which address containers ask: try again")?;
     output.print(&ResolverOptions::new(resolver.ip(), &status.zone))?;

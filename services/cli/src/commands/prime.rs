@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use anyhow::bail;
 use tokio::time::{Instant, sleep};
-use weft_proto::{
-    client::Service,
-    ipam::v1::{GetStatusRequest, GetStatusResponse, RingState, address_service_client::AddressServiceClient},
-};
+use weft_proto::ipam::v1::RingState;
 
+use super::status;
 use crate::{
     Outcome,
     output::Output,
@@ -25,25 +23,33 @@ pub(super) async fn prime(
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
     let began = Instant::now();
-    let status = loop {
-        let status = ask(services).await?;
-        if status.state() == RingState::Ready {
-            break status;
-        }
+    let mut told = false;
+    let ring_id = loop {
+        let waits_for = match status::ipam(services).await {
+            Ok(status) if status.state() == RingState::Ready => break status.ring_id,
+            Ok(status) => format!(
+                "its state is: {}; `weft status targets` says which of the hosts that it was given are not reached, and why",
+                IpamSection::from(&status).state
+            ),
+            Err(error) if may_come(&error) => {
+                // Who waits without a limit would never learn of it.
+                if timeout.is_none() && !std::mem::replace(&mut told, true) {
+                    output.complain(&format!("weft: waiting for ipam: {error}"));
+                }
+                error.to_string()
+            }
+            Err(error) => return Err(error.into()),
+        };
         if let Some(seconds) = timeout.filter(|seconds| began.elapsed() >= Duration::from_secs((*seconds).into())) {
-            let state = IpamSection::from(&status).state;
-            bail!(
-                "this host has no address ring after {seconds} s, its state is: {state}; `weft status targets` says \
-                 which of the hosts that it was given are not reached, and why"
-            );
+            bail!("this host has no address ring after {seconds} s: {waits_for}");
         }
         sleep(INTERVAL).await;
     };
-    output.print(&Primed::new(&status.ring_id))?;
+    output.print(&Primed::new(&ring_id))?;
     Ok(Outcome::Done)
 }
 
-async fn ask(services: &Services) -> Result<GetStatusResponse, ServiceError> {
-    let call = |channel| async { AddressServiceClient::new(channel).get_status(GetStatusRequest {}).await };
-    services.ask(Service::Ipam, call).await
+/// Tells whether a service that cannot be asked may be there a moment later: services start, and start anew.
+fn may_come(error: &ServiceError) -> bool {
+    matches!(error, ServiceError::Away { reason, .. } if *reason != "not_permitted")
 }

@@ -4,7 +4,7 @@ use super::{containers, status};
 use crate::{
     Outcome,
     output::Output,
-    report::{Connections, Containers, Ipam, Names, Peers, Status, Targets, Whole},
+    report::{Connections, Containers, Ipam, Names, Peers, Section, Status, Targets, Whole},
     services::Services,
 };
 
@@ -17,19 +17,17 @@ pub(super) async fn report(services: &Services, output: &mut Output<'_>) -> anyh
         status::proxy(services),
         containers::list(services),
     );
-    let status = Status::new(&router, &ipam, &dns, &proxy);
-    let outcome = if status.is_whole() { Outcome::Done } else { Outcome::Failed };
-    let router = router.ok();
-    let local = router.as_ref().and_then(|router| router.peer_name.as_ref());
-    let names = dns.ok().zip(records.ok());
-    output.print(&Whole {
-        status,
-        peers: router.as_ref().map(Peers::new),
-        connections: router.as_ref().map(Connections::new),
-        targets: router.as_ref().map(Targets::new),
-        ipam: ipam.ok().map(|status| Ipam::new(&status, local)),
-        dns: names.map(|(status, records)| Names::new(&status.zone, &records.records)),
-        ps: containers.ok().map(|containers| Containers::new(containers.iter())),
-    })?;
-    Ok(outcome)
+    let local = router.as_ref().ok().and_then(|router| router.peer_name.as_ref());
+    let names = dns.as_ref().and_then(|status| Ok((status, records.as_ref()?)));
+    let whole = Whole {
+        status: Status::new(&router, &ipam, &dns, &proxy),
+        peers: Section::made(router.as_ref(), Peers::new),
+        connections: Section::made(router.as_ref(), Connections::new),
+        targets: Section::made(router.as_ref(), Targets::new),
+        ipam: Section::made(ipam.as_ref(), |status| Ipam::new(status, local)),
+        dns: Section::made(names, |(status, records)| Names::new(&status.zone, &records.records)),
+        ps: Section::made(containers.as_ref(), |containers| Containers::new(containers.iter())),
+    };
+    output.print(&whole)?;
+    Ok(if whole.is_whole() { Outcome::Done } else { Outcome::Failed })
 }

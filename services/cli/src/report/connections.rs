@@ -43,9 +43,9 @@ pub struct Connection {
     pub cipher: String,
     /// Round trip of the data path, in microseconds; 0 while unknown.
     pub round_trip_micros: u64,
-    /// Bytes of data sent.
+    /// Bytes of data sent, by all ways.
     pub sent_bytes: u64,
-    /// Bytes of data received.
+    /// Bytes of data received, by all ways.
     pub received_bytes: u64,
     /// Completed key agreements.
     pub rekeys: u64,
@@ -72,9 +72,9 @@ pub struct Reached {
     pub cipher: String,
     /// Round trip of the data path, in microseconds; 0 while unknown.
     pub round_trip_micros: u64,
-    /// Bytes of data sent.
+    /// Bytes of data sent, by all ways.
     pub sent_bytes: u64,
-    /// Bytes of data received.
+    /// Bytes of data received, by all ways.
     pub received_bytes: u64,
 }
 
@@ -99,10 +99,10 @@ pub struct Way {
     pub largest_bytes: u32,
     /// Whether batches of datagrams survive it.
     pub batched: bool,
-    /// Bytes of frames sent by "kernel".
+    /// Those of the bytes sent that went by "kernel".
     #[serde(skip_serializing_if = "is_zero")]
     pub sent_bytes: u64,
-    /// Bytes of frames received by "kernel".
+    /// Those of the bytes received that came by "kernel".
     #[serde(skip_serializing_if = "is_zero")]
     pub received_bytes: u64,
     /// Why data does not go there; empty for the one in use.
@@ -157,6 +157,7 @@ impl Connection {
     fn new(connection: &pb::Connection, status: &pb::GetStatusResponse) -> Self {
         let known = status.peers.iter().find(|peer| peer.peer_name == connection.peer_name);
         let ways: Vec<Way> = known.into_iter().flat_map(|peer| &peer.data_paths).map(Way::from).collect();
+        let [sent_bytes, received_bytes] = traffic(connection.sent_bytes, connection.received_bytes, &ways);
         Self {
             peer: Identity::new(connection.peer_name.as_ref(), &connection.name, &connection.nickname),
             address: connection.endpoint.as_ref().map(endpoint).unwrap_or_default(),
@@ -168,8 +169,8 @@ impl Connection {
             data_address: connection.data_endpoint.as_ref().map(endpoint),
             cipher: connection.cipher.clone(),
             round_trip_micros: connection.round_trip_micros,
-            sent_bytes: connection.sent_bytes,
-            received_bytes: connection.received_bytes,
+            sent_bytes,
+            received_bytes,
             rekeys: connection.rekeys,
             age_seconds: connection.age_seconds,
             problem: connection.problem.as_ref().map(Into::into),
@@ -189,6 +190,7 @@ impl From<&pb::Peer> for Reached {
     fn from(peer: &pb::Peer) -> Self {
         let used = peer.data_paths.iter().find(|way| way.in_use);
         let ways: Vec<Way> = peer.data_paths.iter().map(Way::from).collect();
+        let [sent_bytes, received_bytes] = traffic(peer.sent_bytes, peer.received_bytes, &ways);
         Self {
             peer: Identity::new(peer.peer_name.as_ref(), &peer.name, &peer.nickname),
             path: path(used.map_or(pb::PathKind::None, pb::DataPath::kind)),
@@ -196,8 +198,8 @@ impl From<&pb::Peer> for Reached {
             ways,
             cipher: peer.cipher.clone(),
             round_trip_micros: used.map_or(0, |way| way.round_trip_micros),
-            sent_bytes: peer.sent_bytes,
-            received_bytes: peer.received_bytes,
+            sent_bytes,
+            received_bytes,
         }
     }
 }
@@ -233,6 +235,12 @@ const fn path(kind: pb::PathKind) -> &'static str {
 /// Returns over whom data goes, if it goes over others.
 fn relay(ways: &[Way]) -> String {
     ways.iter().find(|way| way.in_use).map(|way| way.relay.clone()).unwrap_or_default()
+}
+
+/// Adds to what was sealed, sent and received, what went by ways that count for themselves.
+fn traffic(sent: u64, received: u64, ways: &[Way]) -> [u64; 2] {
+    let sum = |sealed, of: fn(&Way) -> u64| ways.iter().map(of).fold(sealed, u64::saturating_add);
+    [sum(sent, |way| way.sent_bytes), sum(received, |way| way.received_bytes)]
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -339,9 +347,7 @@ impl Connection {
         let mut attributes = about_session(&self.cipher, self.round_trip_micros);
         attributes.extend(over(&self.relay));
         attributes.extend(other.map(|address| format!("udp={address}")));
-        let vxlan = self.ways.iter().map(|way| (way.sent_bytes, way.received_bytes));
-        let (sent, received) = vxlan.fold((0, 0), |(sent, received), way| (sent + way.0, received + way.1));
-        attributes.extend(about_traffic(self.sent_bytes + sent, self.received_bytes + received));
+        attributes.extend(about_traffic(self.sent_bytes, self.received_bytes));
         attributes
     }
 }

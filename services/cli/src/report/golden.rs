@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use weft_proto::{common::v1 as common, dns::v1 as dns, ipam::v1 as ipam, proxy::v1 as proxy, router::v1 as router};
 
 use super::*;
+use crate::services::ServiceError;
 
 fn peer(n: u8) -> Option<common::PeerName> {
     Some(PeerName::from_public_key([n; 32]).into())
@@ -191,7 +192,7 @@ fn status() {
         records: 8,
         ..dns::GetStatusResponse::default()
     };
-    let proxy = crate::services::ServiceError::Refused("docker-proxy is not running".to_owned());
+    let proxy = ServiceError::Refused("docker-proxy is not running".to_owned());
     let mut status = Status::new(&Ok(router()), &Ok(ipam()), &Ok(dns), &Err(proxy));
     status.version = "0.1.0".to_owned();
     assert!(!status.is_whole());
@@ -319,6 +320,31 @@ fn status_connections_by_the_kernel() {
              sent=2.0KiB received=4.0GiB"
         )
     );
+    let json = serde_json::to_value(Connections::new(&status)).expect("JSON");
+    let connection = &json["connections"][0];
+    assert_eq!((&connection["sent_bytes"], &connection["ways"][0]["sent_bytes"]), (&2048.into(), &512.into()));
+    assert_eq!(connection["received_bytes"], 4_u64 << 30);
+}
+
+#[test]
+fn a_report_is_whole_if_nothing_is_missing() {
+    let refused = ServiceError::Refused("the answer is too large".to_owned());
+    let (router, dns) = (router(), dns::GetStatusResponse::default());
+    let whole = |names: Result<(), &ServiceError>| {
+        let (router, dns) = (Ok(router.clone()), Ok(dns.clone()));
+        let (ipam, proxy) = (Ok(ipam()), Ok(proxy::GetStatusResponse::default()));
+        Whole {
+            status: Status::new(&router, &ipam, &dns, &proxy),
+            peers: Section::made(router.as_ref(), Peers::new),
+            connections: Section::made(router.as_ref(), Connections::new),
+            targets: Section::made(router.as_ref(), Targets::new),
+            ipam: Section::made(ipam.as_ref(), |status| Ipam::new(status, None)),
+            dns: Section::made(names, |()| Names::new("weft.internal.", &[])),
+            ps: Section::made(Ok(()), |()| Containers::new([].iter())),
+        }
+    };
+    assert!(whole(Ok(())).is_whole());
+    assert!(!whole(Err(&refused)).is_whole(), "every service has answered, but not for all");
 }
 
 #[test]
@@ -379,17 +405,22 @@ fn status_dns() {
         suspended,
         by_hand: false,
     };
+    let by_hand = |record| dns::Record { by_hand: true, ..record };
     let records = [
+        by_hand(record("alias", &["10.32.0.1"], 1, false, false)),
+        by_hand(record("worse", &["10.32.0.1"], 1, true, false)),
         record("web", &["10.40.0.2"], 6, false, true),
         record("db", &["10.32.0.1", "fd00::1"], 1, false, false),
         record("sick", &[], 1, true, false),
     ];
     assert_eq!(
         text(&Names::new("weft.internal.", &records)),
-        "db           10.32.0.1       0123456789ab 01010101(host1)
+        "alias        10.32.0.1       0123456789ab 01010101(host1) - by hand
+db           10.32.0.1       0123456789ab 01010101(host1)
 db           fd00::1         0123456789ab 01010101(host1)
 sick         -               0123456789ab 01010101(host1) - unhealthy
 web          10.40.0.2       0123456789ab 06060606(host6) - suspended, its host cannot be reached
+worse        10.32.0.1       0123456789ab 01010101(host1) - unhealthy, by hand
 "
     );
 }

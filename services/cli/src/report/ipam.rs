@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use weft_proto::{common::v1::PeerName, ipam::v1 as pb};
+use weft_types::hex;
 
 use super::{Identity, Problem, prefix};
 
@@ -61,7 +62,7 @@ impl Primed {
     /// Takes the ring's id.
     #[must_use]
     pub fn new(ring_id: &[u8]) -> Self {
-        Self { ring_id: ring_id.iter().map(|byte| format!("{byte:02x}")).collect() }
+        Self { ring_id: hex(ring_id) }
     }
 }
 

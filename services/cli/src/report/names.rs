@@ -124,11 +124,13 @@ impl fmt::Display for Names {
         for name in &self.names {
             let host = name.name.strip_suffix(&below).unwrap_or(&name.name);
             let container = name.container.get(..12).unwrap_or(&name.container);
-            let note = match (name.suspended, name.unhealthy) {
-                (true, _) => " - suspended, its host cannot be reached",
-                (false, true) => " - unhealthy",
-                (false, false) => "",
-            };
+            let notes = [
+                (name.suspended, "suspended, its host cannot be reached"),
+                (name.unhealthy && !name.suspended, "unhealthy"),
+                (name.by_hand, "by hand"),
+            ];
+            let notes: Vec<_> = notes.into_iter().filter(|(applies, _)| *applies).map(|(_, note)| note).collect();
+            let note = if notes.is_empty() { String::new() } else { format!(" - {}", notes.join(", ")) };
             let addresses = if name.addresses.is_empty() { &["-".to_owned()][..] } else { &name.addresses };
             for address in addresses {
                 let line = format!("{host:<12} {address:<15} {container:<12} {}{note}", name.origin);

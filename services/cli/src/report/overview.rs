@@ -41,8 +41,13 @@ impl<T> Section<T> {
     where
         T: From<&'a A>,
     {
+        Self::made(answer.as_ref(), T::from)
+    }
+
+    /// Makes of an answer what `make` makes of it.
+    pub(crate) fn made<A>(answer: Result<A, &ServiceError>, make: impl FnOnce(A) -> T) -> Self {
         match answer {
-            Ok(answer) => Self::Here(answer.into()),
+            Ok(answer) => Self::Here(make(answer)),
             Err(error) => {
                 let reason = error.reason().to_owned();
                 Self::Away { away: Problem { reason, message: error.to_string(), age_seconds: None } }
@@ -50,7 +55,7 @@ impl<T> Section<T> {
         }
     }
 
-    const fn is_here(&self) -> bool {
+    pub(super) const fn is_here(&self) -> bool {
         matches!(self, Self::Here(_))
     }
 }

@@ -4,33 +4,37 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Connections, Containers, Ipam, Names, Peers, Status, Targets};
+use super::{Connections, Containers, Ipam, Names, Peers, Section, Status, Targets};
 
 /// Everything that the services of this host know: under each verb's word what its `--output json` gives.
 ///
-/// What a service would have said that is away is absent; `status` has the reason.
+/// In place of what was not to be had is the reason.
 #[derive(Debug, Serialize)]
 pub struct Whole {
     /// `status`, the versions among it.
     pub status: Status,
     /// `status peers`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peers: Option<Peers>,
+    pub peers: Section<Peers>,
     /// `status connections`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connections: Option<Connections>,
+    pub connections: Section<Connections>,
     /// `status targets`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub targets: Option<Targets>,
+    pub targets: Section<Targets>,
     /// `status ipam`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipam: Option<Ipam>,
+    pub ipam: Section<Ipam>,
     /// `status dns`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dns: Option<Names>,
+    pub dns: Section<Names>,
     /// `ps`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ps: Option<Containers>,
+    pub ps: Section<Containers>,
+}
+
+impl Whole {
+    /// Tells whether no part is missing.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let of_router = self.peers.is_here() && self.connections.is_here() && self.targets.is_here();
+        let of_others = self.ipam.is_here() && self.dns.is_here() && self.ps.is_here();
+        self.status.is_whole() && of_router && of_others
+    }
 }
 
 impl fmt::Display for Whole {
