@@ -48,6 +48,8 @@ pub struct Scenario {
     pub loss_percent: u32,
     /// Mean time between cuts, crashes and restarts of routers, in milliseconds; none if 0.
     pub fault_millis: u64,
+    /// Mean time between hosts that leave, and takeovers of what they owned, in milliseconds; none if 0. Who leaves is replaced.
+    pub leave_millis: u64,
 }
 
 impl Scenario {
@@ -64,6 +66,24 @@ impl Scenario {
             request_millis: random.random_range(30..=200),
             loss_percent: random.random_range(0..=30),
             fault_millis: [0, 500, 1500, 4000][random.random_range(0..4)],
+            leave_millis: 0,
+        }
+    }
+
+    /// Draws a scenario whose hosts come and go. Voters and seeds stay, so that all who come find the ring.
+    #[must_use]
+    pub fn leaving_from_seed(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed ^ 0x1ea7_e000);
+        let foundings = [Founding::Star, Founding::Everybody];
+        Self {
+            hosts: random.random_range(4..=6),
+            prefix_length: random.random_range(24..=27),
+            founding: foundings[random.random_range(0..foundings.len())],
+            seconds: 120,
+            request_millis: random.random_range(100..=500),
+            loss_percent: random.random_range(0..=30),
+            fault_millis: [0, 5000, 20_000, 40_000][random.random_range(0..4)],
+            leave_millis: random.random_range(1500..=6000),
         }
     }
 }
@@ -89,6 +109,16 @@ pub struct Summary {
     pub crashes: u64,
     /// Grants of ranges from one host to another, as seen by different owners at the end.
     pub publications: u64,
+    /// Hosts that were reset.
+    pub resets: u64,
+    /// Those of them whose addresses others said that they have.
+    pub handed_over: u64,
+    /// Those of them that went without that.
+    pub unconfirmed: u64,
+    /// Hosts that were gone without a word.
+    pub died: u64,
+    /// Hosts whose addresses others took over.
+    pub taken_over: u64,
 }
 
 /// Runs a scenario to its end: trouble, then calm in which everything has to come right.

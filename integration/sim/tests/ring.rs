@@ -23,8 +23,39 @@ fn no_address_is_held_twice_and_nobody_waits_for_ever() {
     println!("{granted} addresses were given, {crashes} processes died");
 }
 
+/// Hosts are reset, two at a time too, or are gone without a word and somebody takes over what they owned: while others are cut off,
+/// die and lose messages.
+#[test]
+fn nothing_is_held_twice_or_lost_for_ever_where_hosts_come_and_go() {
+    let seeds = seeds(60);
+    let results = run_seeds(&seeds, |seed| run(&Scenario::leaving_from_seed(seed), seed));
+    let mut sum = Summary::default();
+    for (seed, result) in results {
+        let replay = || format!("WEFT_SIM_SEED={seed} replays it: {:?}", Scenario::leaving_from_seed(seed));
+        let summary = result.unwrap_or_else(|violation| panic!("{violation}; {}", replay()));
+        sum.granted += summary.granted;
+        sum.resets += summary.resets;
+        sum.handed_over += summary.handed_over;
+        sum.unconfirmed += summary.unconfirmed;
+        sum.died += summary.died;
+        sum.taken_over += summary.taken_over;
+    }
+    println!("{sum:?}");
+    let all = [sum.granted, sum.handed_over, sum.unconfirmed, sum.died, sum.taken_over];
+    assert!(seeds.len() < 10 || all.iter().all(|count| *count > 0), "something never happened: {sum:?}");
+}
+
 fn scenario(hosts: usize, prefix_length: u8, founding: Founding) -> Scenario {
-    Scenario { hosts, prefix_length, founding, seconds: 10, request_millis: 50, loss_percent: 0, fault_millis: 0 }
+    Scenario {
+        hosts,
+        prefix_length,
+        founding,
+        seconds: 10,
+        request_millis: 50,
+        loss_percent: 0,
+        fault_millis: 0,
+        leave_millis: 0,
+    }
 }
 
 #[test]

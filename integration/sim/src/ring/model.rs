@@ -45,6 +45,13 @@ impl Model {
         self.removed.entry(host).or_default().insert(container.clone());
     }
 
+    /// A host is there no more, or its containers lose the network.
+    pub(super) fn left(&mut self, host: usize) {
+        for container in self.live(host).map(|(container, _)| container.clone()).collect::<Vec<_>>() {
+            self.removed(host, &container);
+        }
+    }
+
     pub(super) fn granted(&mut self, host: usize, request: RequestId, address: DualAddress) -> Result<(), Violation> {
         let Some(open) = self.open.remove(&(host, request)) else {
             return Err(Violation(format!("host {host} answered a request that nobody made: {request:?}")));

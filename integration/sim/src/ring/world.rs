@@ -1,18 +1,19 @@
 //! Clock, disks and network, and the hosts on them.
 
 mod check;
+mod leaving;
 mod network;
 mod process;
 mod wishes;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use ipnet::Ipv4Net;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use weft_ipam_core::{Allocator, Commit, Creation};
+use weft_ipam_core::{Allocator, Commit, Creation, RequestId};
 use weft_types::{AddressRange, PeerName};
 
 use super::{
@@ -34,6 +35,12 @@ struct Host {
     process: Option<Process>,
     /// Counts processes, so that what was meant for an earlier one is dropped.
     life: u64,
+    /// It is being reset, and waits for this answer.
+    resetting: Option<RequestId>,
+    /// It has left for good.
+    gone: bool,
+    /// It left when others had said that they have its addresses.
+    confirmed: bool,
 }
 
 struct Process {
@@ -41,6 +48,8 @@ struct Process {
     subscribed: bool,
     commit: Option<Commit>,
     wake: Option<Duration>,
+    /// What an operator asked to take over.
+    taking: BTreeSet<RequestId>,
 }
 
 enum What {
@@ -49,12 +58,14 @@ enum What {
     Subscribe { host: usize, life: u64 },
     Start { host: usize },
     StartRouter { host: usize },
+    StopRouter { host: usize },
     Announce { host: usize, generation: u64 },
     Digest { to: usize, digest: BTreeMap<usize, Published> },
     Message { from: usize, to: usize, payload: Vec<u8> },
     Gossip,
     Request,
     Fault,
+    Leave,
 }
 
 /// Everything there is.
@@ -81,7 +92,6 @@ impl World {
     pub fn new(scenario: Scenario, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let count = scenario.hosts;
-        let peer = |host: usize| PeerName::from_public_key([host as u8 + 1; 32]);
         let hosts = (0..count).map(|host| {
             let founder = match scenario.founding {
                 Founding::Star => host == 0,
@@ -96,23 +106,13 @@ impl World {
             };
             let creation = match scenario.founding {
                 Founding::Voters => Creation::Elect { voters: Some(count as u32) },
-                Founding::Seeds => Creation::Seeds(vec![peer(0).to_hex(), format!("host{}", 1)]),
+                Founding::Seeds => Creation::Seeds(vec![leaving::peer(0).to_hex(), format!("host{}", 1)]),
                 Founding::Observer if host + 1 == count => Creation::Observe,
                 Founding::Star | Founding::Everybody | Founding::Observer | Founding::TwoFounders => {
                     Creation::Elect { voters: None }
                 }
             };
-            Host {
-                peer: peer(host),
-                creation,
-                targets,
-                disk: BTreeMap::new(),
-                router: Router::default(),
-                router_up: true,
-                side: 0,
-                process: None,
-                life: 0,
-            }
+            Host { creation, targets, ..Host::new(host) }
         });
         let hosts = hosts.collect();
         let range = Ipv4Net::new_assert([10, 32, 0, 0].into(), scenario.prefix_length);
@@ -139,6 +139,9 @@ impl World {
         if world.scenario.fault_millis > 0 {
             world.at(Duration::from_millis(200), What::Fault);
         }
+        if world.scenario.leave_millis > 0 {
+            world.at(Duration::from_secs(5), What::Leave);
+        }
         world
     }
 
@@ -156,7 +159,7 @@ impl World {
     /// The first [`Violation`].
     pub fn run_calm(&mut self) -> Result<(), Violation> {
         self.calm = true;
-        for host in 0..self.hosts.len() {
+        for host in self.present().collect::<Vec<_>>() {
             self.hosts[host].side = 0;
             if !self.hosts[host].router_up {
                 self.start_router(host);
@@ -168,6 +171,9 @@ impl World {
         self.tell_reachability();
         self.run_until(self.now + Duration::from_secs(10))?;
         self.check_agreement()?;
+        if self.scenario.leave_millis > 0 {
+            self.take_over_the_rest()?;
+        }
 
         let usable = AddressRange::from(self.range).size() as usize - 2;
         // A container whose answer got lost in a crash may hold an address that it was never told.
@@ -175,7 +181,7 @@ impl World {
         let held: usize = held.flat_map(|process| process.ipam.allocations()).map(|(_, held)| held.len()).sum();
         let room = usable.saturating_sub(held);
         let refused = self.summary.refused;
-        for host in (0..self.hosts.len()).take(room) {
+        for host in self.present().take(room).collect::<Vec<_>>() {
             let container = self.new_container(host);
             self.allocate(host, &container, Duration::from_secs(9))?;
         }
@@ -228,17 +234,22 @@ impl World {
                 Ok(())
             }
             What::Start { host } => {
-                if self.hosts[host].process.is_none() {
+                if self.hosts[host].process.is_none() && !self.hosts[host].gone {
                     self.start_process(host)
                 } else {
                     Ok(())
                 }
             }
             What::StartRouter { host } => {
-                if !self.hosts[host].router_up {
+                if !self.hosts[host].router_up && !self.hosts[host].gone {
                     self.start_router(host);
                     self.tell_reachability();
                 }
+                Ok(())
+            }
+            What::StopRouter { host } => {
+                self.hosts[host].router_up = false;
+                self.tell_reachability();
                 Ok(())
             }
             What::Announce { host, generation } => {
@@ -280,6 +291,15 @@ impl World {
                     let delay = self.delay(0, 2 * millis);
                     self.at(delay, What::Fault);
                     self.fault()?;
+                }
+                Ok(())
+            }
+            What::Leave => {
+                if !self.calm {
+                    let millis = self.scenario.leave_millis;
+                    let delay = self.delay(0, 2 * millis);
+                    self.at(delay, What::Leave);
+                    self.leave()?;
                 }
                 Ok(())
             }

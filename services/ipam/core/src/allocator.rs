@@ -151,7 +151,9 @@ pub struct Allocator {
     mesh: Option<Reachability>,
     /// When the router told for the first time whom it reaches, after it was away.
     reached_at: Option<Instant>,
-    /// Peers that were reached since then, and when they were lost.
+    /// When somebody was reached for the last time who had not been before.
+    joined_at: Option<Instant>,
+    /// Peers that were reached since `reached_at`, and when they were lost.
     lost_at: BTreeMap<PeerName, Instant>,
     names: BTreeMap<PeerName, PeerInfo>,
     views: BTreeMap<PeerName, OriginView>,
@@ -194,6 +196,7 @@ impl Allocator {
             saved: 0,
             mesh: None,
             reached_at: None,
+            joined_at: None,
             lost_at: BTreeMap::new(),
             names: BTreeMap::new(),
             views: BTreeMap::new(),

@@ -7,11 +7,11 @@ use super::{Host, World};
 use crate::ring::{Founding, Violation};
 
 impl World {
-    /// Returns the ring ids of all running hosts, none for those without a ring.
+    /// Returns the ring ids of all hosts that have not left, none for those without a ring.
     #[must_use]
     pub fn ring_ids(&self) -> Vec<Option<RingId>> {
         let ring = |host: &Host| host.process.as_ref()?.ipam.ring().map(|(info, _)| info.id);
-        self.hosts.iter().map(ring).collect()
+        self.hosts.iter().filter(|host| !host.gone).map(ring).collect()
     }
 
     /// Returns the problems that a host's status names.

@@ -33,7 +33,7 @@ impl World {
     }
 
     pub(super) fn fault(&mut self) -> Result<(), Violation> {
-        let host = self.random.random_range(0..self.hosts.len());
+        let Some(host) = self.any_present() else { return Ok(()) };
         match self.random.random_range(0..6) {
             0 | 1 => {
                 for host in &mut self.hosts {

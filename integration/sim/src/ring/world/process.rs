@@ -1,6 +1,9 @@
 //! A host's ipam: its life, its disk, and what its shell does for it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rand::Rng as _;
 use weft_ipam_core::{Allocator, Event, Record, Settings, State, Transmit};
@@ -44,6 +47,19 @@ impl World {
 
     pub(super) fn event(&mut self, host: usize, event: Event) -> Result<(), Violation> {
         match event {
+            Event::Moved { request, .. } if self.hosts[host].resetting == Some(request) => {
+                self.handed_over(host, true);
+                Ok(())
+            }
+            Event::Refused { request, .. } if self.hosts[host].resetting == Some(request) => {
+                self.handed_over(host, false);
+                Ok(())
+            }
+            Event::Moved { request, .. } if self.is_takeover(host, request) => {
+                self.summary.taken_over += 1;
+                Ok(())
+            }
+            Event::Refused { request, .. } if self.is_takeover(host, request) => Ok(()),
             Event::Granted { request, address } => {
                 self.summary.granted += 1;
                 self.model.granted(host, request, address)
@@ -117,7 +133,7 @@ impl World {
                 return Err(Violation(format!("host {host} forgot that {container} has {lost:?}: {known:?}")));
             }
         }
-        new.process = Some(Process { ipam, subscribed: false, commit: None, wake: None });
+        new.process = Some(Process { ipam, subscribed: false, commit: None, wake: None, taking: BTreeSet::new() });
         new.life += 1;
         // What the engine removed while ipam was away is given back now.
         let removed: Vec<ContainerId> = self.model.removed.get(&host).into_iter().flatten().cloned().collect();
@@ -139,6 +155,11 @@ impl World {
         // What was being written is there or not.
         if let Some(commit) = process.commit.filter(|_| self.random.random()) {
             write(&mut self.hosts[host].disk, commit.records);
+        }
+        if self.hosts[host].resetting.is_some() {
+            // The command that resets it goes on without an answer.
+            self.handed_over(host, false);
+            return;
         }
         let delay = self.delay(10, 2000);
         self.at(delay, What::Start { host });

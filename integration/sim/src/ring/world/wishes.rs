@@ -12,8 +12,8 @@ use crate::ring::Violation;
 
 impl World {
     pub(super) fn request(&mut self) -> Result<(), Violation> {
-        let host = self.random.random_range(0..self.hosts.len());
-        if self.hosts[host].process.is_none() {
+        let Some(host) = self.any_present() else { return Ok(()) };
+        if self.hosts[host].process.is_none() || self.hosts[host].resetting.is_some() {
             return Ok(());
         }
         let live: Vec<ContainerId> = self.model.live(host).map(|(container, _)| container.clone()).collect();

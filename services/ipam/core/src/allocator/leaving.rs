@@ -20,6 +20,10 @@ use crate::{
 /// attempts is a minute, too.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 
+/// How long nobody must have come before that: peers that meet tell each other all they know at once, and every five seconds again.
+/// Who comes back may have been given addresses by the dead one that this host takes for the dead one's still.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
 /// This host gives away what it owns, until its process ends. Who leaves says no more that it has free addresses, so that nobody
 /// else who leaves gives it any, and passes on what it is given all the same.
 #[derive(Debug, Default)]
@@ -188,10 +192,9 @@ impl Allocator {
             return cannot("may live, and this host's router cannot be asked: start it");
         };
         let away = now.saturating_duration_since(since);
-        if away < GONE_AFTER {
-            return Err(Refusal::TooSoon { peer: self.info_of(peer), away, left: GONE_AFTER - away });
-        }
-        Ok(peer)
+        let settled = self.joined_at.map_or(away, |at| now.saturating_duration_since(at));
+        let left = GONE_AFTER.saturating_sub(away).max(SETTLED_AFTER.saturating_sub(settled));
+        if left.is_zero() { Ok(peer) } else { Err(Refusal::TooSoon { peer: self.info_of(peer), away, left }) }
     }
 
     /// Tells whether this host has the whole ring, and nobody is known who takes part in it. Without its router nobody is known.

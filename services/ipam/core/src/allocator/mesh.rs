@@ -137,9 +137,13 @@ impl Allocator {
             Some(before) => {
                 let lost = before.peers.iter().filter(|info| !reachability.reaches(info.peer));
                 self.lost_at.extend(lost.map(|info| (info.peer, now)));
+                if reachability.peers.iter().any(|info| !before.reaches(info.peer)) {
+                    self.joined_at = Some(now);
+                }
             }
             None => {
                 self.reached_at = Some(now);
+                self.joined_at = Some(now);
                 self.lost_at.clear();
             }
         }
