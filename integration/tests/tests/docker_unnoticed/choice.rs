@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use weft_integration_tests::{Check, SOON};
 use weft_lab::{eventually, image};
 
-use crate::{ATTACHED, LINGER, Site, TRIES};
+use crate::{ATTACHED, LINGER, Site};
 
 pub(crate) fn checks<'a>(site: &'a Site<'a>) -> Vec<Check<'a>> {
     vec![
@@ -17,13 +17,8 @@ pub(crate) fn checks<'a>(site: &'a Site<'a>) -> Vec<Check<'a>> {
 
 /// Shows the addresses of a container that is run, and what it is at the engine.
 async fn interfaces(site: &Site<'_>, options: &[&str], image: &str) -> anyhow::Result<String> {
-    for _ in 1..TRIES {
-        let said = site.docker(&[&["run", "--rm"], options, &[image, "ip", "-o", "addr"]].concat()).await?;
-        if !said.is_empty() {
-            return Ok(said);
-        }
-    }
-    site.docker(&[&["run", "--rm"], options, &[image, "ip", "-o", "addr"]].concat()).await
+    let words = [&["run", "--rm"], options, &[image, "ip", "-o", "addr"]].concat();
+    site.until_heard(&words.join(" "), async || site.docker(&words).await, |said| !said.is_empty()).await
 }
 
 async fn declined(site: &Site<'_>) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use weft_integration_tests::{Check, Container, SOON};
 use weft_lab::{eventually, image};
 
-use crate::{ATTACHED, LINGER, Site, TRIES};
+use crate::{ATTACHED, LINGER, Site};
 
 pub(crate) fn checks<'a>(site: &'a Site<'a>) -> Vec<Check<'a>> {
     vec![
@@ -64,13 +64,8 @@ async fn policies(site: &Site<'_>) -> anyhow::Result<()> {
 /// One that was not made through weft stays what it is.
 async fn old(site: &Site<'_>) -> anyhow::Result<()> {
     site.host.docker(&["create", "--name", "before", image::BUSYBOX, "ip", "-o", "link"]).await?;
-    let mut said = String::new();
-    for _ in 0..TRIES {
-        said = site.docker(&["start", "--attach", "before"]).await?;
-        if !said.is_empty() {
-            break;
-        }
-    }
+    let start = async || site.docker(&["start", "--attach", "before"]).await;
+    let said = site.until_heard("one from before", start, |said| !said.is_empty()).await?;
     ensure!(said.contains("eth0") && !said.contains("ethwe"), "it has {said}");
     site.remove(&["before"]).await
 }

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, ensure};
 use weft_integration_tests::{Check, Client};
-use weft_lab::image;
+use weft_lab::{Output, image};
 
-use crate::{ATTACHED, LINGER, Site, TRIES};
+use crate::{ATTACHED, LINGER, Site};
 
 /// Everything is allowed but what a test asks for.
 const PROFILE: &str = r#"{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
@@ -107,16 +107,12 @@ async fn found(site: &Site<'_>) -> anyhow::Result<()> {
 
 /// Runs something at the engine and through weft, and expects that it ends with the same, and says the same.
 async fn same_end(site: &Site<'_>, words: &[&str]) -> anyhow::Result<()> {
-    let (mut through, mut direct);
-    let mut tries = 0;
-    loop {
-        through = site.output(words).await?;
-        direct = site.host.docker_command(words.iter().copied()).output().await?;
-        tries += 1;
-        if through.stdout.is_empty() == direct.stdout.is_empty() || tries == TRIES {
-            break;
-        }
-    }
+    let both = async || {
+        let direct = site.host.docker_command(words.iter().copied());
+        Ok((site.output(words).await?, direct.output().await?))
+    };
+    let alike = |(through, direct): &(Output, Output)| through.stdout.is_empty() == direct.stdout.is_empty();
+    let (through, direct) = site.until_heard(&words.join(" "), both, alike).await?;
     ensure!(
         (through.status.code(), &through.stdout) == (direct.status.code(), &direct.stdout),
         "{words:?}: {through:?}, at the engine {direct:?}"
