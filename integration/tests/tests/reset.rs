@@ -1,10 +1,15 @@
 //! `weft reset` takes weft off a host, before engines of two releases, and says who cannot do without what it keeps.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use serde_json::Value;
 use weft_integration_tests::{Mesh, PASSWORD, SOON, both_engines};
 use weft_lab::{Lab, Launch, Weft, eventually, image};
+
+/// Within this time a host that was lost counts as gone for good: a minute after it was heard for the last time.
+const GONE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn nothing_is_left_but_what_containers_cannot_do_without() -> anyhow::Result<()> {
@@ -79,9 +84,16 @@ async fn addresses_of_hosts_that_leave_are_the_others() -> anyhow::Result<()> {
     mesh.container(2, "two", &[]).await?;
     mesh.container(3, "three", &[]).await?;
 
-    // One host goes in good order, and comes back as somebody new.
-    let said = mesh.on(2).compose(["run", "--rm", "weft", "reset"]).text().await?;
-    ensure!(said.contains("handed ") && said.contains("(host"), "it does not say who has them: {said}");
+    // One host is lost. As long as it lives, and for a minute after it was heard, nobody takes anything from it.
+    refused(&mesh, "host3", "can be reached").await?;
+    refused(&mesh, "host9", "no peer called host9").await?;
+    for other in [1, 2] {
+        mesh.lab.underlay().cut(mesh.lab.link(other, 3)).await?;
+    }
+    eventually("it is known to be lost", SOON, async || refused(&mesh, "host3", "may come back").await).await?;
+
+    // Meanwhile another one goes in good order, and comes back as somebody new.
+    hands_over(mesh.on(2)).await?;
     let shares = mesh.on(1).ipam_status().await?.shares;
     ensure!(shares.iter().all(|share| share.nickname != "host2" || share.owned == 0), "it still owns some: {shares:?}");
     mesh.lab.host(2).docker(&["rm", "--force", "two"]).await?;
@@ -89,23 +101,15 @@ async fn addresses_of_hosts_that_leave_are_the_others() -> anyhow::Result<()> {
     mesh.on(2).ready().await?;
     let again = mesh.container(2, "again", &[]).await.context("it needs addresses of others now")?;
     again.pings(&one.ipv4.to_string()).await?;
-    let said = mesh.on(2).compose(["run", "--rm", "weft", "reset"]).text().await?;
-    ensure!(said.contains("handed "), "it does not say who has them: {said}");
+    hands_over(mesh.on(2)).await?;
 
-    // Another one is lost. As long as it lives, nobody takes anything from it.
-    let refused = mesh.on(1).command(["rmpeer", "host3"])?.output().await?;
-    ensure!(!refused.status.success() && refused.all().contains("can be reached"), "{}", refused.all());
-    let unknown = mesh.on(1).command(["rmpeer", "host9"])?.output().await?;
-    ensure!(!unknown.status.success() && unknown.all().contains("no peer called host9"), "{}", unknown.all());
-    for other in [1, 2] {
-        mesh.lab.underlay().cut(mesh.lab.link(other, 3)).await?;
-    }
-    let removed = eventually("a lost host's addresses are taken over", SOON, async || {
+    let removed = eventually("a lost host's addresses are taken over", GONE, async || {
         mesh.on(1).weft(&["--output", "json", "rmpeer", "host3"]).await
     })
     .await?;
     let removed: Value = serde_json::from_str(&removed).with_context(|| removed.clone())?;
     ensure!(removed["taken_over"][0]["addresses"].as_u64() > Some(0), "{removed}");
+    ensure!(removed["taken_over"][0]["peer"]["nickname"] == "host3", "{removed}");
     owns_all(mesh.on(1)).await?;
     mesh.container(1, "more", &[]).await?;
 
@@ -114,4 +118,19 @@ async fn addresses_of_hosts_that_leave_are_the_others() -> anyhow::Result<()> {
     mesh.on(3).joined(1).await?;
     owns_all(mesh.on(3)).await?;
     mesh.stop().await
+}
+
+/// Resets a host, which has to say who has its addresses.
+async fn hands_over(weft: &Weft) -> anyhow::Result<()> {
+    let said = weft.compose(["run", "--rm", "weft", "reset"]).output().await?;
+    let text = said.all();
+    ensure!(said.status.success() && text.contains("handed ") && text.contains("(host"), "{text}");
+    Ok(())
+}
+
+/// Fails unless `weft rmpeer` fails, and says why.
+async fn refused(mesh: &Mesh, peer: &str, why: &str) -> anyhow::Result<()> {
+    let said = mesh.on(1).command(["rmpeer", peer])?.output().await?;
+    ensure!(!said.status.success() && said.all().contains(why), "{}", said.all());
+    Ok(())
 }

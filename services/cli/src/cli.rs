@@ -116,8 +116,10 @@ pub(crate) enum Command {
     },
     /// Take over the addresses of hosts that are gone for good. Run it on one host only.
     ///
-    /// Refused while such a host can be reached: `weft reset` there hands its addresses over. Should it come back with its state,
-    /// its containers lose the addresses that others have by then: reset it first.
+    /// Refused while such a host can be reached, and until it has not been for a minute: `weft reset` there hands its addresses over.
+    /// See first that this host reaches all who are left (`weft status peers`): one that is itself cut off would take addresses from
+    /// containers that live. Should the host come back with its state, its containers lose the addresses that others have by then:
+    /// reset it first.
     Rmpeer {
         /// As `weft status ipam` shows them: by name, by nickname if no other peer has it, or by the whole key.
         #[arg(value_name = "PEER", required = true)]
@@ -176,7 +178,7 @@ pub(crate) enum Command {
     },
     /// Take weft off this host: docker compose run --rm weft reset
     ///
-    /// Hands the addresses that this host owns to another one. Removes the services, what they made in the host's network, their
+    /// Hands the addresses that this host owns to another one; of several hosts, reset one after the other. Removes the services, what they made in the host's network, their
     /// sockets and state, the key among them, and what `weft install` put on the host. Containers that run lose the network and nothing
     /// else. Those that were made to wait for it are named, and start without it: the program that they wait in is kept until a
     /// reset finds none.

@@ -5,12 +5,19 @@ use std::fmt;
 use serde::Serialize;
 use weft_proto::{
     client::Service,
-    ipam::v1::{HandOverRequest, TakeOverRequest, address_service_client::AddressServiceClient},
+    common::v1::PeerName as PeerNameMessage,
+    ipam::v1::{self as ipam, HandOverRequest, TakeOverRequest, address_service_client::AddressServiceClient},
+    router::v1::{
+        self as router, DetachRequest, ListAttachmentsRequest, attachment_service_client::AttachmentServiceClient,
+    },
 };
+use weft_types::PeerName;
 
+use super::status;
 use crate::{
     Outcome,
     output::Output,
+    report::Identity,
     services::{ServiceError, Services},
 };
 
@@ -18,7 +25,7 @@ use crate::{
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Moved {
     /// Who had them, or who has them.
-    pub(super) peer: String,
+    pub(super) peer: Identity,
     /// How many.
     pub(super) addresses: u64,
 }
@@ -52,11 +59,29 @@ pub(super) async fn rmpeer(
 }
 
 async fn take_over(peer: String, services: &Services) -> Result<Moved, ServiceError> {
-    let request = TakeOverRequest { peer };
+    let (ipam, router) = tokio::join!(status::ipam(services), status::router(services));
+    let key = ipam.ok().zip(router.ok()).and_then(|(ipam, router)| unnamed_owner(&peer, &ipam, &router));
+    let request = TakeOverRequest { peer: key.unwrap_or(peer) };
     let answer = services
         .ask(Service::Ipam, |channel| async { AddressServiceClient::new(channel).take_over(request).await })
         .await?;
-    Ok(Moved { peer: answer.name, addresses: answer.addresses })
+    let peer = identity(answer.peer_name.as_ref(), answer.name, answer.nickname);
+    Ok(Moved { peer, addresses: answer.addresses })
+}
+
+/// Returns the key of the owner that has this nickname, where only the router knows that: ipam forgets nicknames of those who are away
+/// when it is started.
+fn unnamed_owner(nickname: &str, ipam: &ipam::GetStatusResponse, router: &router::GetStatusResponse) -> Option<String> {
+    if nickname.is_empty() || ipam.shares.iter().any(|share| share.nickname == nickname) {
+        return None;
+    }
+    let unnamed = |peer: &router::Peer| {
+        let share = ipam.shares.iter().find(|share| share.peer_name == peer.peer_name);
+        share.is_some_and(|share| share.nickname.is_empty())
+    };
+    let mut called = router.peers.iter().filter(|peer| peer.nickname == nickname && unnamed(peer));
+    let (peer, None) = (called.next()?, called.next()) else { return None };
+    Some(key(peer.peer_name.as_ref()))
 }
 
 /// Gives the addresses of this host to another; nothing where there is no other.
@@ -66,7 +91,57 @@ pub(super) async fn hand_over(services: &Services) -> Result<Option<Moved>, Serv
             AddressServiceClient::new(channel).hand_over(HandOverRequest {}).await
         })
         .await?;
-    Ok((!answer.name.is_empty()).then_some(Moved { peer: answer.name, addresses: answer.addresses }))
+    let addresses = answer.addresses;
+    Ok(answer
+        .peer_name
+        .as_ref()
+        .map(|peer| Moved { peer: identity(Some(peer), answer.name, answer.nickname), addresses }))
+}
+
+/// Takes their interfaces away from all containers of this host: what they have is somebody else's in a moment. Without a router
+/// nobody can, and nobody can be given anything.
+pub(super) async fn detach_all(services: &Services) -> Result<(), ServiceError> {
+    let listed = services
+        .ask(Service::Router, |channel| async {
+            AttachmentServiceClient::new(channel).list_attachments(ListAttachmentsRequest {}).await
+        })
+        .await;
+    for attachment in listed.map(|listed| listed.attachments).unwrap_or_default() {
+        let request = DetachRequest { container_id: attachment.container_id, addresses: Vec::new() };
+        services
+            .ask_patiently(Service::Router, |channel| async {
+                AttachmentServiceClient::new(channel).detach(request).await
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+/// Returns this host's key, if its router runs.
+pub(super) async fn own_key(services: &Services) -> Option<String> {
+    let router = status::router(services).await.ok()?;
+    Some(key(router.peer_name.as_ref())).filter(|key| !key.is_empty())
+}
+
+/// Says how somebody else comes by the addresses of a host that has gone, whose key may not be known.
+pub(super) fn remedy(key: Option<&str>) -> String {
+    match key {
+        Some(key) => format!(
+            "once this host is gone, `weft rmpeer {key}` on one other host takes over what `weft status ipam` still lists for it \
+             there"
+        ),
+        None => "once this host is gone, `weft rmpeer` on one other host takes over what `weft status ipam` still lists for it \
+                 there"
+            .to_owned(),
+    }
+}
+
+fn key(peer: Option<&PeerNameMessage>) -> String {
+    peer.and_then(|peer| PeerName::try_from(peer).ok()).map(|peer| peer.to_hex()).unwrap_or_default()
+}
+
+fn identity(peer: Option<&PeerNameMessage>, name: String, nickname: String) -> Identity {
+    Identity { key: key(peer), name, nickname }
 }
 
 impl fmt::Display for TakenOver {
@@ -74,5 +149,40 @@ impl fmt::Display for TakenOver {
         self.taken_over
             .iter()
             .try_for_each(|Moved { peer, addresses }| writeln!(f, "{addresses} addresses taken over from {peer}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nickname_that_ipam_forgot_is_the_routers_to_say() {
+        let peer = |number: u8| Some(PeerNameMessage::from(PeerName::from_public_key([number; 32])));
+        let share = |number: u8, nickname: &str| ipam::PeerShare {
+            peer_name: peer(number),
+            nickname: nickname.to_owned(),
+            ..Default::default()
+        };
+        let known = |number: u8, nickname: &str| router::Peer {
+            peer_name: peer(number),
+            nickname: nickname.to_owned(),
+            ..Default::default()
+        };
+        let ipam = ipam::GetStatusResponse {
+            shares: vec![share(1, "host1"), share(3, ""), share(4, ""), share(5, "")],
+            ..Default::default()
+        };
+        let router = router::GetStatusResponse {
+            peers: [(1, "host1"), (2, "host2"), (3, "host3"), (4, "twin"), (5, "twin")]
+                .map(|(number, nickname)| known(number, nickname))
+                .into(),
+            ..Default::default()
+        };
+        let found = |nickname: &str| unnamed_owner(nickname, &ipam, &router);
+        assert_eq!(found("host3"), Some("03".repeat(32)));
+        assert_eq!(found("host1"), None, "ipam knows it");
+        assert_eq!(found("host2"), None, "it owns nothing");
+        assert_eq!(found("twin"), None, "which of them?");
     }
 }

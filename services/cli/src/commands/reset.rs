@@ -23,6 +23,9 @@ use crate::{Outcome, output::Output, services::Services};
 /// Where the services keep what outlives them, and the program that containers wait in.
 const STATE_FOLDER: &str = "/var/lib/weft";
 
+/// Where ipam keeps in it who owns which addresses.
+const STORE: &str = "ipam/ipam.redb";
+
 /// The part of it that containers have mounted.
 const SHIM_FOLDER: &str = "shim";
 
@@ -35,7 +38,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// What was removed, and who has to do without it.
 #[derive(Debug, Serialize)]
 struct Removed {
-    /// Who has the addresses that this host owned, where there is another host.
+    /// Who has the addresses that this host owned, where there is another host. For people it was said when it happened.
     handed_over: Option<Moved>,
     /// Services whose containers were removed.
     services: Vec<String>,
@@ -64,15 +67,14 @@ pub(super) async fn reset(
     // The router's goes last: without it nobody can take links and rules away.
     let (routers, others): (Vec<_>, Vec<_>) = found.iter().partition(|(service, _)| *service == Service::Router);
     let mut handed_over = None;
+    if !others.iter().any(|(service, _)| *service == Service::Ipam) && Path::new(STATE_FOLDER).join(STORE).exists() {
+        let remedy = addresses::remedy(addresses::own_key(services).await.as_deref());
+        output.complain(&format!("weft: ipam is not here any more, so nobody was given this host's addresses: {remedy}"));
+    }
     for (service, id) in others {
         if *service == Service::Ipam {
             // Those who would ask for more are gone.
-            handed_over = addresses::hand_over(services).await.unwrap_or_else(|error| {
-                output.complain(&format!(
-                    "weft: the addresses that this host owns stay its own until `weft rmpeer` takes them over on another host: {error}"
-                ));
-                None
-            });
+            handed_over = hand_over(services, output).await?;
         }
         remove(&engine, id).await?;
     }
@@ -104,6 +106,24 @@ async fn stop(engine: &Client, id: &str) -> anyhow::Result<()> {
 async fn remove(engine: &Client, id: &str) -> anyhow::Result<()> {
     stop(engine, id).await?;
     done(engine, http::Method::DELETE, &format!("/containers/{}?force=true&v=true", encode(id)), &[204, 404]).await
+}
+
+/// Has another host take the addresses of this one, and says at once who has them: what comes after may fail.
+async fn hand_over(services: &Services, output: &mut Output<'_>) -> anyhow::Result<Option<Moved>> {
+    let key = addresses::own_key(services).await;
+    addresses::detach_all(services).await.context("containers could not be taken off the network: try again")?;
+    match addresses::hand_over(services).await {
+        Ok(handed_over) => {
+            if let Some(Moved { peer, addresses }) = &handed_over {
+                output.complain(&format!("weft: handed {addresses} addresses to {peer}"));
+            }
+            Ok(handed_over)
+        }
+        Err(error) => {
+            output.complain(&format!("weft: {error}; {}", addresses::remedy(key.as_deref())));
+            Ok(None)
+        }
+    }
 }
 
 /// Returns the containers that have the waiting program.
@@ -229,9 +249,6 @@ fn empty(folder: &Path, keep: Option<&str>) -> anyhow::Result<Vec<PathBuf>> {
 
 impl fmt::Display for Removed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Moved { peer, addresses }) = &self.handed_over {
-            writeln!(f, "handed {addresses} addresses to {peer}")?;
-        }
         if !self.services.is_empty() {
             writeln!(f, "removed {}", self.services.join(", "))?;
         }
@@ -285,9 +302,8 @@ mod tests {
     #[test]
     fn who_waits_is_named() {
         let waiting = ["web", "db"].map(|name| Waiting { id: "4f66".to_owned(), name: name.to_owned() }).into();
-        let handed_over = Some(Moved { peer: "host2".to_owned(), addresses: 128 });
         let removed = Removed {
-            handed_over,
+            handed_over: None,
             services: vec!["ipam".to_owned()],
             network: false,
             files: vec!["/run/weft".into()],
@@ -295,7 +311,7 @@ mod tests {
         };
         let text = removed.to_string();
         assert!(
-            text.starts_with("handed 128 addresses to host2\nremoved ipam\nno router was here")
+            text.starts_with("removed ipam\nno router was here")
                 && text.contains("cannot start: web, db;"),
             "{text}"
         );

@@ -140,14 +140,10 @@ pub enum Refusal {
     )]
     Leaving,
     /// Nobody can take what this host owns.
-    #[error(
-        "no other host can be reached that would take the addresses of this one: `weft rmpeer` on another host takes them later"
-    )]
+    #[error("no other host can be reached that would take the addresses of this one")]
     NoHeir,
     /// Who was to take what this host owned did not say that it has it.
-    #[error(
-        "{peer} did not confirm in time that it has the addresses of this host: `weft status ipam` there says whether it has"
-    )]
+    #[error("{peer} did not confirm in time that it has the addresses of this host, which were given to it")]
     NotConfirmed {
         /// Which one.
         peer: PeerInfo,
