@@ -1,5 +1,5 @@
-//! Keeps the pages that are made from definitions equal to them: `docs/options.md` lists every option of every program,
-//! `docs/metrics.md` every metric of every service.
+//! Keeps the pages that are made from definitions equal to them: `docs/options.md` lists every option of every service,
+//! `docs/cli.md` all that the command takes, `docs/metrics.md` every metric of every service.
 //!
 //! The tests compare; `make docs` runs them with `WEFT_WRITE_GENERATED=1`, which writes.
 
@@ -12,11 +12,28 @@ mod tests {
 
     use clap::{Arg, Command, CommandFactory};
 
+    const COMMAND: &str = "\
+# The command
+
+Made from its own definition by `make docs`; the man pages and completions that `weft install` writes say the same.
+
+| exit code | when |
+| --- | --- |
+| 0 | all was done |
+| 1 | something failed, or a service is away; stderr says what, in a sentence |
+| 2 | the command line makes no sense |
+| 3 | `weft launch`: weft runs already |
+
+Under the name `weave`, a link that `weft install --weave` makes, it has Weave Net's words, defaults and exit codes:
+[migrating.md](migrating.md#the-command). There a command line that makes no sense ends with 1.
+";
+
     const INTRODUCTION: &str = "\
 # Options
 
 Made from the programs' own definitions by `make docs`. An option on the command line wins over its variable in the
-environment; `compose.yaml` passes the variables on that a user may set.
+environment; `compose.yaml` passes the variables on that a user may set, and `weft launch` has options for them. What the command
+itself takes stands in [cli.md](cli.md).
 ";
 
     #[test]
@@ -27,11 +44,45 @@ environment; `compose.yaml` passes the variables on that a user may set.
             weft_ipam::Config::command(),
             weft_dns::Config::command(),
             weft_docker_proxy::config::Config::command(),
-            weft::definition(),
         ] {
             describe(&mut text, program, 2).expect("a string can be written to");
         }
         compare("options.md", &text);
+    }
+
+    #[test]
+    fn the_command_is_documented_as_defined() {
+        let mut text = COMMAND.to_owned();
+        describe(&mut text, weft::definition(), 2).expect("a string can be written to");
+        compare("cli.md", &text);
+    }
+
+    /// `weft launch` says again, in a line, what the services define: under the same name, for a variable that reaches them.
+    #[test]
+    fn what_launch_sets_is_what_the_services_read() {
+        let compose = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../compose.yaml"));
+        let compose = compose.expect("the definition can be read");
+        let services = [
+            weft_router::config::Config::command(),
+            weft_ipam::Config::command(),
+            weft_dns::Config::command(),
+            weft_docker_proxy::config::Config::command(),
+        ];
+        let known: Vec<String> = services
+            .iter()
+            .flat_map(Command::get_arguments)
+            .filter_map(|argument| Some(argument.get_env()?.to_string_lossy().into_owned()))
+            .collect();
+        for (option, variable) in weft::launch_settings() {
+            let passed =
+                compose.contains(&format!("      {variable}:\n")) || compose.contains(&format!("${{{variable}:"));
+            assert!(
+                passed || variable == "WEFT_PASSWORD",
+                "compose.yaml passes no {variable} on, which --{option} sets"
+            );
+            let read = known.iter().any(|name| name == variable);
+            assert!(read || variable == "WEFT_RESTART", "no service reads {variable}, which --{option} sets");
+        }
     }
 
     /// Compares a page with what the definitions say, or writes it.
@@ -56,12 +107,21 @@ environment; `compose.yaml` passes the variables on that a user may set.
         }
         for argument in arguments {
             let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
-            let variable = argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
+            let variable = argument.get_env().map(|name| name.to_string_lossy().into_owned());
+            let variable =
+                variable.or_else(|| of_launch(&name, argument)).map(|name| format!("`{name}`")).unwrap_or_default();
             let meaning = help.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
             writeln!(text, "| {} | {variable} | {} | {meaning} |", usage(argument), default(argument))?;
         }
         let verbs: Vec<Command> = command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect();
         verbs.into_iter().try_for_each(|verb| describe(text, verb, level + 1))
+    }
+
+    /// Returns the variable that an option of `weft launch` sets.
+    fn of_launch(verb: &str, argument: &Arg) -> Option<String> {
+        let settings = weft::launch_settings();
+        let setting = settings.iter().find(|(option, _)| verb == "weft launch" && Some(*option) == argument.get_long());
+        setting.map(|(_, variable)| (*variable).to_owned())
     }
 
     /// Options that every verb has are listed once, at the program.

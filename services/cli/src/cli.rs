@@ -1,17 +1,23 @@
 //! The definition of the command line.
 
+mod launch;
+mod legacy;
+
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{
     ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser,
     error::ErrorKind,
 };
+pub(crate) use launch::Launch;
+pub use launch::launch_settings;
 use weft_proto::client::{SOCKET_FOLDER, Service};
 
 /// Encrypted network for the containers of many Docker hosts.
 ///
 /// The command talks to the services of weft on this host, through their sockets. It exits with 0 when all was done, with 1
-/// when something failed or a service is away, and with 2 when the command line makes no sense.
+/// when something failed or a service is away, with 2 when the command line makes no sense, and with 3 when weft was to be launched
+/// and runs already.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "weft", version)]
 pub struct Cli {
@@ -38,11 +44,33 @@ pub enum Format {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
+    /// Start the services of weft on this host, and wait until they do their job.
+    ///
+    /// They are those of compose.yaml, which is part of this command: each option is a variable there, and every variable counts that
+    /// this shell has set. Docker's client with Compose starts them, by the engine's own socket: DOCKER_HOST may be weft's proxy.
+    Launch(Launch),
+    /// Stop the services of weft on this host. Containers keep their network, and what weft knows is kept for the next launch.
+    ///
+    /// New containers are not attached meanwhile, and those that were made to wait for weft do not start.
+    Stop,
+    /// See that the engine has the images of weft's services, from an archive if one is named.
+    Setup {
+        /// What `make images` wrote.
+        #[arg(value_name = "ARCHIVE")]
+        archive: Option<PathBuf>,
+    },
     /// Show what weft does on this host, and what keeps it from doing it.
     ///
     /// Without a subcommand: one section for each service. A service that is away has its section too, with the reason, and
     /// makes the exit code 1.
     Status {
+        /// Show it anew every so many seconds, 2 if none are given, until interrupted.
+        #[arg(
+            long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", global = true,
+            value_parser = clap::value_parser!(u32).range(1..=86_400)
+        )]
+        watch: Option<u32>,
+
         #[command(subcommand)]
         about: Option<StatusAbout>,
     },
@@ -175,6 +203,10 @@ pub(crate) enum Command {
         /// /host.
         #[arg(long, value_name = "PATH")]
         prefix: Option<PathBuf>,
+
+        /// Have it found as `weave`, too: under that name it has Weave Net's words, defaults and exit codes, for scripts.
+        #[arg(long)]
+        weave: bool,
     },
     /// Take weft off this host: docker compose run --rm weft reset
     ///

@@ -4,14 +4,17 @@ mod addresses;
 mod containers;
 mod env;
 mod install;
+mod launch;
 mod log_level;
 mod names;
+mod own;
 mod peers;
 mod prime;
 mod report;
 mod reset;
 mod status;
 mod version;
+pub(crate) mod weave;
 
 use crate::{Environment, Outcome, cli::Command, output::Output, services::Services};
 
@@ -23,7 +26,11 @@ pub(crate) async fn run(
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
     match command {
-        Command::Status { about } => status::status(about, services, output).await,
+        Command::Launch(what) => launch::launch(what, services, environment, output).await,
+        Command::Stop => launch::stop(environment, output).await,
+        Command::Setup { archive } => launch::setup(archive, environment, output).await,
+        Command::Status { watch: None, about } => status::status(about, services, output).await,
+        Command::Status { watch: Some(seconds), about } => status::watch(about, seconds, services, output).await,
         Command::Report => report::report(services, output).await,
         Command::Ps { containers } => containers::ps(&containers, services, output).await,
         Command::Attach(what) => containers::attach(what, services, output).await,
@@ -41,7 +48,7 @@ pub(crate) async fn run(
         Command::DnsAdd(what) => names::dns_add(what, services, output).await,
         Command::DnsRemove(what) => names::dns_remove(what, services, output).await,
         Command::LogLevel { service, level } => log_level::log_level(service, &level, services, output).await,
-        Command::Install { prefix } => install::install(prefix, output),
+        Command::Install { prefix, weave } => install::install(prefix, weave, output),
         Command::Reset { engine_socket } => reset::reset(engine_socket, services, output).await,
         Command::Version => version::version(services, output).await,
     }

@@ -1,6 +1,6 @@
 //! The environment variables that the command looks at.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ffi::OsString};
 
 /// Environment variables, of this process or as a test gives them.
 #[derive(Debug, Clone, Default)]
@@ -10,10 +10,10 @@ impl Environment {
     /// Reads the variables that matter from this process. Those that are no text count as absent.
     #[must_use]
     pub fn of_process() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the one place where the command reads its environment")]
-        let read = |name: &str| std::env::var(name).ok().map(|value| (name.to_owned(), value));
-        const NAMES: [&str; 4] = ["DOCKER_HOST", "ORIG_DOCKER_HOST", "DOCKER_TLS_VERIFY", "ORIG_DOCKER_TLS_VERIFY"];
-        Self(NAMES.into_iter().filter_map(read).collect())
+        const PREFIXES: [&str; 4] = ["DOCKER_", "ORIG_DOCKER_", "WEFT_", "WEAVE_"];
+        let read = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let matters = |(name, _): &(String, String)| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        Self(std::env::vars_os().filter_map(read).filter(matters).collect())
     }
 
     /// Makes an environment of these variables.

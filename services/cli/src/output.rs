@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
 };
 
 use anyhow::Context;
@@ -13,13 +13,40 @@ use crate::Format;
 /// The command's writers, and how to print.
 pub(crate) struct Output<'a> {
     format: Format,
+    as_weave: bool,
     out: &'a mut dyn Write,
     complaints: &'a mut dyn Write,
 }
 
 impl<'a> Output<'a> {
     pub(crate) fn new(format: Format, out: &'a mut dyn Write, complaints: &'a mut dyn Write) -> Self {
-        Self { format, out, complaints }
+        Self { format, as_weave: false, out, complaints }
+    }
+
+    /// Prints as Weave Net does, where that differs.
+    pub(crate) const fn in_weaves_words(mut self) -> Self {
+        self.as_weave = true;
+        self
+    }
+
+    /// Tells whether Weave Net's output is wanted.
+    pub(crate) const fn is_weave(&self) -> bool {
+        self.as_weave
+    }
+
+    /// Begins what is shown anew: on an empty screen where there is one, else after an empty line; JSON follows JSON.
+    pub(crate) fn begin_screen(&mut self) -> anyhow::Result<()> {
+        match self.format {
+            Format::Json => Ok(()),
+            Format::Text if io::stdout().is_terminal() => self.write("\x1b[H\x1b[2J"),
+            Format::Text => self.write("\n"),
+        }
+    }
+
+    /// Prints a text as it is.
+    pub(crate) fn write(&mut self, text: &str) -> anyhow::Result<()> {
+        self.out.write_all(text.as_bytes())?;
+        Ok(self.out.flush()?)
     }
 
     /// Prints `value`, as JSON or as its text.

@@ -10,6 +10,7 @@ mod log_levels;
 mod names;
 mod overview;
 mod peers;
+mod weave;
 mod whole;
 
 use std::{fmt, net::IpAddr, net::SocketAddr};
@@ -23,6 +24,7 @@ pub use names::{ChangedNames, Name, Names, ResolverOptions};
 pub use overview::{DataPlane, DnsSection, IpamSection, Listener, ProxySection, RouterSection, Section, Status};
 pub use peers::{Link, PasswordReload, Peer, Peers};
 use serde::{Serialize, Serializer, ser::SerializeMap};
+pub use weave::{Answers, WeaveReport};
 use weft_proto::{client::Service, common::v1 as pb};
 use weft_types::PeerName;
 pub use whole::Whole;

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::{net::UnixStream, time::timeout};
 use tonic::{Code, Response, Status, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use weft_proto::client::{Service, channel};
 
 /// How long a service may take for an answer.
@@ -73,6 +74,12 @@ impl Services {
         self.ask_within(LONG_PATIENCE, service, call).await
     }
 
+    /// Asks a service whether it does its job.
+    pub(crate) async fn ready(&self, service: Service) -> Result<bool, ServiceError> {
+        let call = |channel| async { HealthClient::new(channel).check(HealthCheckRequest::default()).await };
+        self.ask(service, call).await.map(|answer| answer.status() == ServingStatus::Serving)
+    }
+
     async fn ask_within<T, F>(
         &self,
         patience: Duration,
@@ -109,7 +116,7 @@ fn away(service: Service, socket: &Path, error: &io::Error, last_words: Option<&
     let (reason, message) = if let Some(words) = last_words.filter(|_| gone) {
         ("failed", format!("{name} ended: {words}"))
     } else if kind == io::ErrorKind::NotFound {
-        let remedy = "start weft with `docker compose up -d` in the folder of its compose.yaml";
+        let remedy = "`weft launch` starts weft, or `docker compose up -d` in the folder of its compose.yaml";
         ("not_running", format!("{name} is not running here, there is no socket {path}: {remedy}"))
     } else if kind == io::ErrorKind::ConnectionRefused {
         let remedy = format!("`docker compose logs {name}` says why it ended");

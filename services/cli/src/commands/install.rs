@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,12 @@ const LOCAL: &str = "/usr/local";
 
 /// Where the program is, below the prefix.
 const PROGRAM: &str = "bin/weft";
+
+/// Where Weave Net's script is, and where scripts that call it find weft.
+const AS_WEAVE: &str = "bin/weave";
+
+/// What leads from there to the program.
+const LINK: &str = "weft";
 
 /// Where completions are, below the prefix.
 const COMPLETIONS: [(Shell, &str); 3] = [
@@ -47,6 +53,8 @@ pub(super) fn uninstall() -> anyhow::Result<Vec<PathBuf>> {
     let mut paths = vec![prefix.join(PROGRAM)];
     paths.extend(COMPLETIONS.map(|(_, path)| prefix.join(path)));
     paths.extend(man_pages()?.iter().map(|(name, _)| man_page(&prefix, name)));
+    // Weave Net's own script is somebody else's.
+    paths.extend(Some(prefix.join(AS_WEAVE)).filter(|path| is_own_link(path)));
     let mut removed = Vec::new();
     for path in paths {
         match fs::remove_file(&path) {
@@ -58,7 +66,27 @@ pub(super) fn uninstall() -> anyhow::Result<Vec<PathBuf>> {
     Ok(removed)
 }
 
-pub(super) fn install(prefix: Option<PathBuf>, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+fn is_own_link(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|target| target == Path::new(LINK))
+}
+
+/// Has the command be found as `weave`, too.
+fn link(prefix: &Path) -> anyhow::Result<PathBuf> {
+    let path = prefix.join(AS_WEAVE);
+    if is_own_link(&path) {
+        return Ok(path);
+    }
+    symlink(LINK, &path).with_context(|| {
+        let shown = on_host(&path);
+        format!(
+            "failed to make the link {}: where Weave Net's own script is there, move it away first",
+            shown.display()
+        )
+    })?;
+    Ok(path)
+}
+
+pub(super) fn install(prefix: Option<PathBuf>, as_weave: bool, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
     let prefix = prefix.unwrap_or_else(default_prefix);
     let mut written = Vec::new();
     let program = fs::read("/proc/self/exe").context("failed to read this program")?;
@@ -70,6 +98,9 @@ pub(super) fn install(prefix: Option<PathBuf>, output: &mut Output<'_>) -> anyho
     }
     for (name, page) in man_pages()? {
         written.push(write(man_page(&prefix, &name), &page, 0o644)?);
+    }
+    if as_weave {
+        written.push(link(&prefix)?);
     }
     let shown = written.iter().map(|path| on_host(path).display().to_string());
     output.print(&Lines::new("written", shown.collect()))?;
@@ -120,8 +151,15 @@ mod tests {
         let (mut out, mut complaints) = (Vec::new(), Vec::new());
         let mut output = Output::new(Format::Text, &mut out, &mut complaints);
         for _ in 0..2 {
-            install(Some(folder.path().to_owned()), &mut output).expect("installs, twice too");
+            install(Some(folder.path().to_owned()), true, &mut output).expect("installs, twice too");
         }
+        let weave = folder.path().join("bin/weave");
+        assert_eq!(fs::read_link(&weave).expect("a link"), Path::new("weft"));
+        fs::remove_file(&weave).expect("removed");
+        fs::write(&weave, "Weave Net's").expect("written");
+        let error = format!("{:#}", install(Some(folder.path().to_owned()), true, &mut output).expect_err("is kept"));
+        assert!(error.contains("bin/weave: where Weave Net's own script is"), "{error}");
+        assert!(!is_own_link(&weave), "somebody else's");
         let mode = fs::metadata(folder.path().join("bin/weft")).expect("written").permissions().mode();
         assert_eq!(mode & 0o777, 0o755);
         let bash = fs::read_to_string(folder.path().join("share/bash-completion/completions/weft")).expect("written");

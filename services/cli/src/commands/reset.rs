@@ -17,6 +17,7 @@ use weft_proto::client::{SOCKET_FOLDER, Service};
 use super::{
     addresses::{self, Moved},
     install,
+    own::{self, Own, done},
 };
 use crate::{Outcome, output::Output, services::Services};
 
@@ -63,26 +64,27 @@ pub(super) async fn reset(
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
     let engine = Client::new(engine_socket).with_deadline(DEADLINE);
-    let found = own_containers(&engine).await?;
+    let found = own::containers(&engine).await?;
     // The router's goes last: without it nobody can take links and rules away.
-    let (routers, others): (Vec<_>, Vec<_>) = found.iter().partition(|(service, _)| *service == Service::Router);
+    let (routers, others): (Vec<_>, Vec<_>) = found.iter().partition(|own| own.service == Service::Router);
     let mut handed_over = None;
-    if !others.iter().any(|(service, _)| *service == Service::Ipam) && Path::new(STATE_FOLDER).join(STORE).exists() {
+    if !others.iter().any(|own| own.service == Service::Ipam) && Path::new(STATE_FOLDER).join(STORE).exists() {
         let remedy = addresses::remedy(addresses::own_key(services).await.as_deref());
-        output.complain(&format!("weft: ipam is not here any more, so nobody was given this host's addresses: {remedy}"));
+        output
+            .complain(&format!("weft: ipam is not here any more, so nobody was given this host's addresses: {remedy}"));
     }
-    for (service, id) in others {
-        if *service == Service::Ipam {
+    for own in others {
+        if own.service == Service::Ipam {
             // Those who would ask for more are gone.
             handed_over = hand_over(services, output).await?;
         }
-        remove(&engine, id).await?;
+        own::remove(&engine, &own.id).await?;
     }
-    for (_, id) in &routers {
+    for Own { id, .. } in &routers {
         let router = inspect(&engine, id).await?;
-        stop(&engine, id).await?;
+        own::stop(&engine, id).await?;
         remove_network(&engine, &router).await.context("links and rules could not be removed: try again")?;
-        remove(&engine, id).await?;
+        own::remove(&engine, id).await?;
     }
     // Nobody makes more of them now.
     let waiting = waiting(&engine).await?;
@@ -94,18 +96,9 @@ pub(super) async fn reset(
     let mut files = empty(Path::new(SOCKET_FOLDER), None)?;
     files.extend(empty(state, keep)?);
     files.extend(install::uninstall()?);
-    let names = found.iter().map(|(service, _)| service.name().to_owned()).collect();
+    let names = found.iter().map(|own| own.service.name().to_owned()).collect();
     output.print(&Removed { handed_over, services: names, network: !routers.is_empty(), files, waiting })?;
     Ok(Outcome::Done)
-}
-
-async fn stop(engine: &Client, id: &str) -> anyhow::Result<()> {
-    done(engine, http::Method::POST, &format!("/containers/{}/stop?t=5", encode(id)), &[204, 304, 404]).await
-}
-
-async fn remove(engine: &Client, id: &str) -> anyhow::Result<()> {
-    stop(engine, id).await?;
-    done(engine, http::Method::DELETE, &format!("/containers/{}?force=true&v=true", encode(id)), &[204, 404]).await
 }
 
 /// Has another host take the addresses of this one, and says at once who has them: what comes after may fail.
@@ -133,39 +126,9 @@ async fn waiting(engine: &Client) -> anyhow::Result<Vec<Waiting>> {
     Ok(listed.into_iter().map(|listed| Waiting { id: listed.id, name: listed.name }).collect())
 }
 
-/// Returns the services' containers, in the order in which they can go.
-async fn own_containers(engine: &Client) -> anyhow::Result<Vec<(Service, String)>> {
-    let filters = encode(&json!({ "label": [SERVICE_LABEL] }).to_string());
-    let answer = engine.get(&format!("/containers/json?all=true&filters={filters}")).await?;
-    let listed: Vec<Value> = serde_json::from_slice(&answer.body).context("the engine's list of containers is odd")?;
-    let service = |container: &Value| {
-        let name = container["Labels"][SERVICE_LABEL].as_str()?;
-        let service = Service::ALL.into_iter().find(|service| service.name() == name)?;
-        Some((service, container["Id"].as_str()?.to_owned()))
-    };
-    let mut found: Vec<_> = listed.iter().filter_map(service).collect();
-    // Who asks others goes before those.
-    found.sort_by_key(|(service, _)| match service {
-        Service::DockerProxy => 0,
-        Service::Dns => 1,
-        Service::Ipam => 2,
-        Service::Router => 3,
-    });
-    Ok(found)
-}
-
 async fn inspect(engine: &Client, id: &str) -> anyhow::Result<Value> {
     let answer = engine.get(&format!("/containers/{}/json", encode(id))).await?;
     serde_json::from_slice(&answer.body).context("the engine's answer about the router is odd")
-}
-
-/// Has the engine do something, where these statuses mean that it is done.
-async fn done(engine: &Client, method: http::Method, target: &str, statuses: &[u16]) -> anyhow::Result<()> {
-    let answer = engine.call(method, target, None).await?;
-    if !statuses.contains(&answer.status) {
-        bail!("the engine answered {} to {target}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim());
-    }
-    Ok(())
 }
 
 /// Has a router like the one that was remove what routers make in the host's network.
@@ -311,8 +274,7 @@ mod tests {
         };
         let text = removed.to_string();
         assert!(
-            text.starts_with("removed ipam\nno router was here")
-                && text.contains("cannot start: web, db;"),
+            text.starts_with("removed ipam\nno router was here") && text.contains("cannot start: web, db;"),
             "{text}"
         );
     }

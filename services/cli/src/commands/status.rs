@@ -1,5 +1,8 @@
 //! `status` and its subcommands.
 
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
 use weft_proto::{
     client::Service,
     dns::v1::{self as dns, name_service_client::NameServiceClient},
@@ -11,10 +14,31 @@ use weft_proto::{
 use crate::{
     Outcome,
     cli::StatusAbout,
+    is_broken_pipe,
     output::Output,
     report::{Connections, Ipam, Names, Peers, Status, Targets},
     services::{ServiceError, Services},
 };
+
+/// Shows it again and again; returns when nobody reads any more.
+pub(super) async fn watch(
+    about: Option<StatusAbout>,
+    seconds: u32,
+    services: &Services,
+    output: &mut Output<'_>,
+) -> anyhow::Result<Outcome> {
+    let mut pause = interval(Duration::from_secs(seconds.into()));
+    pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        pause.tick().await;
+        output.begin_screen()?;
+        match status(about.clone(), services, output).await {
+            Err(error) if !is_broken_pipe(&error) => output.complain(&format!("weft: {error:#}")),
+            Err(error) => return Err(error),
+            Ok(Outcome::Done | Outcome::Failed | Outcome::Running) => {}
+        }
+    }
+}
 
 pub(super) async fn status(
     about: Option<StatusAbout>,
