@@ -15,6 +15,7 @@ mod measure;
 mod mesh;
 mod ring;
 mod session;
+mod trusted;
 
 use std::fmt;
 
@@ -48,7 +49,7 @@ pub struct Target {
 }
 
 /// Every target, in order of name.
-pub const TARGETS: [&Target; 13] = [
+pub const TARGETS: [&Target; 14] = [
     &datagram::CONTENTS,
     &mesh::CONTROL,
     &dns::QUERY,
@@ -62,6 +63,7 @@ pub const TARGETS: [&Target; 13] = [
     &datagram::PARTS,
     &ring::RING,
     &session::SESSION,
+    &trusted::PROBES,
 ];
 
 impl Target {

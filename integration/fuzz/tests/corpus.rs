@@ -68,4 +68,5 @@ targets! {
     parts "parts",
     ring "ring",
     session "session",
+    vxlan_probes "vxlan-probes",
 }

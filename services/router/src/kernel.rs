@@ -36,7 +36,10 @@ use weft_router_core::hostnet;
 pub use weft_router_core::hostnet::{ALIAS, DesiredTrusted, HostsFile, Problem, TrustedLink};
 use weft_types::{ContainerId, MacAddress};
 
-pub use self::{dns::DnsSockets, trusted::Sources};
+pub use self::{
+    dns::DnsSockets,
+    trusted::{Sources, TrustedState},
+};
 
 /// Name of the interface in a container.
 pub const CONTAINER_INTERFACE: &str = "ethwe";
@@ -303,12 +306,13 @@ impl Kernel {
         self.ask(|reply| worker::Command::SetSubnets { subnets, reply }).await?
     }
 
-    /// Makes the devices of VXLAN as they should be, and their filter before them. From then on the worker keeps them so.
+    /// Makes the devices of VXLAN as they should be, and their filter before them, as far as the kernel does not refuse it. From then
+    /// on the worker keeps them so. `ahead` is what [`Sources::ahead`] was when this was desired.
     ///
     /// # Errors
-    /// What the kernel refused; then no device is used that is not filtered.
-    pub async fn set_trusted(&self, desired: DesiredTrusted) -> anyhow::Result<()> {
-        self.ask(|reply| worker::Command::SetTrusted { desired, reply }).await?
+    /// If the worker has stopped.
+    pub async fn set_trusted(&self, desired: DesiredTrusted, ahead: u64) -> anyhow::Result<TrustedState> {
+        self.ask(|reply| worker::Command::SetTrusted { desired, ahead, reply }).await
     }
 
     /// Counts what VXLAN devices have carried, by name.

@@ -19,22 +19,22 @@ use tokio::{
 };
 use weft_router_core::{
     forward::ForwardingTable,
-    hostnet::{DesiredTrusted, TrustedLink},
+    hostnet::{self, DesiredTrusted},
     trusted::{Agreed, Fault, pair_number},
 };
 use weft_service::Shutdown;
-use weft_types::{MacAddress, PeerName};
+use weft_types::PeerName;
 
 use self::{
     link::Link,
     socket::{Arrival, What},
 };
-use crate::kernel::{Kernel, LinkTraffic, Sources};
+use crate::kernel::{Kernel, LinkTraffic, Sources, TrustedState};
 
-/// Frames that wait to be looked at; more are dropped, and asked for again.
-const ARRIVALS: usize = 256;
 /// Trusted peers at most: a bridge has 1023 ports, which containers need too.
 const MOST_LINKS: usize = 256;
+/// Frames that wait to be looked at: each peer has its share of these places, and drops what finds none.
+const ARRIVALS: usize = MOST_LINKS * socket::SHARE;
 /// How soon what the kernel refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often what links have carried is asked for.
@@ -110,12 +110,12 @@ pub fn spawn(
         local,
         mtu,
         links: BTreeMap::new(),
-        table: Arc::default(),
+        living: BTreeMap::new(),
         sources,
-        told: None,
+        state: TrustedState::default(),
+        changed: true,
         telling: None,
         retry: None,
-        refused: String::new(),
         traffic: BTreeMap::new(),
         asking: None,
         traffic_due: now(),
@@ -135,7 +135,7 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-type Telling = JoinHandle<anyhow::Result<()>>;
+type Telling = JoinHandle<anyhow::Result<TrustedState>>;
 type Asking = JoinHandle<anyhow::Result<BTreeMap<String, LinkTraffic>>>;
 
 #[derive(Debug)]
@@ -144,16 +144,17 @@ struct Keeper {
     local: PeerName,
     mtu: u16,
     links: BTreeMap<PeerName, Link>,
-    table: Arc<ForwardingTable>,
+    /// What lives at each trusted peer.
+    living: BTreeMap<PeerName, Arc<hostnet::Sources>>,
     /// Lets new sources in at once; nothing if it cannot be opened.
     sources: Option<Sources>,
-    /// What the kernel has, as far as it said so.
-    told: Option<DesiredTrusted>,
+    /// What the kernel has, as it said last.
+    state: TrustedState,
+    /// Whether it has not been told of all.
+    changed: bool,
     /// Under way; probes are answered meanwhile.
-    telling: Option<(DesiredTrusted, Telling)>,
+    telling: Option<Telling>,
     retry: Option<Instant>,
-    /// Why the kernel did not do as it was told.
-    refused: String,
     traffic: BTreeMap<String, LinkTraffic>,
     asking: Option<Asking>,
     traffic_due: Instant,
@@ -184,25 +185,29 @@ impl Keeper {
                     Err(_) => break,
                 },
                 Some(arrival) = arrivals.recv() => self.handle_arrival(arrival),
-                outcome = ended(self.telling.as_mut().map(|(_, task)| task)) => self.handle_told(outcome),
+                outcome = ended(self.telling.as_mut()) => self.handle_told(outcome),
                 outcome = ended(self.asking.as_mut()) => self.handle_traffic(outcome),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             self.handle_timeout(now());
         }
-        if let Some((_, task)) = self.telling.take() {
+        if let Some(task) = self.telling.take() {
             // Whatever came of it, all is removed now.
             let _ = task.await;
         }
-        if let Err(error) = self.kernel.set_trusted(DesiredTrusted::default()).await {
-            tracing::warn!(error = %format_args!("{error:#}"), "devices of trusted peers are left");
+        let refused = match self.kernel.set_trusted(DesiredTrusted::default(), self.ahead()).await {
+            Ok(state) => state.refused,
+            Err(error) => format!("{error:#}"),
+        };
+        if !refused.is_empty() {
+            tracing::warn!(error = refused, "devices of trusted peers are left");
         }
     }
 
     /// Takes whom to trust and what lives where.
     fn update(&mut self, wanted: Wanted) {
-        self.let_in(&wanted.table);
-        self.table = wanted.table;
+        let before = std::mem::replace(&mut self.living, living(&wanted));
+        self.let_in(&before);
         self.links.retain(|peer, link| wanted.pairs.get(peer) == Some(&link.agreed));
         let mut numbers: BTreeSet<u32> = self.links.values().map(|link| link.vni).collect();
         for (peer, agreed) in wanted.pairs {
@@ -211,85 +216,50 @@ impl Keeper {
                 self.links.insert(peer, Link::new(agreed, vni, self.mtu, now()));
             }
         }
+        self.changed = true;
     }
 
     /// Lets in at once what has come to live at trusted peers whose devices are there.
-    fn let_in(&mut self, table: &ForwardingTable) {
-        let Some(sources) = &mut self.sources else { return };
-        let moved = table.macs.iter().filter(|(mac, peer)| self.table.macs.get(mac) != Some(peer)).map(|(mac, _)| *mac);
-        let named = table.addresses.iter().filter(|(address, mac)| self.table.addresses.get(address) != Some(mac));
-        let new: BTreeSet<MacAddress> = moved.chain(named.map(|(_, mac)| *mac)).collect();
-        let mut links: BTreeMap<PeerName, TrustedLink> = BTreeMap::new();
-        for mac in &new {
-            let Some(peer) = table.macs.get(mac) else { continue };
-            let Some(made) = self.told.iter().flat_map(|told| &told.links).find(|made| {
-                self.links.get(peer).is_some_and(|link| (link.vni, link.agreed.remote) == (made.vni, made.remote))
-            }) else {
-                continue;
-            };
-            let link = links.entry(*peer).or_insert_with(|| TrustedLink { sources: BTreeMap::new(), ..made.clone() });
-            link.sources.insert(*mac, BTreeSet::new());
-        }
-        for (address, mac) in table.addresses.iter().filter(|(_, mac)| new.contains(mac)) {
-            let link = table.macs.get(mac).and_then(|peer| links.get_mut(peer));
-            if let Some(addresses) = link.and_then(|link| link.sources.get_mut(mac)) {
-                addresses.insert(*address);
-            }
-        }
-        let links: Vec<TrustedLink> = links.into_values().collect();
-        if let Err(error) = sources.add(&links) {
-            tracing::debug!(error = %format_args!("{error:#}"), "new sources are let in later");
-        }
+    fn let_in(&self, before: &BTreeMap<PeerName, Arc<hostnet::Sources>>) {
+        let Some(sources) = &self.sources else { return };
+        let made = self.links.iter().filter(|(_, link)| self.state.made.contains(&link.vni));
+        let new = made.filter_map(|(peer, link)| {
+            let (now, before) = (self.living.get(peer)?, before.get(peer));
+            let known = |mac| before.and_then(|before| before.get(mac));
+            let new = now.iter().filter(|(mac, addresses)| known(mac) != Some(*addresses));
+            let new: hostnet::Sources = new.map(|(mac, addresses)| (*mac, addresses.clone())).collect();
+            (!new.is_empty()).then(|| link.desired(Arc::new(new)))
+        });
+        sources.add(new.collect());
+    }
+
+    fn ahead(&self) -> u64 {
+        self.sources.as_ref().map_or(0, Sources::ahead)
     }
 
     /// Returns what the kernel should have.
     fn desired(&self) -> DesiredTrusted {
-        let mut sources: BTreeMap<PeerName, BTreeMap<MacAddress, BTreeSet<IpAddr>>> = BTreeMap::new();
-        for (mac, peer) in &self.table.macs {
-            sources.entry(*peer).or_default().entry(*mac).or_default();
-        }
-        for (address, mac) in &self.table.addresses {
-            let lives = self.table.macs.get(mac).and_then(|peer| sources.get_mut(peer)?.get_mut(mac));
-            if let Some(addresses) = lives {
-                addresses.insert(*address);
-            }
-        }
-        let link = |(peer, link): (&PeerName, &Link)| TrustedLink {
-            vni: link.vni,
-            local: link.agreed.local,
-            remote: link.agreed.remote,
-            sources: sources.remove(peer).unwrap_or_default(),
-            used: link.way.is_used(),
-        };
-        let ahead = self.sources.as_ref().map_or(0, Sources::ahead);
-        DesiredTrusted { enabled: true, mtu: self.mtu.into(), links: self.links.iter().map(link).collect(), ahead }
+        let link = |(peer, link): (&PeerName, &Link)| link.desired(self.living.get(peer).cloned().unwrap_or_default());
+        DesiredTrusted { enabled: true, mtu: self.mtu.into(), links: self.links.iter().map(link).collect() }
     }
 
-    /// Tells the kernel what it should have, unless it has it or is being told.
+    /// Tells the kernel what it should have, unless it was told or is being told.
     fn tell(&mut self) {
-        if self.telling.is_some() || self.retry.is_some() {
+        if !self.changed || self.telling.is_some() {
             return;
         }
-        let desired = self.desired();
-        if self.told.as_ref() != Some(&desired) {
-            let (kernel, wanted) = (self.kernel.clone(), desired.clone());
-            self.telling = Some((desired, tokio::spawn(async move { kernel.set_trusted(wanted).await })));
-        }
+        self.changed = false;
+        let (kernel, desired, ahead) = (self.kernel.clone(), self.desired(), self.ahead());
+        self.telling = Some(tokio::spawn(async move { kernel.set_trusted(desired, ahead).await }));
     }
 
-    fn handle_told(&mut self, outcome: anyhow::Result<()>) {
-        let Some((desired, _)) = self.telling.take() else { return };
+    fn handle_told(&mut self, outcome: anyhow::Result<TrustedState>) {
+        self.telling = None;
         match outcome {
-            Ok(()) => {
-                self.told = Some(desired);
-                self.refused.clear();
-            }
-            Err(error) => {
-                self.told = None;
-                self.refused = format!("the kernel refuses VXLAN: {error:#}");
-                self.retry = Some(now() + RETRY);
-            }
+            Ok(state) => self.state = state,
+            Err(error) => self.state.refused = format!("{error:#}"),
         }
+        self.retry = (!self.state.refused.is_empty()).then(|| now() + RETRY);
     }
 
     fn handle_traffic(&mut self, outcome: anyhow::Result<BTreeMap<String, LinkTraffic>>) {
@@ -307,7 +277,7 @@ impl Keeper {
         };
         match arrival.what {
             What::Probe(probe) => link.handle_probe(probe, now),
-            What::Batch(flags, frame) => link.handle_batch(flags, &frame, self.mtu),
+            What::Batch(header, frame) => link.handle_batch(header, &frame),
             What::Broken(error) => {
                 tracing::debug!(peer = %arrival.peer, %error, "a device of VXLAN was switched off");
                 link.close(now);
@@ -318,29 +288,29 @@ impl Keeper {
     fn handle_timeout(&mut self, now: Instant) {
         if self.retry.is_some_and(|retry| retry <= now) {
             self.retry = None;
+            self.changed = true;
         }
         if self.traffic_due <= now && self.asking.is_none() && !self.links.is_empty() {
             self.traffic_due = now + TRAFFIC;
             let kernel = self.kernel.clone();
             self.asking = Some(tokio::spawn(async move { kernel.vxlan_traffic().await }));
         }
-        let made: BTreeSet<u32> = self.told.iter().flat_map(|told| &told.links).map(|link| link.vni).collect();
         for (peer, link) in &mut self.links {
-            if made.contains(&link.vni) && link.wants_sockets(now) {
+            if self.state.made.contains(&link.vni) && link.wants_sockets(now) {
                 self.next += 1;
                 link.open(*peer, self.next, &self.arrivals, now);
             }
-            let before = link.way.is_used();
             link.handle_timeout(self.mtu, now);
-            if link.way.is_used() != before {
+            if let Some(used) = link.take_change() {
                 let reason = link.way.fault().map(|fault| fault.to_string()).unwrap_or_default();
-                tracing::info!(%peer, used = !before, reason, "the way by VXLAN has changed");
+                tracing::info!(%peer, used, reason, "the way by VXLAN has changed");
+                self.changed = true;
             }
         }
     }
 
     fn poll_timeout(&self) -> Instant {
-        let links = self.links.values().filter_map(Link::poll_timeout);
+        let links = self.links.values().map(Link::poll_timeout);
         let traffic = (!self.links.is_empty() && self.asking.is_none()).then_some(self.traffic_due);
         let idle = now() + Duration::from_secs(60);
         links.chain(traffic).chain(self.retry).fold(idle, Instant::min)
@@ -348,25 +318,48 @@ impl Keeper {
 
     fn show(&self) {
         let view = |link: &Link| {
-            let refused = [link.refused(), &self.refused].into_iter().find(|text| !text.is_empty());
+            let used = link.way.is_used();
+            let refused = self.refused(link).filter(|_| !used);
             let fault = link.way.fault();
             let lasts = !matches!(fault, None | Some(Fault::Untried | Fault::Flapped { .. }));
             TrustedView {
                 remote: Some(link.agreed.remote),
-                used: link.way.is_used(),
-                reason: match (refused, fault) {
-                    (Some(refused), _) => refused.to_owned(),
-                    (None, fault) => fault.map(|fault| fault.to_string()).unwrap_or_default(),
-                },
+                used,
                 failed: refused.is_some() || lasts,
+                reason: refused.or_else(|| fault.map(|fault| fault.to_string())).unwrap_or_default(),
                 round_trip: link.way.round_trip(),
                 batched: link.way.batches_work(),
-                traffic: self.traffic.get(&link.name()).copied().unwrap_or_default(),
+                traffic: self.traffic.get(&hostnet::vxlan_name(link.vni)).copied().unwrap_or_default(),
             }
         };
         let shown = self.links.iter().map(|(peer, link)| (*peer, view(link))).collect();
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
     }
+
+    /// Returns why a link has no device or no sockets; nothing if it has, or has to wait only.
+    fn refused(&self, link: &Link) -> Option<String> {
+        let by_kernel = !self.state.made.contains(&link.vni) && !self.state.refused.is_empty();
+        match link.refused() {
+            _ if by_kernel => Some(format!("the kernel refuses VXLAN: {}", self.state.refused)),
+            "" => None,
+            reason => Some(reason.to_owned()),
+        }
+    }
+}
+
+/// Returns what lives at each peer that there is trust with.
+fn living(wanted: &Wanted) -> BTreeMap<PeerName, Arc<hostnet::Sources>> {
+    let mut living: BTreeMap<PeerName, hostnet::Sources> = BTreeMap::new();
+    for (mac, peer) in wanted.table.macs.iter().filter(|(_, peer)| wanted.pairs.contains_key(peer)) {
+        living.entry(*peer).or_default().entry(*mac).or_default();
+    }
+    for (address, mac) in &wanted.table.addresses {
+        let lives = wanted.table.macs.get(mac).and_then(|peer| living.get_mut(peer)?.get_mut(mac));
+        if let Some(addresses) = lives {
+            addresses.insert(*address);
+        }
+    }
+    living.into_iter().map(|(peer, sources)| (peer, Arc::new(sources))).collect()
 }
 
 /// Waits for a task, for ever if there is none.

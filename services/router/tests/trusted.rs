@@ -19,7 +19,9 @@ use std::{
 
 use lab::{DEADLINE, Host, Lab, Namespace};
 use traffic::{block, goes, pass, transfer, unblock, way};
-use weft_proto::router::v1::{DataPath, GetStatusResponse, PathKind};
+use weft_proto::router::v1::{DataPath, GetStatusResponse, PathKind, RevokePeersRequest};
+use weft_router_core::trusted::pair_number;
+use weft_types::PeerName;
 
 const SECRET: &[&str] = &["--password", "open sesame"];
 const TRUSTED: &str = "192.168.77.0/24";
@@ -100,16 +102,27 @@ impl Pair {
     }
 }
 
-/// Runs a command of the shell with its own view of /sys, and returns what it prints.
+/// Runs a command of the shell with its own view of /sys, and returns what it prints. It has to succeed.
 fn shell(script: &str) -> String {
-    let script = format!("mount -t sysfs weft-test /sys && {script}");
+    let script = format!("mount -t sysfs weft-test /sys && {{ {script} ; }}");
     let output =
         Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().expect("util-linux is installed");
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Makes a container of the host's own engine, on a network with 172.17.0.1, without an address.
+fn engine_container(host: &Host) -> Namespace {
+    let inside = Namespace::new();
+    host.namespace.ip(&format!("link add docker0 type veth peer name eth0 netns {}", inside.id));
+    host.namespace.ip("address add 172.17.0.1/16 dev docker0");
+    host.namespace.ip("link set docker0 up");
+    inside.ip("link set eth0 up");
+    inside
+}
+
 fn devices(host: &Host) -> String {
-    host.namespace.run(|| shell("cd /sys/class/net && ls -d weft-vx* 2>/dev/null"))
+    host.namespace.run(|| shell("ls /sys/class/net | grep weft-vx || true"))
 }
 
 fn mac(container: &Namespace) -> [u8; 6] {
@@ -121,7 +134,7 @@ fn mac(container: &Namespace) -> [u8; 6] {
 
 /// Returns how the way by VXLAN to a host is.
 fn by_kernel(status: &GetStatusResponse, to: &str) -> DataPath {
-    let peer = status.peers.iter().find(|peer| peer.nickname == to).expect("known");
+    let Some(peer) = status.peers.iter().find(|peer| peer.nickname == to) else { return DataPath::default() };
     peer.data_paths.iter().find(|way| way.kind() == PathKind::Kernel).cloned().unwrap_or_default()
 }
 
@@ -229,13 +242,24 @@ async fn strangers_and_forgers_reach_no_container() {
     let everybody = ([0xff; 6], Ipv4Addr::new(10, 47, 255, 255));
     assert!(!from(peer, vxlan(number, second, everybody)), "what is for all comes sealed");
 
+    // What a bridge hands to its own host, whoever it is for: it does not get to the host's own sockets.
+    let address: Ipv4Addr = host.parse().expect("an address");
+    let to_host = vxlan(number, second, ([0x01, 0x80, 0xc2, 0, 0, 0x0f], address));
+    let heard = || gets(&pair.hosts[0].namespace, address, || send(peer, host.clone(), to_host.clone()));
+    assert!(!tokio::task::block_in_place(heard), "by a frame that bridges keep");
+    let counted = |chain: &str, rule: &str| {
+        let rules = pair.hosts[0].namespace.run({
+            let command = format!("nft list chain inet weft-vxlan {chain}");
+            move || shell(&command)
+        });
+        let line = rules.lines().find(|line| line.contains(rule)).expect("the rule").to_owned();
+        assert!(!line.contains("packets 0 "), "it came so far: {rules}");
+    };
+    counted("input", "\"weft-vx*\"");
+
     // A container of the host's own engine that forges the peer's address: it does not come by the link to the peer.
-    let inside = Namespace::new();
-    pair.hosts[0].namespace.ip(&format!("link add docker0 type veth peer name eth0 netns {}", inside.id));
-    pair.hosts[0].namespace.ip("address add 172.17.0.1/16 dev docker0");
-    pair.hosts[0].namespace.ip("link set docker0 up");
+    let inside = engine_container(&pair.hosts[0]);
     inside.ip(&format!("address add {}/32 dev eth0", pair.hosts[1].address()));
-    inside.ip("link set eth0 up");
     inside.ip("route add 172.17.0.1 dev eth0");
     pair.hosts[0].namespace.run(|| {
         for link in ["all", "docker0"] {
@@ -245,9 +269,54 @@ async fn strangers_and_forgers_reach_no_container() {
     let forged = vxlan(number, second, first);
     let sent = || send(&inside, "172.17.0.1".to_owned(), forged.clone());
     assert!(!tokio::task::block_in_place(|| gets(one, ONE, sent)), "by another link");
-    let rules = pair.hosts[0].namespace.run(|| shell("nft list table inet weft-vxlan"));
-    let reverse = rules.lines().find(|rule| rule.contains("fib saddr")).expect("the rule");
-    assert!(!reverse.contains("packets 0 "), "it came so far: {rules}");
+    counted("input", "fib saddr");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_trusted_host_forwards_reaches_no_container() {
+    let pair = Pair::start([TRUSTED, TRUSTED]).await;
+    pair.both_go(PathKind::Kernel, DEADLINE).await;
+    let [one, two] = &pair.containers;
+    let peer = &pair.hosts[1].namespace;
+    // As the engine arranges it: its containers' datagrams leave with the address of the host.
+    let inside = engine_container(&pair.hosts[1]);
+    inside.ip("address add 172.17.0.2/16 dev eth0");
+    inside.ip("route add default via 172.17.0.1");
+    peer.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("it forwards"));
+    peer.nft(
+        "add table ip nat ; add chain ip nat source { type nat hook postrouting priority 100 ; } ; \
+         add rule ip nat source oifname eth0 masquerade",
+    );
+    let host = pair.hosts[0].address();
+    let asked = pair.hosts[0].namespace.run(|| UdpSocket::bind("0.0.0.0:7000").expect("a bound socket"));
+    asked.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+    let target = format!("{host}:7000");
+    inside.run(move || UdpSocket::bind("0.0.0.0:0").expect("a socket").send_to(b"weft", target).expect("sent"));
+    let (_, from) = asked.recv_from(&mut [0; 16]).expect("other datagrams are forwarded");
+    assert_eq!(from.ip().to_string(), pair.hosts[1].address(), "with the host's address");
+
+    let frame = vxlan(pair.number(), (mac(two), TWO), (mac(one), ONE));
+    let sent = || send(&inside, host.clone(), frame.clone());
+    assert!(
+        !tokio::task::block_in_place(|| gets(one, ONE, sent)),
+        "what the peer's own containers say does not arrive"
+    );
+    let rules = peer.run(|| shell("nft list chain inet weft-vxlan forward"));
+    let dropped = rules.lines().find(|rule| rule.contains("drop")).expect("the rule");
+    assert!(!dropped.contains("packets 0 "), "it came so far: {rules}");
+
+    // Between containers of the overlay the port is theirs, also where bridges have the host's filters asked.
+    let further = Namespace::new();
+    pair.hosts[1].attach(&further, "three", "10.32.0.3/12").await;
+    let receiver = further.run(|| UdpSocket::bind("10.32.0.3:6784").expect("a bound socket"));
+    receiver.set_read_timeout(Some(Duration::from_millis(200))).expect("a time-out");
+    let arrives = || {
+        (0..50).any(|_| {
+            send(two, "10.32.0.3".to_owned(), b"weft".to_vec());
+            receiver.recv(&mut [0; 16]).is_ok()
+        })
+    };
+    assert!(tokio::task::block_in_place(arrives), "from one container of the overlay to another");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,6 +374,79 @@ async fn hosts_of_ipv6_trust_each_other_too() {
     pair.hosts[1].namespace.ip("address add fd09::99/64 dev eth0 nodad");
     pair.hosts[1].namespace.ip("route replace fd09::1 dev eth0 src fd09::99");
     assert!(!from(&pair.hosts[1].namespace), "from an address that nobody trusts");
+}
+
+/// Waits until a host has no device, or until it has one.
+async fn until_devices(host: &Host, present: bool) {
+    let what = if present { "a device is made" } else { "the devices are removed" };
+    host.until(what, |_| tokio::task::block_in_place(|| devices(host).is_empty() != present)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_ends_with_the_control_connection_and_with_the_key() {
+    let pair = Pair::start([TRUSTED, TRUSTED]).await;
+    pair.both_go(PathKind::Kernel, DEADLINE).await;
+    // Datagrams go on, VXLAN's too.
+    block(&pair.hosts[1], "iifname eth0 meta l4proto tcp");
+    for host in &pair.hosts {
+        until_devices(host, false).await;
+    }
+    unblock(&pair.hosts[1]);
+    pair.both_go(PathKind::Kernel, DEADLINE).await;
+    let request = RevokePeersRequest { peers: vec!["host2".into()] };
+    pair.hosts[0].peers().revoke_peers(request).await.expect("revoked");
+    for host in &pair.hosts {
+        until_devices(host, false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_somebody_takes_away_is_made_again_and_heard() {
+    let pair = Pair::start([TRUSTED, TRUSTED]).await;
+    pair.both_go(PathKind::Kernel, DEADLINE).await;
+    let (host, device) = (&pair.hosts[0], pair.device());
+    host.namespace.ip(&format!("link delete {device}"));
+    until_devices(host, true).await;
+    // More frames of probes than come until a way that is not heard is left.
+    let received = || {
+        let file = format!("cat /sys/class/net/{device}/statistics/rx_packets");
+        let count = tokio::task::block_in_place(|| host.namespace.run(move || shell(&file)));
+        count.trim().parse::<u64>().expect("a number")
+    };
+    host.until("probes come", |_| received() > 12).await;
+    pair.both_go(PathKind::Kernel, BACK).await;
+    pair.pass().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_kernel_refuses_for_one_peer_is_no_matter_of_another() {
+    fn name(status: &GetStatusResponse) -> PeerName {
+        let name = status.peer_name.as_ref().expect("its name");
+        PeerName::from_public_key(name.key.as_slice().try_into().expect("a key"))
+    }
+    let mut pair = Pair::start([TRUSTED, TRUSTED]).await;
+    pair.both_go(PathKind::Kernel, DEADLINE).await;
+    let mut third = pair.lab.host();
+    third.start(SECRET);
+    let its_name = name(&third.until("it answers", |_| true).await);
+    third.stop();
+    let [first, second] = &pair.hosts;
+    let number = pair_number(name(&first.status().await.expect("it answers")), its_name);
+    first.namespace.ip(&format!("link add weft-vx{number:06x} type bridge"));
+    third.start(&[SECRET, &["--trusted-subnets", TRUSTED, "--peers", &first.address()]].concat());
+    let refused = |status: &GetStatusResponse| by_kernel(status, "host3").reason.contains("the kernel refuses VXLAN");
+    let status = first.until("what is refused is shown", refused).await;
+    assert!(goes(&status, "host2", PathKind::Kernel) && way(&status, "host2").is_some_and(|way| way.reason.is_empty()));
+    // Whoever comes next gets a device all the same.
+    first.namespace.ip(&format!(
+        "link delete weft-vx{:06x}",
+        pair_number(name(&status), name(&second.status().await.expect("it answers")))
+    ));
+    pair.both_go(PathKind::Kernel, DEADLINE).await;
+    pair.pass().await;
+    first.until("host2 goes by VXLAN still", |status| goes(status, "host2", PathKind::Kernel) && refused(status)).await;
+    first.namespace.ip(&format!("link delete weft-vx{number:06x}"));
+    first.until("host3 does, too", |status| goes(status, "host3", PathKind::Kernel)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

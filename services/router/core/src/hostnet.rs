@@ -25,8 +25,8 @@ pub use hosts_file::{HostsFile, rewrite_hosts};
 pub use legacy::{legacy_accept, legacy_removals};
 pub use marker::{ALIAS, PORT_PREFIX, PortMarker, host_interface};
 pub use trusted::{
-    DesiredTrusted, ObservedTrusted, TrustedChange, TrustedLink, VXLAN_PORT, VXLAN_PREFIX, VXLAN_TABLE, source_keys,
-    trusted_difference, trusted_tables,
+    DesiredTrusted, ObservedTrusted, Sources, TrustedChange, TrustedLink, VXLAN_PORT, VXLAN_PREFIX, VXLAN_TABLE,
+    source_keys, trusted_difference, trusted_tables, vxlan_name,
 };
 
 /// What keeps the host's network from being as it should.

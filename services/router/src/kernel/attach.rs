@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustix::event::{Timespec, poll};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use weft_router_core::hostnet::{
     ALIAS, ForwardingEntry, ObservedLink, PortMarker, PortRole, announcements, host_interface,
 };
@@ -28,6 +28,7 @@ use super::{
     process::{Process, has_ended},
     rtnetlink::Channel,
 };
+use crate::socket::packet_address;
 
 /// How long the bridge may take to pass frames of a new port; it takes less than a millisecond.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -495,7 +496,7 @@ impl Attaching<'_> {
     /// Tells neighbours, who may remember another container's MAC for an address.
     fn announce(&self, interface: u32, addresses: &[IpAddr]) -> anyhow::Result<()> {
         let socket = Socket::new(Domain::PACKET, Type::RAW, None).context("failed to open a packet socket")?;
-        let destination = packet_address(interface)?;
+        let destination = packet_address(interface, 0)?;
         for frame in announcements(self.spec.mac, addresses) {
             socket.send_to(&frame, &destination).context("failed to announce the addresses")?;
         }
@@ -523,24 +524,6 @@ impl Attaching<'_> {
             tracing::warn!(error = %format_args!("{error:#}"), "failed to take back addresses");
         }
     }
-}
-
-/// Address of an interface for packet sockets; frames carry their own header.
-#[expect(unsafe_code, reason = "the socket address of packet sockets has no safe constructor")]
-fn packet_address(interface: u32) -> anyhow::Result<SockAddr> {
-    let index = i32::try_from(interface).context("an interface has a positive index")?;
-    // SAFETY: the storage is zeroed and larger than `sockaddr_ll`, whose fields are plain numbers; the length is its size.
-    let ((), address) = unsafe {
-        SockAddr::try_init(|storage, length| {
-            let link = storage.cast::<libc::sockaddr_ll>();
-            (*link).sll_family = libc::AF_PACKET as libc::sa_family_t;
-            (*link).sll_ifindex = index;
-            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-            Ok(())
-        })
-    }
-    .context("failed to make a packet address")?;
-    Ok(address)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a deadline of waiting for the kernel")]

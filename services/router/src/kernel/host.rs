@@ -24,7 +24,7 @@ use super::{
     news::Watched,
     nftables::{self, Nftables, Step},
     rtnetlink::{Channel, Request},
-    trusted::{self, Trusted},
+    trusted::Trusted,
 };
 
 /// After so many rounds of observing and changing, somebody else is undoing what we do.
@@ -182,7 +182,8 @@ impl Owner {
                 failures.push(format!("{error:#}"));
             }
         };
-        self.trusted = Trusted::default();
+        self.trusted.forget();
+        note(self.reconcile_trusted().map(drop));
         self.dns = None;
         self.dns_sockets.send_replace(None);
         self.specs.clear();
@@ -190,9 +191,7 @@ impl Owner {
         self.leaving.clear();
         let ours = |link: &ObservedLink| {
             let names = [&self.config.bridge, &self.config.tap, &self.config.dns_port];
-            trusted::is_ours(link)
-                || marker(link).is_some()
-                || names.contains(&&link.name) && ["bridge", "tun", "veth"].contains(&&*link.kind)
+            marker(link).is_some() || names.contains(&&link.name) && ["bridge", "tun", "veth"].contains(&&*link.kind)
         };
         match self.channel.links() {
             Ok(links) => {
@@ -204,7 +203,6 @@ impl Owner {
         }
         if let Some(nftables) = &mut self.nftables {
             note(nftables.transact(&[Step::RemoveTable(Family::Inet, hostnet::ALIAS)]));
-            note(trusted::remove_tables(nftables));
             note(marked_rules(nftables).and_then(|chains| {
                 let steps: Vec<Step<'_>> = chains
                     .iter()

@@ -63,6 +63,14 @@ impl Channel {
         Ok(answers.iter().filter_map(read_link).collect())
     }
 
+    /// Lists the links of VXLAN, which may be few among many.
+    pub(super) fn vxlan_links(&mut self) -> anyhow::Result<Vec<ObservedLink>> {
+        let mut message = link_question();
+        message.attributes.push(of_vxlan());
+        let answers = self.dump(RouteNetlinkMessage::GetLink(message)).context("failed to list links of VXLAN")?;
+        Ok(answers.iter().filter_map(read_link).collect())
+    }
+
     /// Finds a link by its name.
     pub(super) fn link(&mut self, name: &str) -> anyhow::Result<Option<ObservedLink>> {
         let mut message = link_question();
@@ -76,8 +84,9 @@ impl Channel {
 
     /// Counts what VXLAN devices of ours have sent and received, by name.
     pub(super) fn vxlan_traffic(&mut self) -> anyhow::Result<BTreeMap<String, LinkTraffic>> {
-        let answers =
-            self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).context("failed to list links")?;
+        let mut message = LinkMessage::default();
+        message.attributes.push(of_vxlan());
+        let answers = self.dump(RouteNetlinkMessage::GetLink(message)).context("failed to list links of VXLAN")?;
         Ok(answers.iter().filter_map(read_traffic).collect())
     }
 
@@ -146,6 +155,11 @@ fn link_question() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message
+}
+
+/// Has the kernel list links of VXLAN alone. One that does not know VXLAN yet lists all.
+fn of_vxlan() -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan)])
 }
 
 /// Makes a bridge, switched off and without marks.

@@ -1,17 +1,16 @@
 //! Keeps the VXLAN devices of trusted peers, and what filters them, as they should be.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
 
 use anyhow::{Context, bail};
-use weft_router_core::hostnet::{
-    self, DesiredTrusted, Family, ObservedLink, ObservedTrusted, Table, TrustedChange, TrustedLink, VXLAN_PREFIX,
-};
+use weft_router_core::hostnet::{self, DesiredTrusted, Family, ObservedTrusted, Table, TrustedChange, TrustedLink};
 
 use super::{
     LinkTraffic, Problem,
@@ -24,11 +23,26 @@ use super::{
 const ROUNDS: usize = 8;
 /// Keys of a set that one transaction changes: all of it has to fit the socket's buffer.
 const KEYS: usize = 1000;
+/// Messages about new sources that may wait; what they say is let in a little later where that is full.
+const MESSAGES: usize = 16;
+
+/// What became of a desire.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustedState {
+    /// Numbers of the pairs whose devices are as they should be.
+    pub made: BTreeSet<u32>,
+    /// What the kernel refused; empty if it did all.
+    pub refused: String,
+}
 
 /// What there should be, and whether anything of it is there.
 #[derive(Debug, Default)]
 pub(super) struct Trusted {
     desired: DesiredTrusted,
+    /// How often sources had been let in ahead when that was desired.
+    known: u64,
+    /// Numbers of the pairs whose devices are as they should be.
+    made: BTreeSet<u32>,
     /// Whether an earlier run left nothing, or it was removed.
     clean: bool,
     /// How often sources were let in ahead of what is desired.
@@ -41,15 +55,22 @@ impl Trusted {
         Arc::clone(&self.ahead)
     }
 
+    /// Desires nothing any more; what there is goes with the next comparison.
+    pub(super) fn forget(&mut self) {
+        *self = Self { ahead: Arc::clone(&self.ahead), ..Self::default() };
+    }
+
     pub(super) const fn problem(&self) -> Option<&Problem> {
         self.problem.as_ref()
     }
 }
 
 impl Owner {
-    pub(super) fn set_trusted(&mut self, desired: DesiredTrusted) -> anyhow::Result<()> {
+    pub(super) fn set_trusted(&mut self, desired: DesiredTrusted, ahead: u64) -> TrustedState {
         self.trusted.desired = desired;
-        self.reconcile_trusted().map(drop)
+        self.trusted.known = ahead;
+        let refused = self.reconcile_trusted().err().map(|error| format!("{error:#}")).unwrap_or_default();
+        TrustedState { made: self.trusted.made.clone(), refused }
     }
 
     /// Makes devices, tables and forwarding entries as they should be, and returns how many changes that took.
@@ -69,42 +90,48 @@ impl Owner {
         outcome
     }
 
+    /// Changes all that it can: what is refused for one peer is no matter of the others.
     fn change_trusted(&mut self) -> anyhow::Result<usize> {
-        let mut count = 0;
+        let (mut count, mut refused, mut failures) = (0, Vec::new(), Vec::new());
+        self.trusted.made.clear();
         for _ in 0..ROUNDS {
             let observed = self.observe_trusted()?;
-            let mut changes = hostnet::trusted_difference(&self.trusted.desired, &observed);
-            if self.trusted.ahead.load(Ordering::Acquire) != self.trusted.desired.ahead {
+            let desired = &self.trusted.desired;
+            let made = desired.links.iter().filter(|link| observed.is_made(desired, link));
+            self.trusted.made = made.map(|link| link.vni).collect();
+            let mut changes = hostnet::trusted_difference(&self.config.bridge, desired, &observed);
+            if self.trusted.ahead.load(Ordering::Acquire) != self.trusted.known {
                 // What there is too much of may be what is desired next.
                 changes.retain_mut(keep_sources);
             }
+            changes.retain(|change| !refused.contains(change));
             if changes.is_empty() {
-                return Ok(count);
+                return if failures.is_empty() { Ok(count) } else { bail!("{}", failures.join("; ")) };
             }
             count += changes.len();
-            let mut failures = Vec::new();
             for change in changes {
                 tracing::debug!(%change, "the network of trusted peers differs from what it should be");
-                if let Err(error) = self.apply_trusted(change) {
+                if let Err(error) = self.apply_trusted(&change) {
                     failures.push(format!("{error:#}"));
+                    refused.push(change);
                 }
             }
-            if !failures.is_empty() {
-                bail!("{}", failures.join("; "));
-            }
+        }
+        if !failures.is_empty() {
+            bail!("{}", failures.join("; "));
         }
         bail!("another program keeps undoing what weft sets up for trusted peers: see the log for what")
     }
 
     fn observe_trusted(&mut self) -> anyhow::Result<ObservedTrusted> {
-        let links = self.channel.links()?;
-        let bridge = links.iter().find(|link| link.name == self.config.bridge && link.kind == "bridge");
+        let links = self.channel.vxlan_links()?;
+        let bridge = self.channel.link(&self.config.bridge)?.filter(|link| link.kind == "bridge");
         let bridge = bridge.map(|bridge| bridge.index);
         let forwarding = bridge.map(|bridge| self.channel.forwarding(bridge)).transpose()?.unwrap_or_default();
         let mut observed = ObservedTrusted { bridge, links, forwarding, ..ObservedTrusted::default() };
         // Without nftables no table is ever as it should be, and so no device is made.
         let Some(nftables) = &mut self.nftables else { return Ok(observed) };
-        for table in hostnet::trusted_tables() {
+        for table in hostnet::trusted_tables(&self.config.bridge) {
             observed.tables.extend(nftables.table(table.family, &table.name)?);
         }
         for table in &observed.tables {
@@ -116,23 +143,23 @@ impl Owner {
         Ok(observed)
     }
 
-    fn apply_trusted(&mut self, change: TrustedChange) -> anyhow::Result<()> {
+    fn apply_trusted(&mut self, change: &TrustedChange) -> anyhow::Result<()> {
         let request = match change {
-            TrustedChange::DeleteLink { index, name } => links::delete_link(index, &name),
-            TrustedChange::CreateLink(link) => links::create_vxlan(&link, self.trusted.desired.mtu),
+            TrustedChange::DeleteLink { index, name } => links::delete_link(*index, name),
+            TrustedChange::CreateLink(link) => links::create_vxlan(link, self.trusted.desired.mtu),
             TrustedChange::SetLink { index, name, master, mtu } => {
                 let alias = Some(hostnet::ALIAS.to_owned());
-                let (mtu, master) = (Some(mtu), Some(master));
+                let (mtu, master) = (Some(*mtu), Some(*master));
                 let change = LinkChange { alias, mtu, master, quiet: true, up: true, ..LinkChange::default() };
-                links::set_link(Which::Index(index), &name, change)
+                links::set_link(Which::Index(*index), name, change)
             }
-            TrustedChange::SetPort { index, name, settings } => links::set_port(Which::Index(index), &name, settings),
-            TrustedChange::AddForwarding(entry) => links::add_forwarding(entry),
-            TrustedChange::RemoveForwarding(entry) => links::remove_forwarding(entry),
-            TrustedChange::RemoveTable(family, name) => return self.transact(&[Step::RemoveTable(family, &name)]),
-            TrustedChange::ReplaceTable(table) => return self.replace_table(&table),
+            TrustedChange::SetPort { index, name, settings } => links::set_port(Which::Index(*index), name, *settings),
+            TrustedChange::AddForwarding(entry) => links::add_forwarding(*entry),
+            TrustedChange::RemoveForwarding(entry) => links::remove_forwarding(*entry),
+            TrustedChange::RemoveTable(family, name) => return self.transact(&[Step::RemoveTable(*family, name)]),
+            TrustedChange::ReplaceTable(table) => return self.replace_table(table),
             TrustedChange::ChangeSet { family, table, set, add, remove } => {
-                let set = SetRef { family, table: &table, set: &set };
+                let set = SetRef { family: *family, table, set };
                 let removed = remove.chunks(KEYS).map(|keys| Step::RemoveKeys(set, keys));
                 for step in removed.chain(add.chunks(KEYS).map(|keys| Step::AddKeys(set, keys))) {
                     self.transact(&[step]).with_context(|| format!("failed to change the nftables set {}", set.set))?;
@@ -158,36 +185,53 @@ impl Owner {
 /// owner compares all of it soon after. Containers talk within milliseconds of their start.
 #[derive(Debug)]
 pub struct Sources {
-    nftables: Nftables,
+    queue: SyncSender<Vec<TrustedLink>>,
     ahead: Arc<AtomicU64>,
 }
 
 impl Sources {
+    /// Starts a thread, which ends with this.
     pub(super) fn open(ahead: Arc<AtomicU64>) -> anyhow::Result<Self> {
-        Ok(Self { nftables: Nftables::open()?, ahead })
+        let nftables = Nftables::open()?;
+        let (queue, links) = sync_channel(MESSAGES);
+        std::thread::Builder::new()
+            .name("weft-sources".into())
+            .spawn(move || let_in(nftables, &links))
+            .context("failed to start the thread that lets sources in")?;
+        Ok(Self { queue, ahead })
     }
 
-    /// Returns how often sources were let in. What is desired names it ([`DesiredTrusted::ahead`]), so that nothing is taken out
-    /// again by an older desire.
+    /// Returns how often sources were let in. Who desires something says what it was then ([`super::Kernel::set_trusted`]), so
+    /// that nothing is taken out again by an older desire.
     #[must_use]
     pub fn ahead(&self) -> u64 {
         self.ahead.load(Ordering::Acquire)
     }
 
-    /// Lets in what the links say that lives there, beside all that is let in already. The tables have to be there.
-    ///
-    /// # Errors
-    /// If the kernel refuses it; the owner tries again.
-    pub fn add(&mut self, links: &[TrustedLink]) -> anyhow::Result<()> {
-        let keys = hostnet::source_keys(links);
-        let set = |name| SetRef { family: Family::Bridge, table: hostnet::VXLAN_TABLE, set: name };
-        let steps: Vec<Step<'_>> = keys.iter().map(|(name, keys)| Step::AddKeys(set(name), keys)).collect();
-        if steps.is_empty() {
-            return Ok(());
+    /// Lets in what the links say that lives there, beside all that is let in already, and does not wait for it. The tables have to
+    /// be there. What the kernel refuses, and what finds too much waiting, the owner lets in.
+    pub fn add(&self, links: Vec<TrustedLink>) {
+        if links.is_empty() {
+            return;
         }
         // Before the kernel has them, or they could be taken for left over.
         self.ahead.fetch_add(1, Ordering::AcqRel);
-        self.nftables.transact(&steps)
+        if self.queue.try_send(links).is_err() {
+            tracing::debug!("new sources are let in later: too many are waiting");
+        }
+    }
+}
+
+fn let_in(mut nftables: Nftables, queue: &Receiver<Vec<TrustedLink>>) {
+    for links in queue {
+        for (name, keys) in hostnet::source_keys(&links) {
+            let set = SetRef { family: Family::Bridge, table: hostnet::VXLAN_TABLE, set: &name };
+            for keys in keys.chunks(KEYS) {
+                if let Err(error) = nftables.transact(&[Step::AddKeys(set, keys)]) {
+                    tracing::debug!(error = %format_args!("{error:#}"), "new sources are let in later");
+                }
+            }
+        }
     }
 }
 
@@ -196,19 +240,4 @@ fn keep_sources(change: &mut TrustedChange) -> bool {
     let TrustedChange::ChangeSet { family: Family::Bridge, add, remove, .. } = change else { return true };
     remove.clear();
     !add.is_empty()
-}
-
-/// Tells whether a link leads to a trusted peer.
-pub(super) fn is_ours(link: &ObservedLink) -> bool {
-    link.kind == "vxlan" && link.name.starts_with(VXLAN_PREFIX)
-}
-
-/// Removes the tables, if they are there.
-pub(super) fn remove_tables(nftables: &mut Nftables) -> anyhow::Result<()> {
-    for table in hostnet::trusted_tables() {
-        if nftables.table(table.family, &table.name)?.is_some() {
-            nftables.transact(&[Step::RemoveTable(table.family, &table.name)])?;
-        }
-    }
-    Ok(())
 }

@@ -18,7 +18,7 @@ use weft_types::ContainerId;
 
 use super::{
     AttachError, AttachSpec, Attached, COMMANDS, DesiredTrusted, DnsSockets, HostRoute, KernelConfig, LinkTraffic,
-    ObservedAttachment, Problem,
+    ObservedAttachment, Problem, TrustedState,
     attach::Attempted,
     elsewhere::{self, Losses},
     host::Owner,
@@ -44,7 +44,7 @@ pub(super) enum Command {
     Attach { spec: AttachSpec, reply: oneshot::Sender<Result<Attached, AttachError>> },
     Detach { container: ContainerId, addresses: Vec<IpNet>, reply: oneshot::Sender<anyhow::Result<Vec<IpNet>>> },
     SetSubnets { subnets: BTreeSet<IpNet>, reply: oneshot::Sender<anyhow::Result<()>> },
-    SetTrusted { desired: DesiredTrusted, reply: oneshot::Sender<anyhow::Result<()>> },
+    SetTrusted { desired: DesiredTrusted, ahead: u64, reply: oneshot::Sender<TrustedState> },
     VxlanTraffic { reply: oneshot::Sender<anyhow::Result<BTreeMap<String, LinkTraffic>>> },
     HostRoutes { reply: oneshot::Sender<anyhow::Result<Vec<HostRoute>>> },
     Observe { reply: oneshot::Sender<anyhow::Result<Vec<ObservedAttachment>>> },
@@ -268,8 +268,8 @@ impl Worker {
             Command::SetSubnets { subnets, reply } => {
                 let _ = reply.send(self.owner.set_subnets(subnets));
             }
-            Command::SetTrusted { desired, reply } => {
-                let _ = reply.send(self.owner.set_trusted(desired));
+            Command::SetTrusted { desired, ahead, reply } => {
+                let _ = reply.send(self.owner.set_trusted(desired, ahead));
             }
             Command::VxlanTraffic { reply } => {
                 let _ = reply.send(self.owner.vxlan_traffic());

@@ -1,14 +1,18 @@
 //! VXLAN with one trusted peer.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 use weft_router_core::{
-    hostnet::VXLAN_PREFIX,
+    hostnet::{self, TrustedLink, vxlan_name},
     trusted::{
         Agreed, Kind, Request, Way,
         probe::{self, Batches, Probe},
     },
+    virtio,
 };
 use weft_types::PeerName;
 
@@ -24,6 +28,8 @@ pub(super) struct Link {
     pub(super) agreed: Agreed,
     pub(super) vni: u32,
     pub(super) way: Way,
+    /// Whether it was used when that was asked last.
+    used: bool,
     sockets: Option<(u64, Sockets)>,
     /// When they may be opened.
     open_due: Instant,
@@ -37,6 +43,7 @@ impl Link {
             agreed,
             vni,
             way: Way::new(mtu, entropy::number().to_be_bytes(), now),
+            used: false,
             sockets: None,
             open_due: now,
             batches: Batches::default(),
@@ -44,9 +51,16 @@ impl Link {
         }
     }
 
-    /// Returns the name of its device.
-    pub(super) fn name(&self) -> String {
-        format!("{VXLAN_PREFIX}{:06x}", self.vni)
+    /// Returns what the kernel should have for it, where this lives at the peer.
+    pub(super) fn desired(&self, sources: Arc<hostnet::Sources>) -> TrustedLink {
+        let Agreed { local, remote } = self.agreed;
+        TrustedLink { vni: self.vni, local, remote, sources, used: self.way.is_used() }
+    }
+
+    /// Tells whether it is used, if that has changed.
+    pub(super) fn take_change(&mut self) -> Option<bool> {
+        let used = self.way.is_used();
+        (std::mem::replace(&mut self.used, used) != used).then_some(used)
     }
 
     /// Returns the number of its sockets.
@@ -64,7 +78,7 @@ impl Link {
     }
 
     pub(super) fn open(&mut self, peer: PeerName, number: u64, arrivals: &mpsc::Sender<Arrival>, now: Instant) {
-        match Sockets::open(&self.name(), peer, number, arrivals) {
+        match Sockets::open(&vxlan_name(self.vni), peer, number, arrivals) {
             Ok(sockets) => {
                 self.sockets = Some((number, sockets));
                 self.refused.clear();
@@ -89,8 +103,8 @@ impl Link {
         }
     }
 
-    pub(super) fn handle_batch(&mut self, flags: u8, frame: &[u8], mtu: u16) {
-        if let Some(token) = self.batches.receive(flags, frame, mtu) {
+    pub(super) fn handle_batch(&mut self, header: [u8; virtio::HEADER], frame: &[u8]) {
+        if let Some(token) = self.batches.receive(header, frame) {
             self.send(Probe::Answer { token }, probe::SMALL);
         }
     }
@@ -115,8 +129,33 @@ impl Link {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let open = self.sockets.is_none().then_some(self.open_due).filter(|_| !self.refused.is_empty());
-        open.into_iter().chain([self.way.poll_timeout()]).min()
+    /// Returns when [`Link::handle_timeout`] is due. Sockets that could not be opened wait for the next question, which is due within
+    /// a second.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.way.poll_timeout()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_that_cannot_be_opened_keep_nobody_busy() {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let mut now = crate::trusted::now();
+        let mut link = Link::new(Agreed { local: address, remote: address }, 0x00ab_cdef, 1400, now);
+        let (arrivals, _waiting) = mpsc::channel(1);
+        link.open(PeerName::from_public_key([1; 32]), 1, &arrivals, now);
+        assert!(link.refused().contains("weft-vxabcdef is missing"), "{}", link.refused());
+        // Nobody opens them while the kernel has no device.
+        for _ in 0..10 {
+            link.handle_timeout(1400, now);
+            assert!(link.poll_timeout() > now, "it would never sleep");
+            now = link.poll_timeout();
+        }
+        assert!(link.wants_sockets(now));
     }
 }

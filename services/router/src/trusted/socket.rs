@@ -7,24 +7,33 @@ use std::{
 
 use anyhow::Context;
 use rustix::io::Errno;
-use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::{io::unix::AsyncFd, sync::mpsc, task::JoinHandle};
+use socket2::{Domain, Socket, Type};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinHandle,
+};
 use weft_router_core::{
     trusted::probe::{self, BATCH_ETHERTYPE, BATCH_HEADERS, ETHERTYPE, Probe},
     virtio,
 };
 use weft_types::PeerName;
 
-use crate::socket::set_option;
+use crate::socket::{packet_address, set_option};
 
 /// Room for the largest frame that the kernel joins, and its header.
 const BUFFER: usize = virtio::HEADER + 65_535 + 32;
 /// How much may wait in a socket, in bytes: a few batches.
 const WAITING: usize = 1 << 18;
 
+/// Arrivals of one device that may wait: a batch that was cut, and probes as many. More are dropped, and asked for again.
+pub(super) const SHARE: usize = 16;
+
 /// What came by the device of a peer.
 #[derive(Debug)]
 pub(super) struct Arrival {
+    /// Its place among those that wait; given back with it.
+    _place: Option<OwnedSemaphorePermit>,
     pub(super) peer: PeerName,
     /// Which sockets of the peer.
     pub(super) number: u64,
@@ -34,8 +43,8 @@ pub(super) struct Arrival {
 #[derive(Debug)]
 pub(super) enum What {
     Probe(Probe),
-    /// A frame that may be of a batch, with the flags of the header before it.
-    Batch(u8, Vec<u8>),
+    /// A frame that may be of a batch, and the header before it.
+    Batch([u8; virtio::HEADER], Vec<u8>),
     /// Nothing will come any more.
     Broken(io::Error),
 }
@@ -49,7 +58,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Opens the sockets of a device, whose frames go to `arrivals`; those that do not fit there are dropped.
+    /// Opens the sockets of a device, whose frames go to `arrivals`; of those that wait there, no more than [`SHARE`] are its own.
     pub(super) fn open(
         device: &str,
         peer: PeerName,
@@ -59,15 +68,21 @@ impl Sockets {
         let index = nix::net::if_::if_nametoindex(device).with_context(|| format!("the device {device} is missing"))?;
         let open = |kind| socket(index, kind).with_context(|| format!("failed to open a packet socket on {device}"));
         let (probes, batches) = (Arc::new(open(ETHERTYPE)?), Arc::new(open(BATCH_ETHERTYPE)?));
+        let places = Arc::new(Semaphore::new(SHARE));
         let tell = |socket: &Arc<AsyncFd<Socket>>, read: fn(&[u8]) -> Option<What>| {
-            let (socket, arrivals) = (Arc::clone(socket), arrivals.clone());
-            let send = move |what| {
-                let full = arrivals.try_send(Arrival { peer, number, what }).is_err();
-                if full {
-                    tracing::trace!(%peer, "a probe found the queue full");
-                }
-            };
-            tokio::spawn(read_all(socket, read, send))
+            let (socket, arrivals, places) = (Arc::clone(socket), arrivals.clone(), Arc::clone(&places));
+            tokio::spawn(async move {
+                let send = |what| {
+                    let place = Arc::clone(&places).try_acquire_owned().ok();
+                    let arrival = place.map(|place| Arrival { _place: Some(place), peer, number, what });
+                    if arrival.is_none_or(|arrival| arrivals.try_send(arrival).is_err()) {
+                        tracing::trace!(%peer, "a probe found the queue full");
+                    }
+                };
+                let error = read_all(&socket, read, send).await;
+                // Without this the peer would not be heard again, so it waits. If it fails, nobody listens any more.
+                let _ = arrivals.send(Arrival { _place: None, peer, number, what: What::Broken(error) }).await;
+            })
         };
         let readers = [tell(&probes, |frame| Probe::decode(frame).map(What::Probe)), tell(&batches, read_batch)];
         Ok(Self { probes, batches, readers })
@@ -80,7 +95,7 @@ impl Sockets {
 
     /// Sends a batch, as a kernel hands it to a device that cuts it.
     pub(super) fn send_batch(&self, token: [u8; 16], mtu: u16) {
-        let (offload, frame) = probe::batch(token, mtu);
+        let Some((offload, frame)) = probe::batch(token, mtu) else { return };
         let bytes = [&offload.encode(BATCH_HEADERS)[..], &frame].concat();
         note(self.batches.get_ref().send(&bytes));
     }
@@ -99,14 +114,16 @@ fn note(sent: io::Result<usize>) {
 }
 
 fn read_batch(bytes: &[u8]) -> Option<What> {
-    let (header, frame) = bytes.split_at_checked(virtio::HEADER)?;
-    Some(What::Batch(*header.first()?, frame.to_vec()))
+    let (header, frame) = bytes.split_first_chunk()?;
+    Some(What::Batch(*header, frame.to_vec()))
 }
 
-async fn read_all(socket: Arc<AsyncFd<Socket>>, read: fn(&[u8]) -> Option<What>, send: impl Fn(What)) {
+/// Reads until nothing will come any more, and returns why: the device was switched off or is gone.
+async fn read_all(socket: &AsyncFd<Socket>, read: fn(&[u8]) -> Option<What>, send: impl Fn(What)) -> io::Error {
     let mut buffer = vec![0; BUFFER];
     loop {
-        let outcome = match socket.readable().await {
+        // That the device is gone makes the socket broken, and not readable.
+        let outcome = match socket.ready(Interest::READABLE | Interest::ERROR).await {
             Ok(mut ready) => match ready.try_io(|socket| socket.get_ref().read(&mut buffer)) {
                 Ok(outcome) => outcome,
                 Err(_) => continue,
@@ -120,8 +137,7 @@ async fn read_all(socket: Arc<AsyncFd<Socket>>, read: fn(&[u8]) -> Option<What>,
                 }
             }
             Err(error) if error.raw_os_error() == Some(Errno::INTR.raw_os_error()) => {}
-            // The device was switched off or is gone.
-            Err(error) => return send(What::Broken(error)),
+            Err(error) => return error,
         }
     }
 }
@@ -135,25 +151,7 @@ fn socket(index: u32, kind: u16) -> anyhow::Result<AsyncFd<Socket>> {
     if kind == BATCH_ETHERTYPE {
         set_option(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
     }
-    socket.bind(&address(index, kind)?)?;
+    socket.bind(&packet_address(index, kind)?)?;
     // SAFETY: the socket owns its descriptor, which is open for as long as the socket is.
     Ok(unsafe { AsyncFd::register(socket) }?)
-}
-
-/// Address of a device for frames of one kind.
-#[expect(unsafe_code, reason = "the socket address of packet sockets has no safe constructor")]
-fn address(index: u32, kind: u16) -> anyhow::Result<SockAddr> {
-    let index = i32::try_from(index).context("an interface has a positive index")?;
-    // SAFETY: the storage is zeroed and larger than `sockaddr_ll`, whose fields are plain numbers; the length is its size.
-    let ((), address) = unsafe {
-        SockAddr::try_init(|storage, length| {
-            let link = storage.cast::<libc::sockaddr_ll>();
-            (*link).sll_family = libc::AF_PACKET as libc::sa_family_t;
-            (*link).sll_protocol = kind.to_be();
-            (*link).sll_ifindex = index;
-            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-            Ok(())
-        })
-    }?;
-    Ok(address)
 }

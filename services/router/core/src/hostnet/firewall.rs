@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::ALIAS;
+use super::{ALIAS, PORT_PREFIX};
 
 /// Family of an nftables table (`NFPROTO_*`, linux/netfilter.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -219,7 +219,8 @@ pub fn accept_rule(bridge: &str) -> Rule {
 
 /// Returns the table of our own.
 ///
-/// - Frames that containers address to the host itself are dropped: the host is no station of the overlay.
+/// - Frames that containers address to the host itself are dropped: the host is no station of the overlay. They come by the
+///   bridge, and by its port if they are for `01:80:c2:00:00:0X` (IEEE 802.1Q-2018, table 8-1), which a bridge keeps to its host.
 /// - The host routes neither from the overlay elsewhere nor from elsewhere into it.
 /// - Ports that are meant for the host's loopback cannot be reached from outside by packets to 127.0.0.0/8, which some
 ///   hosts let in (`route_localnet`; CVE-2020-8558).
@@ -233,6 +234,7 @@ pub fn own_table(bridge: &str, loopback_ports: &[u16]) -> Table {
     let drop = Expression::Verdict(Verdict::Drop);
     let to_host =
         marked(vec![Meta(MetaKey::InterfaceIn), Compare(Equal, interface_name(bridge)), Counter, drop.clone()]);
+    let from_port = marked(vec![Meta(MetaKey::InterfaceIn), Compare(Equal, PORT_PREFIX.into()), Counter, drop.clone()]);
     let crossing = |inwards: Comparison, outwards: Comparison| {
         marked(vec![
             Meta(MetaKey::InterfaceIn),
@@ -263,7 +265,7 @@ pub fn own_table(bridge: &str, loopback_ports: &[u16]) -> Table {
             drop.clone(),
         ])
     };
-    let input = std::iter::once(to_host).chain(loopback_ports.iter().map(loopback_port)).collect();
+    let input = [to_host, from_port].into_iter().chain(loopback_ports.iter().map(loopback_port)).collect();
     let forward = vec![crossing(Equal, NotEqual), crossing(NotEqual, Equal)];
     Table {
         family: Family::Inet,
@@ -282,7 +284,7 @@ pub(super) fn marked(expressions: Vec<Expression>) -> Rule {
 }
 
 /// The whole name with its end: without the end it would be a prefix.
-fn interface_name(name: &str) -> Vec<u8> {
+pub(super) fn interface_name(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.push(0);
     bytes

@@ -7,13 +7,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
+    sync::Arc,
 };
 
 use weft_types::MacAddress;
 
 use super::{
     ALIAS, BaseChain, Comparison, Expression, Family, ForwardingEntry, Hook, KeyPart, MetaKey, ObservedLink,
-    ObservedPort, ObservedVxlan, PayloadBase, Rule, Set, Table, TransportProtocol, Verdict, firewall::marked,
+    ObservedPort, ObservedVxlan, PayloadBase, Rule, Set, Table, TransportProtocol, Verdict,
+    firewall::{interface_name, marked},
 };
 
 /// UDP port of VXLAN.
@@ -25,6 +27,15 @@ pub const VXLAN_TABLE: &str = "weft-vxlan";
 /// Bytes that the kernel has for the name of a link.
 const LINK_NAME: usize = 16;
 
+/// Returns the name of the device of a pair, by its number.
+#[must_use]
+pub fn vxlan_name(vni: u32) -> String {
+    format!("{VXLAN_PREFIX}{vni:06x}")
+}
+
+/// MACs, each with its addresses.
+pub type Sources = BTreeMap<MacAddress, BTreeSet<IpAddr>>;
+
 /// VXLAN with one trusted peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedLink {
@@ -34,8 +45,8 @@ pub struct TrustedLink {
     pub local: IpAddr,
     /// The peer's, as we see it.
     pub remote: IpAddr,
-    /// What lives at the peer: MACs, each with its addresses.
-    pub sources: BTreeMap<MacAddress, BTreeSet<IpAddr>>,
+    /// What lives at the peer.
+    pub sources: Arc<Sources>,
     /// Whether frames to these MACs go there.
     pub used: bool,
 }
@@ -44,7 +55,7 @@ impl TrustedLink {
     /// Returns the name of the device.
     #[must_use]
     pub fn name(&self) -> String {
-        format!("{VXLAN_PREFIX}{:06x}", self.vni)
+        vxlan_name(self.vni)
     }
 
     fn settings(&self) -> ObservedVxlan {
@@ -67,8 +78,6 @@ pub struct DesiredTrusted {
     pub mtu: u32,
     /// In any order.
     pub links: Vec<TrustedLink>,
-    /// How often sources had been let in ahead of what was desired before, when this was known.
-    pub ahead: u64,
 }
 
 /// What it has.
@@ -76,7 +85,7 @@ pub struct DesiredTrusted {
 pub struct ObservedTrusted {
     /// Index of our bridge.
     pub bridge: Option<u32>,
-    /// All links of the namespace.
+    /// Links of the namespace, those of VXLAN at least.
     pub links: Vec<ObservedLink>,
     /// Entries of the bridge's forwarding table that were set by hand.
     pub forwarding: BTreeSet<ForwardingEntry>,
@@ -170,14 +179,27 @@ const PORT: ObservedPort = ObservedPort {
     hairpin: false,
 };
 
+impl ObservedTrusted {
+    /// Returns the links that lead to trusted peers.
+    fn devices(&self) -> impl Iterator<Item = &ObservedLink> {
+        self.links.iter().filter(|link| link.kind == "vxlan" && link.name.starts_with(VXLAN_PREFIX))
+    }
+
+    /// Tells whether the device of a pair is there, as it should be.
+    #[must_use]
+    pub fn is_made(&self, desired: &DesiredTrusted, link: &TrustedLink) -> bool {
+        let made = self.devices().find(|made| made.name == link.name());
+        made.is_some_and(|made| made.vxlan == Some(link.settings()) && is_set_up(desired, self.bridge, made))
+    }
+}
+
 /// Returns what has to change, in order; nothing when all is as it should be. To be asked again until nothing is left, as
-/// [`super::difference`].
+/// [`super::difference`]. `bridge` is the name of ours.
 #[must_use]
-pub fn trusted_difference(desired: &DesiredTrusted, observed: &ObservedTrusted) -> Vec<TrustedChange> {
-    let ours = |link: &&ObservedLink| link.kind == "vxlan" && link.name.starts_with(VXLAN_PREFIX);
+pub fn trusted_difference(bridge: &str, desired: &DesiredTrusted, observed: &ObservedTrusted) -> Vec<TrustedChange> {
     let mut changes = Vec::new();
     let mut kept = Vec::new();
-    for link in observed.links.iter().filter(ours) {
+    for link in observed.devices() {
         let wanted = desired.links.iter().find(|wanted| wanted.name() == link.name);
         match wanted.filter(|wanted| desired.enabled && link.vxlan == Some(wanted.settings())) {
             Some(wanted) => kept.push((link, wanted)),
@@ -189,7 +211,7 @@ pub fn trusted_difference(desired: &DesiredTrusted, observed: &ObservedTrusted) 
         let entries = observed.forwarding.iter().filter(|entry| entry.port == link.index);
         changes.extend(entries.filter(goes).copied().map(TrustedChange::RemoveForwarding));
     }
-    let guarded = table_changes(desired, observed, &mut changes);
+    let guarded = table_changes(bridge, desired, observed, &mut changes);
     let Some(bridge) = observed.bridge.filter(|_| guarded) else { return changes };
     for wanted in &desired.links {
         match kept.iter().find(|(link, _)| link.name == wanted.name()) {
@@ -201,15 +223,21 @@ pub fn trusted_difference(desired: &DesiredTrusted, observed: &ObservedTrusted) 
 }
 
 /// Brings tables and sets in line. Tells whether they are as they should be already, so that devices may follow.
-fn table_changes(desired: &DesiredTrusted, observed: &ObservedTrusted, changes: &mut Vec<TrustedChange>) -> bool {
+fn table_changes(
+    bridge: &str,
+    desired: &DesiredTrusted,
+    observed: &ObservedTrusted,
+    changes: &mut Vec<TrustedChange>,
+) -> bool {
     if !desired.enabled {
-        let tables = observed.tables.iter();
+        // They outlive the last device, which would not be filtered without them.
+        let tables = observed.tables.iter().filter(|_| observed.devices().next().is_none());
         changes.extend(tables.map(|table| TrustedChange::RemoveTable(table.family, table.name.clone())));
         return false;
     }
     let keys = keys(&desired.links);
     let mut guarded = true;
-    for table in trusted_tables() {
+    for table in trusted_tables(bridge) {
         if !observed.tables.contains(&table) {
             changes.push(TrustedChange::ReplaceTable(table));
             guarded = false;
@@ -243,8 +271,7 @@ fn link_changes(
     changes: &mut Vec<TrustedChange>,
 ) {
     let (index, name) = (link.index, link.name.clone());
-    let marked = link.alias.as_deref() == Some(ALIAS) && link.makes_addresses != Some(true);
-    if !marked || link.master != Some(bridge) || link.mtu != desired.mtu || !link.up {
+    if !is_set_up(desired, Some(bridge), link) {
         // Its settings as a port follow when it is observed as one.
         changes.push(TrustedChange::SetLink { index, name, master: bridge, mtu: desired.mtu });
         return;
@@ -256,6 +283,11 @@ fn link_changes(
     let macs = wanted.sources.keys().filter(|_| wanted.used);
     let entries = macs.map(|mac| ForwardingEntry { port: index, mac: *mac });
     changes.extend(entries.filter(|entry| !forwarding.contains(entry)).map(TrustedChange::AddForwarding));
+}
+
+fn is_set_up(desired: &DesiredTrusted, bridge: Option<u32>, link: &ObservedLink) -> bool {
+    let marked = link.alias.as_deref() == Some(ALIAS) && link.makes_addresses != Some(true);
+    marked && bridge.is_some() && link.master == bridge && link.mtu == desired.mtu && link.up
 }
 
 /// Returns the keys that let in what lives at peers, by name of their set in the table of the family of bridges.
@@ -280,7 +312,7 @@ fn keys(links: &[TrustedLink]) -> BTreeMap<(Family, String), BTreeSet<Vec<u8>>> 
         }
         let mut name = link.name().into_bytes();
         name.resize(LINK_NAME, 0);
-        for (mac, addresses) in &link.sources {
+        for (mac, addresses) in link.sources.as_ref() {
             let source = [&name[..], &mac.octets(), &[0, 0]].concat();
             for address in addresses {
                 match address {
@@ -298,14 +330,17 @@ fn keys(links: &[TrustedLink]) -> BTreeMap<(Family, String), BTreeSet<Vec<u8>>> 
 ///
 /// - VXLAN to the host is dropped unless it comes from a trusted peer's address, by the link that this address is reached by,
 ///   with the number of the pair.
-/// - Frames that come from a trusted peer are dropped unless their source lives there, as the router does with what it opens
-///   itself ([`crate::forward::Switch::inbound`]); and all that is for more than one, which comes sealed.
+/// - So is what the host would forward to that port: it would leave with the host's own address where addresses are translated.
+///   Only within the overlay, whose frames are seen there where bridges have packets filtered, is the port anybody's.
+/// - What comes out of VXLAN is for the bridge, never for the host, to whom bridges hand frames for `01:80:c2:00:00:0X`.
+/// - Frames that come from a trusted peer are dropped unless their source lives there, and so is all that is for more than one,
+///   which comes sealed: `docs/decisions/trusted-subnets.md`.
 #[must_use]
-pub fn trusted_tables() -> [Table; 2] {
-    [datagram_table(), frame_table()]
+pub fn trusted_tables(bridge: &str) -> [Table; 2] {
+    [datagram_table(bridge), frame_table()]
 }
 
-fn datagram_table() -> Table {
+fn datagram_table(bridge: &str) -> Table {
     use Comparison::{Equal, NotEqual};
     use Expression::{Compare, Counter, Into, Lookup, Meta, Payload, ReversePath};
     const NFPROTO_IPV4: u8 = 2;
@@ -324,30 +359,42 @@ fn datagram_table() -> Table {
             accept(),
         ]
     };
-    let rules = vec![
-        vec![Meta(MetaKey::TransportProtocol), Compare(NotEqual, vec![TransportProtocol::Udp as u8]), accept()],
-        vec![
-            Payload { base: PayloadBase::Transport, offset: 2, length: 2 },
-            Compare(NotEqual, VXLAN_PORT.to_be_bytes().to_vec()),
-            accept(),
-        ],
-        vec![ReversePath, Compare(Equal, vec![0; 4]), Counter, Expression::Verdict(Verdict::Drop)],
+    let others = || {
+        [
+            vec![Meta(MetaKey::TransportProtocol), Compare(NotEqual, vec![TransportProtocol::Udp as u8]), accept()],
+            vec![
+                Payload { base: PayloadBase::Transport, offset: 2, length: 2 },
+                Compare(NotEqual, VXLAN_PORT.to_be_bytes().to_vec()),
+                accept(),
+            ],
+        ]
+    };
+    let drop = || vec![Counter, Expression::Verdict(Verdict::Drop)];
+    let by_bridge = |key| vec![Meta(key), Compare(Equal, interface_name(bridge))];
+    let within = [by_bridge(MetaKey::InterfaceIn), by_bridge(MetaKey::InterfaceOut), vec![accept()]].concat();
+    let from_vxlan = [vec![Meta(MetaKey::InterfaceIn), Compare(Equal, VXLAN_PREFIX.into())], drop()].concat();
+    let input = std::iter::once(from_vxlan).chain(others()).chain([
+        [vec![ReversePath, Compare(Equal, vec![0; 4])], drop()].concat(),
         // Source addresses of IPv4 (RFC 791) and IPv6 (RFC 8200).
         known(NFPROTO_IPV4, 12, 4, 1, "peers4"),
         known(NFPROTO_IPV6, 8, 16, 4, "peers6"),
-        vec![Counter, Expression::Verdict(Verdict::Drop)],
-    ];
+        drop(),
+    ]);
+    let forward = others().into_iter().chain([within, drop()]);
     let set = |name: &str, address| Set { name: name.into(), key: vec![address, KeyPart::Number] };
     Table {
         family: Family::Inet,
         name: VXLAN_TABLE.into(),
         sets: vec![set("peers4", KeyPart::Ipv4), set("peers6", KeyPart::Ipv6)],
-        chains: vec![BaseChain {
-            name: "input".into(),
-            hook: Hook::Input,
-            priority: -10,
-            rules: rules.into_iter().map(marked).collect(),
-        }],
+        chains: vec![
+            BaseChain {
+                name: "forward".into(),
+                hook: Hook::Forward,
+                priority: -10,
+                rules: forward.map(marked).collect(),
+            },
+            BaseChain { name: "input".into(), hook: Hook::Input, priority: -10, rules: input.map(marked).collect() },
+        ],
     }
 }
 

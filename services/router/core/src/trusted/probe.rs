@@ -5,7 +5,7 @@
 use crate::{
     datagram::{Batch, Checksum},
     segment::{fold, sum},
-    virtio::Offload,
+    virtio::{self, Offload},
 };
 
 /// Kind of the frames (IEEE 802-2014, section 9.2.4: local experiments).
@@ -24,8 +24,12 @@ const HEADER: usize = 4 + 1 + 1 + 2 + 16;
 /// The shortest frame, in bytes.
 pub const SMALL: usize = ETHERNET + HEADER;
 
-/// Segments of a batch.
+/// Segments of a batch at most; fewer where they are so large that an IP packet has no room for them.
 const SEGMENTS: usize = 8;
+/// Bytes of an IPv4 packet at most (RFC 791, section 3.1).
+const LARGEST_PACKET: usize = 65_535;
+/// Token and number of a segment, with which its payload begins.
+const SEGMENT_HEADER: usize = 17;
 const IPV4: usize = 20;
 const TCP: usize = 20;
 const HEADERS: usize = ETHERNET + IPV4 + TCP;
@@ -106,12 +110,20 @@ fn ethernet(kind: u16) -> [u8; ETHERNET] {
     header
 }
 
-/// Writes a batch of full packets as one frame of TCP that the kernel cuts, and the header that tells it how.
+/// Returns how many segments of so many bytes of payload a batch has; nothing for those that no batch has.
+fn segments(size: usize) -> Option<usize> {
+    let most = (LARGEST_PACKET - IPV4 - TCP) / size.max(SEGMENT_HEADER);
+    (size >= SEGMENT_HEADER && most > 0).then_some(most.min(SEGMENTS))
+}
+
+/// Writes a batch of full packets as one frame of TCP that the kernel cuts, and the header that tells it how. Nothing where so
+/// small an MTU, in bytes, has no room for it.
 #[must_use]
-pub fn batch(token: [u8; 16], mtu: u16) -> (Offload, Vec<u8>) {
-    let size = usize::from(mtu) - IPV4 - TCP;
+pub fn batch(token: [u8; 16], mtu: u16) -> Option<(Offload, Vec<u8>)> {
+    let size = usize::from(mtu).checked_sub(IPV4 + TCP)?;
+    let count = segments(size)?;
     let mut frame = ethernet(BATCH_ETHERTYPE).to_vec();
-    let total = (IPV4 + TCP + SEGMENTS * size) as u16;
+    let total = (IPV4 + TCP + count * size) as u16;
     let mut ip = [0; IPV4];
     ip[0] = 0x45;
     ip[2..4].copy_from_slice(&total.to_be_bytes());
@@ -134,11 +146,11 @@ pub fn batch(token: [u8; 16], mtu: u16) -> (Offload, Vec<u8>) {
     let pseudo = fold(pseudo_sum(total - IPV4 as u16));
     tcp[16..18].copy_from_slice(&pseudo.to_be_bytes());
     frame.extend(tcp);
-    for index in 0..SEGMENTS {
+    for index in 0..count {
         frame.extend(segment(token, index, size));
     }
     let checksum = Checksum { start: (ETHERNET + IPV4) as u16, offset: 16 };
-    (Offload { checksum, batch: Some((Batch::Tcp4, size as u16)) }, frame)
+    Some((Offload { checksum, batch: Some((Batch::Tcp4, size as u16)) }, frame))
 }
 
 /// Length of the headers before the payload of a batch, in bytes.
@@ -163,27 +175,32 @@ fn segment(token: [u8; 16], index: usize, size: usize) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub struct Batches {
     token: [u8; 16],
+    /// Payload of a segment, in bytes: that of the sender's MTU.
+    size: usize,
     seen: u32,
 }
 
 impl Batches {
-    /// Takes a frame with the `flags` of the header that the kernel wrote before it, and returns the token when all of its batch
+    /// Takes a frame with the header that the kernel wrote before it ([`virtio`]), and returns the token when all of its batch
     /// has come intact. Frames may be joined, in whatever order.
-    pub fn receive(&mut self, flags: u8, frame: &[u8], mtu: u16) -> Option<[u8; 16]> {
-        let size = usize::from(mtu).checked_sub(IPV4 + TCP)?;
+    pub fn receive(&mut self, header: [u8; virtio::HEADER], frame: &[u8]) -> Option<[u8; 16]> {
+        let [flags, joined, _, _, first, second, ..] = header;
         let payload = payload(flags, frame)?;
+        // What the other end has for an MTU is not ours to know: the kernel says how large the segments that it joined were.
+        let size = if joined == 0 { payload.len() } else { usize::from(u16::from_ne_bytes([first, second])) };
+        let count = segments(size)?;
         for part in payload.chunks(size) {
             let token: [u8; 16] = *part.first_chunk()?;
             let index = usize::from(*part.get(token.len())?);
-            if index >= SEGMENTS || part != segment(token, index, size) {
+            if index >= count || part != segment(token, index, size) {
                 return None;
             }
-            if token != self.token {
-                *self = Self { token, seen: 0 };
+            if (token, size) != (self.token, self.size) {
+                *self = Self { token, size, seen: 0 };
             }
             self.seen |= 1 << index;
         }
-        let whole = self.seen == (1 << SEGMENTS) - 1;
+        let whole = self.seen == (1 << count) - 1;
         whole.then(|| std::mem::take(self).token)
     }
 }
@@ -246,45 +263,82 @@ mod tests {
         assert_eq!(Probe::decode(&padded), Some(answer));
     }
 
+    /// What the kernel writes before a frame that it vouches for, and before one that it knows nothing of.
+    const VOUCHED: [u8; virtio::HEADER] = [CHECKED, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const PLAIN: [u8; virtio::HEADER] = [0; virtio::HEADER];
+
     #[test]
     fn a_batch_counts_when_all_of_it_came_whatever_the_order() {
-        let (offload, frame) = batch(TOKEN, 1400);
-        assert_eq!(offload.batch, Some((Batch::Tcp4, 1360)));
-        let mut segments = cut(&frame, 1400);
-        assert_eq!(segments.len(), SEGMENTS);
-        segments.reverse();
-        let mut batches = Batches::default();
-        for (number, segment) in segments.iter().enumerate() {
-            let last = number + 1 == SEGMENTS;
-            assert_eq!(batches.receive(0, segment, 1400), last.then_some(TOKEN));
+        for (mtu, count) in [(576, 8), (1400, 8), (8226, 8), (8227, 7), (8900, 7), (33_000, 1)] {
+            let (offload, frame) = batch(TOKEN, mtu).expect("a batch");
+            assert_eq!(offload.batch, Some((Batch::Tcp4, mtu - 40)));
+            assert!(frame.len() <= ETHERNET + LARGEST_PACKET);
+            let mut segments = cut(&frame, mtu);
+            assert_eq!(segments.len(), count, "{mtu}");
+            segments.reverse();
+            let mut batches = Batches::default();
+            for (number, segment) in segments.iter().enumerate() {
+                let last = number + 1 == count;
+                assert_eq!(batches.receive(PLAIN, segment), last.then_some(TOKEN), "{mtu}");
+            }
+            let joined = offload.encode(BATCH_HEADERS);
+            assert_eq!(Batches::default().receive(joined, &frame), Some(TOKEN), "all joined again");
         }
-        assert_eq!(Batches::default().receive(NEEDS_CHECKSUM, &frame, 1400), Some(TOKEN), "all joined again");
+        assert!(batch(TOKEN, 56).is_none() && batch(TOKEN, 20).is_none(), "no room");
     }
 
     #[test]
     fn what_a_device_broke_does_not_count() {
-        let (_, frame) = batch(TOKEN, 1400);
+        let (_, frame) = batch(TOKEN, 1400).expect("a batch");
         let segments = cut(&frame, 1400);
         let mut batches = Batches::default();
         let mut wrong = segments.clone();
         // The checksum of TCP, then a byte of what is carried, whoever vouches for it.
         wrong[0][51] ^= 1;
         wrong[1][900] ^= 1;
-        for (segment, flags) in wrong.iter().zip([0, CHECKED]) {
-            assert_eq!(batches.receive(flags, segment, 1400), None);
+        for (segment, header) in wrong.iter().zip([PLAIN, VOUCHED]) {
+            assert_eq!(batches.receive(header, segment), None);
         }
         for segment in &segments[2..] {
-            assert_eq!(batches.receive(0, segment, 1400), None, "two are missing");
+            assert_eq!(batches.receive(PLAIN, segment), None, "two are missing");
         }
-        assert_eq!(batches.receive(0, &segments[0], 1400), None);
-        assert_eq!(batches.receive(0, &segments[1], 1400), Some(TOKEN));
+        assert_eq!(batches.receive(PLAIN, &segments[0]), None);
+        assert_eq!(batches.receive(PLAIN, &segments[1]), Some(TOKEN));
+    }
+
+    /// A frame of a batch with any payload, whose headers are right.
+    fn carrying(payload: &[u8]) -> Vec<u8> {
+        let frame = [&batch(TOKEN, 1400).expect("a batch").1[..HEADERS], payload].concat();
+        let mut segments = cut(&frame, u16::MAX);
+        segments.pop().unwrap_or_default()
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..200), flags: u8, mtu: u16) {
+        fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..200), header: [u8; virtio::HEADER]) {
             let _ = Probe::decode(&bytes);
-            let _ = Batches::default().receive(flags, &bytes, mtu);
+            let _ = Batches::default().receive(header, &bytes);
+        }
+
+        #[test]
+        fn anything_behind_a_right_header_is_read(
+            bytes in prop::collection::vec(any::<u8>(), 1..400),
+            header: [u8; virtio::HEADER],
+            size: u16,
+            token: [u8; 16],
+        ) {
+            let length = (ETHERNET + 8 + bytes.len()) as u16;
+            let header_of = |kind| [&ethernet(ETHERTYPE)[..], &MAGIC, &[kind, 0], &length.to_be_bytes()].concat();
+            for kind in 0..=2 {
+                let probe = Probe::decode(&[header_of(kind), bytes.clone()].concat());
+                prop_assert_eq!(probe.is_some(), kind < 2 && bytes.len() >= token.len());
+            }
+            let mut batches = Batches::default();
+            let segment = segment(token, usize::from(bytes[0]), bytes.len());
+            let [a, b] = size.to_ne_bytes();
+            for header in [header, PLAIN, VOUCHED, [1, 1, 54, 0, a, b, 34, 0, 16, 0]] {
+                let _ = (batches.receive(header, &carrying(&bytes)), batches.receive(header, &carrying(&segment)));
+            }
         }
     }
 }

@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn every_set_of_ours_is_read_back() {
-        for table in trusted_tables() {
+        for table in trusted_tables("weft") {
             for set in &table.sets {
                 let written = write_set(&table.name, set, 1);
                 assert_eq!(read_set(written.bytes(), &table.name).as_ref(), Some(set));

@@ -1,6 +1,7 @@
 use super::*;
 
 const BRIDGE: u32 = 7;
+const NAME: &str = "weft";
 const MAC: MacAddress = MacAddress::new([2, 0, 0, 0, 0, 1]);
 const OTHER: MacAddress = MacAddress::new([2, 0, 0, 0, 0, 2]);
 
@@ -9,13 +10,13 @@ fn link(vni: u32, used: bool) -> TrustedLink {
         vni,
         local: [192, 0, 2, 1].into(),
         remote: [192, 0, 2, 2].into(),
-        sources: [(MAC, [[10, 32, 0, 1].into()].into()), (OTHER, BTreeSet::new())].into(),
+        sources: Arc::new([(MAC, [[10, 32, 0, 1].into()].into()), (OTHER, BTreeSet::new())].into()),
         used,
     }
 }
 
 fn desired(links: &[TrustedLink]) -> DesiredTrusted {
-    DesiredTrusted { enabled: true, mtu: 1400, links: links.to_vec(), ahead: 0 }
+    DesiredTrusted { enabled: true, mtu: 1400, links: links.to_vec() }
 }
 
 /// A kernel that does what it is told.
@@ -34,7 +35,7 @@ impl Host {
     fn settle(&mut self, desired: &DesiredTrusted) -> Vec<TrustedChange> {
         let mut all = Vec::new();
         for _ in 0..8 {
-            let changes = trusted_difference(desired, &self.observed);
+            let changes = trusted_difference(NAME, desired, &self.observed);
             if changes.is_empty() {
                 return all;
             }
@@ -50,7 +51,7 @@ impl Host {
         let find = |index: u32| known.into_iter().find(|link| link.index == index).expect("it is there");
         match change {
             TrustedChange::CreateLink(link) => {
-                assert!(observed.tables == trusted_tables(), "a device before its filter");
+                assert!(observed.tables == trusted_tables(NAME), "a device before its filter");
                 observed.links.push(ObservedLink {
                     index: self.next,
                     name: link.name(),
@@ -115,10 +116,37 @@ fn a_host_that_trusts_nobody_needs_nothing_and_loses_what_is_left() {
 }
 
 #[test]
+fn filters_stand_until_the_last_device_is_gone() {
+    let mut host = Host::new();
+    host.settle(&desired(&[link(1, true)]));
+    // A device that the kernel does not delete.
+    for _ in 0..3 {
+        let changes = trusted_difference(NAME, &DesiredTrusted::default(), &host.observed);
+        assert!(matches!(changes[..], [TrustedChange::DeleteLink { .. }]), "{changes:?}");
+    }
+    host.settle(&DesiredTrusted::default());
+    assert!(host.observed.links.is_empty() && host.observed.tables.is_empty());
+}
+
+#[test]
+fn a_device_is_made_when_it_is_a_port_that_is_up() {
+    let mut host = Host::new();
+    let (wanted, other) = (link(1, false), link(2, false));
+    let desired = desired(std::slice::from_ref(&wanted));
+    assert!(!host.observed.is_made(&desired, &wanted));
+    host.settle(&desired);
+    assert!(host.observed.is_made(&desired, &wanted) && !host.observed.is_made(&desired, &other));
+    let moved = TrustedLink { remote: [192, 0, 2, 9].into(), ..wanted.clone() };
+    assert!(!host.observed.is_made(&desired, &moved), "it leads elsewhere");
+    host.observed.links[0].up = false;
+    assert!(!host.observed.is_made(&desired, &wanted));
+}
+
+#[test]
 fn filters_stand_before_any_peer_is_there() {
     let mut host = Host::new();
     host.settle(&desired(&[]));
-    assert_eq!(host.observed.tables, trusted_tables());
+    assert_eq!(host.observed.tables, trusted_tables(NAME));
     assert!(host.observed.links.is_empty());
 }
 
@@ -176,9 +204,9 @@ fn what_others_change_is_put_right() {
 fn keys_have_the_lengths_that_their_sets_say() {
     let six = TrustedLink { remote: "fd00::2".parse().expect("valid"), ..link(2, true) };
     let mut with_six = link(1, true);
-    with_six.sources.entry(MAC).or_default().insert("fd10::1".parse().expect("valid"));
+    Arc::make_mut(&mut with_six.sources).entry(MAC).or_default().insert("fd10::1".parse().expect("valid"));
     let keys = keys(&[with_six, six]);
-    for table in trusted_tables() {
+    for table in trusted_tables(NAME) {
         for set in table.sets {
             let length = set.key.iter().map(|part| usize::from(part.units()) * 4).sum::<usize>();
             let present = &keys[&(table.family, set.name.clone())];
