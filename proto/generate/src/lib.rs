@@ -13,6 +13,7 @@ mod tests {
         "weft/common/v1/metrics.proto",
         "weft/mesh/v1/mesh.proto",
         "weft/router/v1/router.proto",
+        "weft/router/v1/host.proto",
         "weft/ipam/v1/ipam.proto",
         "weft/ipam/v1/ring.proto",
         "weft/dns/v1/dns.proto",

@@ -300,6 +300,9 @@ pub struct AttachmentInfo {
     /// Interface addresses, host bits set.
     #[prost(message, repeated, tag = "3")]
     pub addresses: ::prost::alloc::vec::Vec<super::super::common::v1::IpPrefix>,
+    /// Set for a host that is exposed without masquerading: packets come from it whose source is anywhere outside of the overlay.
+    #[prost(bool, tag = "4")]
+    pub routes: bool,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

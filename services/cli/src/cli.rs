@@ -1,5 +1,6 @@
 //! The definition of the command line.
 
+mod expose;
 mod launch;
 mod legacy;
 
@@ -9,6 +10,7 @@ use clap::{
     ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser,
     error::ErrorKind,
 };
+pub(crate) use expose::{Expose, Hide};
 pub(crate) use launch::Launch;
 pub use launch::launch_settings;
 use weft_proto::client::{SOCKET_FOLDER, Service};
@@ -96,6 +98,14 @@ pub(crate) enum Command {
     /// Take addresses from a container, and the interface with the last one. Prints the addresses removed.
     #[command(override_usage = "weft detach [OPTIONS] [ADDRESS]... <CONTAINER>")]
     Detach(Addresses),
+    /// Give this host addresses on the network, so that it reaches containers and is reached by them. Prints them.
+    ///
+    /// They stay over restarts, until `weft hide`. What passes the host between their subnets and elsewhere gets the host's address on
+    /// the other side, so that answers find back. Exposing again changes nothing but what is asked for.
+    #[command(disable_help_flag = true)]
+    Expose(Expose),
+    /// Take addresses on the network from this host again, those of the default subnet if none is named. Prints them.
+    Hide(Hide),
     /// Print the shell command that makes Docker clients use weft's proxy: eval $(weft env)
     ///
     /// The value that DOCKER_HOST has now is kept in ORIG_DOCKER_HOST.

@@ -3,6 +3,7 @@
 mod addresses;
 mod containers;
 mod env;
+mod expose;
 mod install;
 mod launch;
 mod log_level;
@@ -35,6 +36,8 @@ pub(crate) async fn run(
         Command::Ps { containers } => containers::ps(&containers, services, output).await,
         Command::Attach(what) => containers::attach(what, services, output).await,
         Command::Detach(what) => containers::detach(what, services, output).await,
+        Command::Expose(what) => expose::expose(what, services, output).await,
+        Command::Hide(what) => expose::hide(what, services, output).await,
         Command::Env { restore } => env::env(restore, services, environment, output).await,
         Command::Config => env::config(services, output).await,
         Command::DnsArgs => names::dns_args(services, output).await,

@@ -5,6 +5,7 @@
 
 mod connections;
 mod containers;
+mod exposed;
 mod ipam;
 mod log_levels;
 mod names;
@@ -17,6 +18,8 @@ use std::{fmt, net::IpAddr, net::SocketAddr};
 
 pub use connections::{Connection, Connections, Reached, Target, Targets, Way};
 pub use containers::{Container, Containers};
+pub(crate) use exposed::net;
+pub use exposed::{HostAddress, HostAddresses};
 pub use ipam::{Ipam, Pending, Primed, Share};
 use ipnet::IpNet;
 pub use log_levels::{LogLevel, LogLevels};

@@ -12,7 +12,7 @@ use weft_proto::router::v1::{
 use weft_service::Result;
 use weft_types::PeerName;
 
-use crate::{convert, problems::Part, state::State};
+use crate::{convert, kept, problems::Part, state::State};
 
 const CHANNEL: &str = "names";
 
@@ -27,11 +27,11 @@ const MAX_MESSAGE: usize = 64 << 20;
 
 /// Keeps the names equal to what the mesh says, and the mesh told of ours. Never returns.
 pub(crate) async fn follow(state: Arc<State>, router: Channel) {
-    let mut client = GossipServiceClient::new(router).max_decoding_message_size(MAX_MESSAGE);
+    let mut client = GossipServiceClient::new(router.clone()).max_decoding_message_size(MAX_MESSAGE);
     let mut wait = *RETRY.start();
     loop {
         let began = Instant::now();
-        let error = match subscribe(&state, &mut client).await {
+        let error = match subscribe(&state, &mut client, &router).await {
             Ok(stream) => stream.run().await.err(),
             Err(error) => Some(error),
         };
@@ -54,8 +54,12 @@ struct Subscription<'a> {
     stream: tonic::Streaming<SubscribeResponse>,
 }
 
-/// Subscribes and takes in the snapshot.
-async fn subscribe<'a>(state: &'a State, client: &'a mut GossipServiceClient<Channel>) -> Result<Subscription<'a>> {
+/// Subscribes and takes in the snapshot, and the names that the host itself has.
+async fn subscribe<'a>(
+    state: &'a State,
+    client: &'a mut GossipServiceClient<Channel>,
+    router: &Channel,
+) -> Result<Subscription<'a>> {
     let request = SubscribeRequest { channel: CHANNEL.to_owned() };
     let (stream, first) = timeout(PATIENCE, async {
         let mut stream = client.subscribe(request).await?.into_inner();
@@ -71,6 +75,7 @@ async fn subscribe<'a>(state: &'a State, client: &'a mut GossipServiceClient<Cha
     let zone = state.read(|names| names.zone().clone());
     let snapshot = convert::snapshot(&zone, &snapshot)?;
     state.write(|names| names.handle_snapshot(snapshot, Instant::now().into_std()));
+    kept::restore(state, router.clone()).await?;
     Ok(Subscription { state, client, stream })
 }
 

@@ -11,6 +11,7 @@ mod config;
 mod convert;
 mod gossip;
 mod handler;
+mod kept;
 mod listener;
 pub mod metrics;
 mod problems;

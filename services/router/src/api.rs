@@ -2,6 +2,7 @@
 
 mod attachments;
 mod gossip;
+mod host;
 mod peers;
 mod status;
 
@@ -10,11 +11,11 @@ use std::path::PathBuf;
 use tonic::{Code, Status, service::Routes};
 use weft_proto::router::v1::{
     attachment_service_server::AttachmentServiceServer, gossip_service_server::GossipServiceServer,
-    peer_service_server::PeerServiceServer,
+    host_service_server::HostServiceServer, peer_service_server::PeerServiceServer,
 };
 
 pub(crate) use self::status::message as status_message;
-pub use self::{attachments::Attachments, gossip::Gossip, peers::Peers, status::Facts};
+pub use self::{attachments::Attachments, gossip::Gossip, host::Host, peers::Peers, status::Facts};
 use crate::driver::{DriverHandle, Stopping};
 
 /// Largest request, in bytes: a whole snapshot of a service's entries.
@@ -33,6 +34,7 @@ pub fn routes(
     routes
         .add_service(PeerServiceServer::new(Peers::new(driver.clone(), facts, password_file)))
         .add_service(gossip.max_decoding_message_size(MAX_REQUEST).max_encoding_message_size(usize::MAX))
+        .add_service(HostServiceServer::new(Host::new(driver.clone(), kernel.clone())))
         .add_service(AttachmentServiceServer::new(Attachments::new(driver, kernel)));
     routes.routes()
 }

@@ -30,6 +30,7 @@ use weft_router_core::{
     session::agreement::Agreement,
 };
 use weft_service::Shutdown;
+use weft_types::MacAddress;
 
 pub use self::{
     attachments::Attachment,
@@ -48,9 +49,10 @@ use crate::{
     admitted::Revocations,
     control::{Connected, Control, ControlEvent, Outgoing},
     dataplane::{self, DataPlaneHandle},
+    exposed::{self, Exposed},
     identity::Identity,
     kept_targets::KeptTargets,
-    kernel::Kernel,
+    kernel::{Exposure, Kernel},
     store::Store,
     trusted::TrustedHandle,
 };
@@ -66,6 +68,9 @@ const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
 pub const TARGETS_FILE: &str = "targets.json";
 /// File with the channels that this host publishes on.
 pub const CHANNELS_FILE: &str = "channels.json";
+
+/// File with the host's own addresses on the overlay.
+pub const EXPOSED_FILE: &str = "exposed.json";
 
 /// Channel and key under which ipam publishes the ring, whose id peers compare when they meet.
 const RING: (&str, &[u8]) = ("ring", b"ring");
@@ -100,8 +105,12 @@ pub struct Parts {
     pub kernel: Kernel,
     /// What keeps the ways to trusted peers.
     pub trusted: TrustedHandle,
-    /// This host's attachments.
+    /// Attachments of this host's containers.
     pub attachments: Vec<Attachment>,
+    /// The host's own addresses, and what of them the kernel has.
+    pub exposed: (Exposed, Vec<Exposure>),
+    /// Bridge that the host has them on, and its address.
+    pub bridge: (String, MacAddress),
     /// Why metrics are not served, if they are not.
     pub metrics_problem: watch::Receiver<Option<Problem>>,
 }
@@ -113,7 +122,8 @@ pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::Jo
     let (subnets, wanted_subnets) = watch::channel(BTreeSet::new());
     tokio::spawn(keep_subnets(parts.kernel.clone(), wanted_subnets));
     let local = parts.mesh.local().peer;
-    let driver = Driver {
+    let (exposed, in_effect) = parts.exposed;
+    let mut driver = Driver {
         mesh: parts.mesh,
         agreement: parts.agreement,
         identity: parts.identity,
@@ -126,12 +136,15 @@ pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::Jo
         refused: BTreeMap::new(),
         paths: Paths::new(local, parts.data_plane),
         attachments: Attachments::new(parts.attachments),
+        exposed,
+        bridge: parts.bridge,
         subscriptions: Subscriptions::default(),
         problems: Problems::default(),
         metrics_problem: parts.metrics_problem,
         peers: peer_sender,
         subnets,
     };
+    driver.set_host(&in_effect);
     let task = tokio::spawn(driver.run(command_queue, parts.control_events, parts.data_events, shutdown));
     (DriverHandle { commands, peers }, task)
 }
@@ -156,6 +169,8 @@ struct Driver {
     refused: BTreeMap<IpAddr, problems::Refused>,
     paths: Paths,
     attachments: Attachments,
+    exposed: Exposed,
+    bridge: (String, MacAddress),
     subscriptions: Subscriptions,
     problems: Problems,
     metrics_problem: watch::Receiver<Option<Problem>>,
@@ -334,6 +349,15 @@ impl Driver {
                     self.publish_attachments(now);
                 }
                 let _ = reply.send(removed);
+            }
+            Command::Exposed(reply) => {
+                let _ = reply.send(self.exposed.clone());
+            }
+            Command::SetExposed { exposed, in_effect, reply } => {
+                self.exposed = exposed;
+                self.set_host(&in_effect);
+                self.publish_attachments(now);
+                self.saves.save(Content::Exposed(self.exposed.clone()), Some(Reply::Done(reply)));
             }
             Command::Attachments(reply) => {
                 let _ = reply.send(self.attachments.list());
@@ -555,6 +579,12 @@ impl Driver {
         let pairs = self.mesh.trusts().filter_map(|(peer, trust)| Some((peer, trust.ok()?)));
         self.trusted.update(pairs.collect(), Arc::clone(&table));
         self.paths.set_forwarding(table).await;
+    }
+
+    /// Notes what all peers are to hear of the host's own addresses.
+    fn set_host(&mut self, in_effect: &[Exposure]) {
+        let host = exposed::attachment(&self.bridge.0, self.bridge.1, in_effect);
+        self.attachments.set_host(host, in_effect.iter().any(|exposure| !exposure.masquerade));
     }
 
     fn publish_attachments(&mut self, now: Instant) {

@@ -8,6 +8,7 @@
 mod attach;
 mod dns;
 mod elsewhere;
+mod expose;
 mod host;
 mod hosts_file;
 mod legacy;
@@ -33,7 +34,7 @@ use anyhow::Context;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_router_core::hostnet;
-pub use weft_router_core::hostnet::{ALIAS, DesiredTrusted, HostsFile, Problem, TrustedLink};
+pub use weft_router_core::hostnet::{ALIAS, DesiredTrusted, Exposure, HostsFile, Problem, TrustedLink};
 use weft_types::{ContainerId, MacAddress};
 
 pub use self::{
@@ -315,6 +316,15 @@ impl Kernel {
         self.ask(|reply| worker::Command::SetTrusted { desired, ahead, reply }).await
     }
 
+    /// Gives the host exactly these addresses on the overlay, with what they need to be of use, and returns those of them that it
+    /// can have: those of IPv6 only where there is IPv6. From [`Kernel::prepare`] on the worker keeps it so.
+    ///
+    /// # Errors
+    /// What the kernel refused; it is tried again until another list is given.
+    pub async fn set_exposed(&self, exposures: Vec<Exposure>) -> anyhow::Result<Vec<Exposure>> {
+        self.ask(|reply| worker::Command::SetExposed { exposures, reply }).await?
+    }
+
     /// Counts what VXLAN devices have carried, by name.
     ///
     /// # Errors
@@ -368,7 +378,7 @@ impl Kernel {
     }
 }
 
-fn desired(config: &KernelConfig, dns_index: Option<u32>) -> hostnet::DesiredHost {
+fn desired(config: &KernelConfig, dns_index: Option<u32>, exposures: &[Exposure]) -> hostnet::DesiredHost {
     hostnet::DesiredHost {
         bridge: config.bridge.clone(),
         bridge_mac: config.bridge_mac,
@@ -378,6 +388,7 @@ fn desired(config: &KernelConfig, dns_index: Option<u32>) -> hostnet::DesiredHos
         dns_port: config.dns_port.clone(),
         dns_mac: dns::MAC,
         dns_index,
-        table: hostnet::own_table(&config.bridge, &config.loopback_ports),
+        table: hostnet::let_in(hostnet::own_table(&config.bridge, &config.loopback_ports), &config.bridge, exposures),
+        exposed_by_ipv6: exposures.iter().any(|exposure| exposure.address.addr().is_ipv6()),
     }
 }

@@ -11,6 +11,7 @@ pub mod direction;
 pub mod dns_port;
 pub mod driver;
 mod entropy;
+pub mod exposed;
 pub mod identity;
 pub mod kept_targets;
 pub mod kernel;
@@ -50,7 +51,8 @@ use self::{
     config::{Config, Plan},
     control::Control,
     dataplane::{DataPlaneConfig, Facility},
-    driver::{Attachment, CHANNELS_FILE, Parts, TARGETS_FILE, TapLost},
+    driver::{Attachment, CHANNELS_FILE, EXPOSED_FILE, Parts, TARGETS_FILE, TapLost},
+    exposed::Exposed,
     identity::Identity,
     kept_targets::KeptTargets,
     kernel::{HostRoute, Kernel, KernelConfig},
@@ -105,8 +107,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         local,
         masked,
     })?;
+    let exposed: Exposed = store.load(EXPOSED_FILE)?;
+    let exposures = kernel.set_exposed(exposed.exposures()).await.context("failed to expose the host")?;
     let changes = kernel.prepare().await.context("failed to prepare the host's network")?;
     tracing::info!(changes, "the host's network is prepared");
+    let bridge = (kernel_config.bridge.clone(), kernel_config.bridge_mac);
     let attachments = Attachment::observed(kernel.observe().await?);
 
     let inbox = Box::new(data_plane.inbox());
@@ -161,6 +166,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         kernel: kernel.clone(),
         trusted,
         attachments,
+        exposed: (exposed, exposures),
+        bridge,
         metrics_problem,
     };
     let (driver, driving) = driver::spawn(parts, shutdown.clone());

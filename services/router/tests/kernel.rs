@@ -2,6 +2,8 @@
 
 #[path = "kernel/dns.rs"]
 mod dns;
+#[path = "kernel/expose.rs"]
+mod expose;
 #[path = "common/files.rs"]
 mod files;
 #[path = "kernel/support.rs"]

@@ -24,7 +24,8 @@ pub(super) async fn list(services: &Services) -> Result<Vec<Container>, ServiceE
 }
 
 pub(super) async fn ps(wanted: &[String], services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let listed = list(services).await?;
+    let mut listed = list(services).await?;
+    listed.splice(0..0, super::expose::host(services).await);
     let shown = |container: &&Container| {
         let named = |name: &String| container.name == *name || container.container_id.starts_with(name.as_str());
         wanted.is_empty() || wanted.iter().any(named)

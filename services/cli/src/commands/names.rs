@@ -91,7 +91,7 @@ pub(super) async fn dns_remove(
 }
 
 /// Reads a name as users mean it: one word is relative to the domain, several are absolute.
-fn absolute(name: &str) -> String {
+pub(super) fn absolute(name: &str) -> String {
     if name.contains('.') && !name.ends_with('.') { format!("{name}.") } else { name.to_owned() }
 }
 

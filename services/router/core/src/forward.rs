@@ -56,6 +56,8 @@ pub struct ForwardingTable {
     pub local_macs: BTreeSet<MacAddress>,
     /// Addresses of containers on this host.
     pub local_addresses: BTreeSet<IpAddr>,
+    /// MACs of other hosts that route packets from outside of the overlay into it.
+    pub routers: BTreeSet<MacAddress>,
 }
 
 impl ForwardingTable {
@@ -188,12 +190,16 @@ impl Switch {
             Some([0x08, 0x00]) => {
                 let address: &[u8; 4] = field(frame, 26).ok_or(DropReason::MalformedFrame)?;
                 let address = Ipv4Addr::from(*address);
-                if address.is_unspecified() { Ok(()) } else { self.lives(address.into(), source) }
+                if address.is_unspecified() || self.routes(address.into(), source) {
+                    Ok(())
+                } else {
+                    self.lives(address.into(), source)
+                }
             }
             Some([0x86, 0xdd]) => {
                 let address: &[u8; 16] = field(frame, 22).ok_or(DropReason::MalformedFrame)?;
                 let address = Ipv6Addr::from(*address);
-                if !address.is_unspecified() {
+                if !address.is_unspecified() && !self.routes(address.into(), source) {
                     self.lives6(address, source)?;
                 }
                 match upper_layer(frame) {
@@ -227,6 +233,12 @@ impl Switch {
     /// The same, where each interface has an address that nobody publishes, because it follows from its MAC.
     fn lives6(&self, address: Ipv6Addr, source: MacAddress) -> Result<(), DropReason> {
         if address == source.link_local() { Ok(()) } else { self.lives(address.into(), source) }
+    }
+
+    /// Tells whether a packet is from outside of the overlay, by a host that lets such in.
+    fn routes(&self, address: IpAddr, source: MacAddress) -> bool {
+        let lives = self.addresses.contains_key(&address) || self.table.local_addresses.contains(&address);
+        self.table.routers.contains(&source) && !lives && is_habitable(&address)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod announce;
 mod difference;
+mod expose;
 mod firewall;
 mod hosts_file;
 mod legacy;
@@ -17,6 +18,7 @@ pub use difference::{
     Change, DesiredHost, ForwardingEntry, ObservedBridge, ObservedHost, ObservedLink, ObservedPort, ObservedVxlan,
     PortRole, Sysctl, difference,
 };
+pub use expose::{EXPOSE_COMMENT, EXPOSE_TABLE, Exposure, forward_rules, let_in, masquerade_table};
 pub use firewall::{
     ACCEPTING_CHAINS, BaseChain, ChainRef, Comparison, Expression, Family, Hook, KeyPart, MetaKey, PayloadBase, Rule,
     Set, Table, TransportProtocol, Verdict, accept_rule, own_table,

@@ -8,7 +8,7 @@ use prost::Message;
 use weft_proto::mesh::v1::AttachmentInfo;
 use weft_types::{ContainerId, MacAddress};
 
-use crate::kernel::ObservedAttachment;
+use crate::{exposed, kernel::ObservedAttachment};
 
 /// A container's attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +40,21 @@ impl Attachment {
 #[derive(Debug, Default)]
 pub(super) struct Attachments {
     by_container: BTreeMap<ContainerId, Attachment>,
+    /// Whether the host lets packets in that are from outside of the overlay.
+    routing: bool,
 }
 
 impl Attachments {
     pub(super) fn new(attachments: Vec<Attachment>) -> Self {
         let by_container = attachments.into_iter().map(|attachment| (attachment.container.clone(), attachment));
-        Self { by_container: by_container.collect() }
+        Self { by_container: by_container.collect(), routing: false }
+    }
+
+    /// Replaces the host's own addresses.
+    pub(super) fn set_host(&mut self, host: Option<Attachment>, routing: bool) {
+        self.by_container.remove(&exposed::holder());
+        self.by_container.extend(host.map(|host| (exposed::holder(), host)));
+        self.routing = routing;
     }
 
     pub(super) fn list(&self) -> Vec<Attachment> {
@@ -85,6 +94,7 @@ impl Attachments {
                 container_id: attachment.container.to_string(),
                 mac: Some(attachment.mac.into()),
                 addresses: attachment.addresses.iter().map(|address| (*address).into()).collect(),
+                routes: self.routing && attachment.container == exposed::holder(),
             };
             (Bytes::from(info.container_id.clone()), Bytes::from(info.encode_to_vec()))
         };

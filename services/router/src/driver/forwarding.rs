@@ -17,6 +17,8 @@ pub(super) struct Published {
     pub(super) mac: MacAddress,
     /// Its interface addresses.
     pub(super) addresses: Vec<IpNet>,
+    /// Whether packets come from it that are from outside of the overlay.
+    pub(super) routes: bool,
 }
 
 /// Returns the attachments of an origin; what cannot be read is left out.
@@ -27,6 +29,7 @@ pub(super) fn attachments(origin: &OriginEntries) -> impl Iterator<Item = Publis
             container: info.container_id.parse().ok()?,
             mac: MacAddress::try_from(info.mac.as_ref()?).ok().filter(|mac| !mac.is_multicast())?,
             addresses: info.addresses.iter().filter_map(|prefix| IpNet::try_from(prefix).ok()).collect(),
+            routes: info.routes,
         })
     })
 }
@@ -51,6 +54,7 @@ pub(super) fn table(local: PeerName, origins: &[OriginEntries], reached: impl Fn
             let holder = *table.macs.entry(attachment.mac).or_insert(origin.origin);
             if holder == origin.origin {
                 table.subnets.insert(attachment.mac, subnets(&attachment.addresses));
+                table.routers.extend(attachment.routes.then_some(attachment.mac));
             }
             let addresses: Vec<IpAddr> = attachment.addresses.iter().map(IpNet::addr).collect();
             for address in addresses {
@@ -77,6 +81,7 @@ mod tests {
                 container_id: format!("c{mac}"),
                 mac: Some(MacAddress::new([2, 0, 0, 0, 0, *mac]).into()),
                 addresses: vec![address.parse::<IpNet>().expect("valid").into()],
+                routes: *mac == 30,
             };
             (info.container_id.clone().into(), info.encode_to_vec().into())
         });

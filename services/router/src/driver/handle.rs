@@ -12,6 +12,7 @@ use weft_router_core::{
 use weft_types::{ContainerId, PeerName};
 
 use super::{Attachment, Located, Status, Update};
+use crate::{exposed::Exposed, kernel::Exposure};
 
 /// What the driver is asked for.
 #[derive(Debug)]
@@ -92,6 +93,17 @@ pub enum Command {
         addresses: Vec<IpNet>,
         /// Those that it had, when the rest is published and on disk, or the disk refused it, which is tried again.
         reply: oneshot::Sender<Vec<IpNet>>,
+    },
+    /// Returns the host's own addresses.
+    Exposed(oneshot::Sender<Exposed>),
+    /// Remembers the host's own addresses, for a restart and for all peers.
+    SetExposed {
+        /// All of them.
+        exposed: Exposed,
+        /// What of them the kernel has.
+        in_effect: Vec<Exposure>,
+        /// Answered when it is on disk, or with why not.
+        reply: oneshot::Sender<anyhow::Result<()>>,
     },
     /// Lists the attachments of this host.
     Attachments(oneshot::Sender<Vec<Attachment>>),

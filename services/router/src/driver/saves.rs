@@ -13,9 +13,10 @@ use tokio::{
 };
 use weft_types::PeerName;
 
-use super::{CHANNELS_FILE, TARGETS_FILE, handle::Revoked};
+use super::{CHANNELS_FILE, EXPOSED_FILE, TARGETS_FILE, handle::Revoked};
 use crate::{
     admitted::{self, Revocations},
+    exposed::Exposed,
     identity::Identity,
     kept_targets::KeptTargets,
     store::Store,
@@ -32,6 +33,7 @@ pub(super) enum Content {
     Channels(BTreeSet<String>),
     Revocations(Revocations),
     KnownPeers(BTreeSet<PeerName>),
+    Exposed(Exposed),
 }
 
 impl Content {
@@ -42,6 +44,7 @@ impl Content {
             Self::Channels(_) => State::Channels,
             Self::Revocations(_) => State::Revocations,
             Self::KnownPeers(_) => State::KnownPeers,
+            Self::Exposed(_) => State::Exposed,
         }
     }
 
@@ -52,6 +55,7 @@ impl Content {
             Self::Channels(channels) => store.save(CHANNELS_FILE, channels),
             Self::Revocations(revocations) => revocations.save(store),
             Self::KnownPeers(peers) => admitted::save_known_peers(store, peers),
+            Self::Exposed(exposed) => store.save(EXPOSED_FILE, exposed),
         }
     }
 }
@@ -64,6 +68,7 @@ enum State {
     Channels,
     Revocations,
     KnownPeers,
+    Exposed,
 }
 
 /// An answer that waits for the disk. Whoever asked may have gone meanwhile: what is done stays done.

@@ -430,7 +430,7 @@ impl Attaching<'_> {
         self.wait_for_port(name)?;
         let addresses = self.container.addresses(container)?;
         let plain: Vec<IpAddr> = addresses.iter().map(IpNet::addr).collect();
-        self.announce(container, &plain)?;
+        announce(container, self.spec.mac, &plain)?;
         if let Some(hosts) = &self.spec.hosts_file {
             *hosts_written = hosts_file::write(hosts, &plain);
         }
@@ -493,19 +493,6 @@ impl Attaching<'_> {
         Ok(())
     }
 
-    /// Tells neighbours, who may remember another container's MAC for an address.
-    fn announce(&self, interface: u32, addresses: &[IpAddr]) -> anyhow::Result<()> {
-        let socket = Socket::new(Domain::PACKET, Type::RAW, None).context("failed to open a packet socket")?;
-        let destination = packet_address(interface, 0)?;
-        for frame in announcements(self.spec.mac, addresses) {
-            socket.send_to(&frame, &destination).context("failed to announce the addresses")?;
-        }
-        // The kernel closes a packet socket only when no processor handles a frame for it any more, which takes 8 ms on an idle
-        // machine: the container does not wait for that.
-        let _ = std::thread::Builder::new().name("weft-close".into()).spawn(move || drop(socket));
-        Ok(())
-    }
-
     /// Undoes an attempt. What fails here is found as a leftover.
     fn remove(&mut self, name: &str) {
         let outcome = self.host.link(name).and_then(|link| match link {
@@ -524,6 +511,19 @@ impl Attaching<'_> {
             tracing::warn!(error = %format_args!("{error:#}"), "failed to take back addresses");
         }
     }
+}
+
+/// Tells neighbours of an interface, who may remember another MAC for an address.
+pub(super) fn announce(interface: u32, mac: MacAddress, addresses: &[IpAddr]) -> anyhow::Result<()> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None).context("failed to open a packet socket")?;
+    let destination = packet_address(interface, 0)?;
+    for frame in announcements(mac, addresses) {
+        socket.send_to(&frame, &destination).context("failed to announce the addresses")?;
+    }
+    // The kernel closes a packet socket only when no processor handles a frame for it any more, which takes 8 ms on an idle
+    // machine: the container does not wait for that.
+    let _ = std::thread::Builder::new().name("weft-close".into()).spawn(move || drop(socket));
+    Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a deadline of waiting for the kernel")]

@@ -18,6 +18,7 @@ use weft_types::ContainerId;
 use super::{
     AttachSpec, DnsSockets, HostRoute, KernelConfig, ObservedAttachment, Problem,
     dns::DnsPort,
+    expose::{self, Exposed},
     legacy,
     links::{self, LinkChange, Which},
     namespace::Namespace,
@@ -43,6 +44,7 @@ pub(super) struct Owner {
     pub(super) leaving: BTreeMap<u32, (String, Instant)>,
     pub(super) nftables: Option<Nftables>,
     pub(super) trusted: Trusted,
+    pub(super) exposed: Exposed,
     dns: Option<DnsPort>,
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
     subnets: BTreeSet<IpNet>,
@@ -64,6 +66,7 @@ impl Owner {
             leaving: BTreeMap::new(),
             nftables: Nftables::open().ok(),
             trusted: Trusted::default(),
+            exposed: Exposed::default(),
             dns: None,
             dns_sockets,
             subnets: BTreeSet::new(),
@@ -81,6 +84,7 @@ impl Owner {
     /// one is most often wrong with each.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let others = self.hosts_problems.values().next().into_iter().chain(self.trusted.problem());
+        let others = others.chain(self.exposed.problem());
         self.problems.iter().chain(others).cloned().collect()
     }
 
@@ -95,13 +99,16 @@ impl Owner {
         let filters = self.keep_legacy_filters();
         // What fails here is a problem of its own: without VXLAN everything goes sealed.
         let trusted = self.reconcile_trusted().unwrap_or_default();
-        outcome.map(|count| count + filters + trusted)
+        // The same: the overlay works without the host in it.
+        let exposed = self.reconcile_exposed().unwrap_or_default();
+        outcome.map(|count| count + filters + trusted + exposed)
     }
 
-    fn reconcile_kernel(&mut self) -> anyhow::Result<usize> {
+    pub(super) fn reconcile_kernel(&mut self) -> anyhow::Result<usize> {
         let mut count = 0;
         for _ in 0..ROUNDS {
-            let desired = super::desired(&self.config, self.dns.as_ref().map(DnsPort::index));
+            let dns = self.dns.as_ref().map(DnsPort::index);
+            let desired = super::desired(&self.config, dns, self.exposed.exposures());
             let observed = self.observe(&desired)?;
             self.problems = self.find_problems(&desired, &observed);
             let changes = hostnet::difference(&desired, &observed);
@@ -184,6 +191,7 @@ impl Owner {
         };
         self.trusted.forget();
         note(self.reconcile_trusted().map(drop));
+        self.exposed = Exposed::default();
         self.dns = None;
         self.dns_sockets.send_replace(None);
         self.specs.clear();
@@ -203,6 +211,7 @@ impl Owner {
         }
         if let Some(nftables) = &mut self.nftables {
             note(nftables.transact(&[Step::RemoveTable(Family::Inet, hostnet::ALIAS)]));
+            note(expose::remove_rules(nftables));
             note(marked_rules(nftables).and_then(|chains| {
                 let steps: Vec<Step<'_>> = chains
                     .iter()

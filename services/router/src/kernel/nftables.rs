@@ -95,6 +95,8 @@ pub(super) enum Step<'a> {
     RemoveTable(Family, &'a str),
     /// Puts a rule first in a chain of the table `filter`.
     InsertRule(&'a ChainRef, &'a Rule),
+    /// Puts a rule last in a chain of the table `filter`.
+    AppendRule(&'a ChainRef, &'a Rule),
     /// Deletes a rule from a chain of the table `filter`.
     DeleteRule(&'a ChainRef, u64),
     /// Adds keys to a set.
@@ -327,6 +329,9 @@ impl Batch {
             Step::InsertRule(chain, rule) => {
                 self.add(NEW_RULE, chain.family, NLM_F_CREATE, &write_rule(FILTER, &chain.chain, rule));
             }
+            Step::AppendRule(chain, rule) => {
+                self.add(NEW_RULE, chain.family, NLM_F_CREATE | NLM_F_APPEND, &write_rule(FILTER, &chain.chain, rule));
+            }
             Step::DeleteRule(chain, handle) => {
                 let mut rule = Writer::default();
                 rule.string(RULE_TABLE, FILTER);
@@ -388,6 +393,15 @@ fn hook_number(hook: Hook) -> u32 {
         Hook::Prerouting => 0,
         Hook::Input => 1,
         Hook::Forward => 2,
+        Hook::TranslateSource => 4,
+    }
+}
+
+/// Returns the type of chains that hang there.
+fn chain_type(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Prerouting | Hook::Input | Hook::Forward => "filter",
+        Hook::TranslateSource => "nat",
     }
 }
 
@@ -400,7 +414,7 @@ fn write_chain(table: &str, chain: &BaseChain) -> Writer {
         hook.bytes_of(HOOK_PRIORITY, &chain.priority.to_be_bytes());
     });
     writer.number(CHAIN_POLICY, NF_ACCEPT);
-    writer.string(CHAIN_TYPE, "filter");
+    writer.string(CHAIN_TYPE, chain_type(chain.hook));
     writer
 }
 
@@ -415,9 +429,9 @@ fn read_chain(message: &[u8], table: &str) -> Option<BaseChain> {
         let hook = Attributes::new(chain.value(CHAIN_HOOK)?);
         let priority = i32::from_be_bytes(hook.value(HOOK_PRIORITY)?.try_into().ok()?);
         let number = hook.number(HOOK_NUMBER)?;
-        let hook =
-            [Hook::Prerouting, Hook::Input, Hook::Forward].into_iter().find(|hook| hook_number(*hook) == number)?;
-        let like_ours = chain.number(CHAIN_POLICY)? == NF_ACCEPT && chain.string(CHAIN_TYPE)? == "filter";
+        let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::TranslateSource];
+        let hook = hooks.into_iter().find(|hook| hook_number(*hook) == number)?;
+        let like_ours = chain.number(CHAIN_POLICY)? == NF_ACCEPT && chain.string(CHAIN_TYPE)? == chain_type(hook);
         like_ours.then_some((hook, priority))
     };
     let (hook, priority) = read().unwrap_or((Hook::Input, i32::MIN));

@@ -17,8 +17,8 @@ use tokio::sync::{
 use weft_types::ContainerId;
 
 use super::{
-    AttachError, AttachSpec, Attached, COMMANDS, DesiredTrusted, DnsSockets, HostRoute, KernelConfig, LinkTraffic,
-    ObservedAttachment, Problem, TrustedState,
+    AttachError, AttachSpec, Attached, COMMANDS, DesiredTrusted, DnsSockets, Exposure, HostRoute, KernelConfig,
+    LinkTraffic, ObservedAttachment, Problem, TrustedState,
     attach::Attempted,
     elsewhere::{self, Losses},
     host::Owner,
@@ -45,6 +45,7 @@ pub(super) enum Command {
     Detach { container: ContainerId, addresses: Vec<IpNet>, reply: oneshot::Sender<anyhow::Result<Vec<IpNet>>> },
     SetSubnets { subnets: BTreeSet<IpNet>, reply: oneshot::Sender<anyhow::Result<()>> },
     SetTrusted { desired: DesiredTrusted, ahead: u64, reply: oneshot::Sender<TrustedState> },
+    SetExposed { exposures: Vec<Exposure>, reply: oneshot::Sender<anyhow::Result<Vec<Exposure>>> },
     VxlanTraffic { reply: oneshot::Sender<anyhow::Result<BTreeMap<String, LinkTraffic>>> },
     HostRoutes { reply: oneshot::Sender<anyhow::Result<Vec<HostRoute>>> },
     Observe { reply: oneshot::Sender<anyhow::Result<Vec<ObservedAttachment>>> },
@@ -218,6 +219,7 @@ impl Worker {
             | Command::HostRoutes { .. }
             | Command::Observe { .. }
             | Command::SetTrusted { .. }
+            | Command::SetExposed { .. }
             | Command::RemoveAll { .. } => self.attaching.is_empty(),
         };
         if may { self.queue.pop_front() } else { None }
@@ -271,6 +273,11 @@ impl Worker {
             Command::SetTrusted { desired, ahead, reply } => {
                 let _ = reply.send(self.owner.set_trusted(desired, ahead));
             }
+            Command::SetExposed { exposures, reply } => {
+                let exposures = self.owner.set_exposed(exposures);
+                let outcome = if self.active { self.expose() } else { Ok(()) };
+                let _ = reply.send(outcome.map(|()| exposures));
+            }
             Command::VxlanTraffic { reply } => {
                 let _ = reply.send(self.owner.vxlan_traffic());
             }
@@ -304,6 +311,11 @@ impl Worker {
                 let _ = reply.send(Err(AttachError::Failed { container, source }));
             }
         }
+    }
+
+    fn expose(&mut self) -> anyhow::Result<()> {
+        self.owner.reconcile_kernel()?;
+        self.owner.reconcile_exposed().map(drop)
     }
 
     fn reconcile(&mut self) -> anyhow::Result<usize> {

@@ -131,6 +131,7 @@ pub(crate) fn table(number: u8) -> ForwardingTable {
         subnets: [1, 2].map(|number| (mac(number), ["10.32.0.0/12".parse().expect("a subnet")].into())).into(),
         local_macs: [mac(number)].into(),
         local_addresses: addresses(number).into(),
+        ..ForwardingTable::default()
     }
 }
 

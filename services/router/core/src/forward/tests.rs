@@ -49,6 +49,7 @@ fn switch() -> Switch {
         .into(),
         local_macs: [HERE, APART, BOTH].into(),
         local_addresses: [address(1)].into(),
+        routers: [OTHER].into(),
     }))
 }
 
@@ -120,6 +121,24 @@ fn what_must_not_leave_is_dropped() {
     advertisement[40] = 134;
     let advertisement = frame(MacAddress::new([0x33, 0x33, 0, 0, 0, 1]), HERE, 0x86dd, &advertisement);
     assert_eq!(outbound(&advertisement), Verdict::Drop(DropReason::ForbiddenService));
+}
+
+#[test]
+fn only_a_host_that_routes_sends_for_who_is_outside_of_the_overlay() {
+    let switch = switch();
+    let from = |peer, source, packet: &[u8]| switch.inbound(&peer, &frame(HERE, source, 0x0800, packet));
+    assert_eq!(from(OTHER_PEER, OTHER, &ipv4(200, 6, [0; 4])), Ok(()));
+    for lives in [1, 2] {
+        assert_eq!(from(OTHER_PEER, OTHER, &ipv4(lives, 6, [0; 4])), Err(DropReason::SpoofedAddress), "{lives} lives");
+    }
+    let twins = [(Ipv6Addr::LOCALHOST, false), (TWIN, false), ("2001:db8::1".parse().expect("valid"), true)];
+    for (source, passes) in twins {
+        let packet = frame(HERE, OTHER, 0x86dd, &ipv6(source, 6, &[0; 20]));
+        assert_eq!(switch.inbound(&OTHER_PEER, &packet).is_ok(), passes, "{source}");
+    }
+    let question = arp(1, [10, 32, 0, 200], [10, 32, 0, 1]);
+    let question = frame(HERE, OTHER, 0x0806, &question);
+    assert_eq!(switch.inbound(&OTHER_PEER, &question), Err(DropReason::SpoofedAddress), "it is no neighbour");
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct DesiredHost {
     pub dns_index: Option<u32>,
     /// The filter table of our own.
     pub table: Table,
+    /// Whether the host has addresses of IPv6 on the bridge.
+    pub exposed_by_ipv6: bool,
 }
 
 /// A link as the kernel lists it.
@@ -270,14 +272,15 @@ impl fmt::Display for Change {
 impl DesiredHost {
     /// Returns the settings under `/proc/sys` that the bridge needs. They vanish with it.
     ///
-    /// The host is no station of the overlay: no IPv6 there, and no answer to ARP for addresses it has elsewhere.
+    /// The host is no station of the overlay unless it is exposed: no IPv6 there, and no answer to ARP for addresses it has
+    /// elsewhere.
     #[must_use]
     pub fn sysctls(&self) -> Vec<Sysctl> {
         let sysctl = |path: String, value: &str| Sysctl { path, value: value.into() };
         vec![
             sysctl(format!("net/ipv4/conf/{}/arp_ignore", self.bridge), "1"),
             sysctl(format!("net/ipv6/conf/{}/accept_ra", self.bridge), "0"),
-            sysctl(format!("net/ipv6/conf/{}/disable_ipv6", self.bridge), "1"),
+            sysctl(format!("net/ipv6/conf/{}/disable_ipv6", self.bridge), if self.exposed_by_ipv6 { "0" } else { "1" }),
         ]
     }
 

@@ -26,6 +26,8 @@ pub enum Hook {
     Input,
     /// Packets passing through, bridged ones included where `bridge-nf-call-iptables` is on.
     Forward,
+    /// Where source addresses of new connections are translated, after routing.
+    TranslateSource,
 }
 
 /// What a `meta` expression loads (`NFT_META_*`, linux/netfilter/nf_tables.h).
@@ -114,6 +116,10 @@ pub enum Expression {
     },
     /// Loads the number of the link by which the packet's source is reached, 0 if that is not the link that it came by.
     ReversePath,
+    /// Loads the state of the packet's connection, as bits (`NFT_CT_STATE`).
+    ConnectionState,
+    /// Gives the connection the address of the link that it leaves by as its source, and ends the rule.
+    Masquerade,
     /// An expression that rules of ours do not have, by its name.
     Other(String),
 }

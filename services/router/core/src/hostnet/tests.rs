@@ -21,6 +21,7 @@ fn desired() -> DesiredHost {
         dns_mac: MacAddress::new([2, 0, 0, 0, 0, 2]),
         dns_index: Some(DNS),
         table: own_table("weft", &[6784]),
+        exposed_by_ipv6: false,
     }
 }
 

@@ -40,6 +40,10 @@ const FIB_FLAGS: u16 = 3;
 const FIB_RESULT_LINK: u32 = 1;
 /// By the source, and only the link that the packet came by.
 const FIB_REVERSE: u32 = 1 | 8;
+const CONNECTION_REGISTER: u16 = 1;
+const CONNECTION_KEY: u16 = 2;
+/// State of the connection, as bits.
+const CONNECTION_STATE: u32 = 0;
 const IMMEDIATE_REGISTER: u16 = 1;
 const IMMEDIATE_DATA: u16 = 2;
 
@@ -116,6 +120,11 @@ fn write_into(list: &mut Writer, expression: &Expression, register: u32) {
             data.number(FIB_RESULT, FIB_RESULT_LINK);
             data.number(FIB_FLAGS, FIB_REVERSE);
         }),
+        Expression::ConnectionState => one("ct", &|data| {
+            data.number(CONNECTION_REGISTER, register);
+            data.number(CONNECTION_KEY, CONNECTION_STATE);
+        }),
+        Expression::Masquerade => one("masq", &|_| {}),
         // A load into two places at once is none.
         Expression::Into(..) | Expression::Other(_) => {}
     }
@@ -180,6 +189,12 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expression> {
             let is_reverse = data.number(FIB_RESULT)? == FIB_RESULT_LINK && data.number(FIB_FLAGS)? == FIB_REVERSE;
             is_reverse.then_some(Expression::ReversePath)
         }
+        "ct" => {
+            register(CONNECTION_REGISTER, REGISTER)?;
+            (data.number(CONNECTION_KEY)? == CONNECTION_STATE).then_some(Expression::ConnectionState)
+        }
+        // One with attributes chooses ports, or how.
+        "masq" => data.iter().next().is_none().then_some(Expression::Masquerade),
         "immediate" => {
             register(IMMEDIATE_REGISTER, VERDICT_REGISTER)?;
             let number = Attributes::new(inner(IMMEDIATE_DATA, DATA_VERDICT)?).number(VERDICT_CODE)?;
@@ -225,13 +240,17 @@ fn verdict_number(verdict: Verdict) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use weft_router_core::hostnet::{accept_rule, own_table, trusted_tables};
+    use weft_router_core::hostnet::{Exposure, accept_rule, let_in, masquerade_table, own_table, trusted_tables};
 
     use super::*;
 
     #[test]
     fn every_expression_of_ours_is_read_back() {
-        let tables = [vec![own_table("weft", &[6784])], trusted_tables("weft").into()].concat();
+        let exposures = ["10.32.0.1/12", "fd12::1/108"]
+            .map(|text| Exposure { address: text.parse().expect("valid"), masquerade: true });
+        let open = let_in(own_table("weft", &[6784]), "weft", &exposures);
+        let masquerade = masquerade_table("weft", &exposures).expect("a table");
+        let tables = [vec![open, masquerade], trusted_tables("weft").into()].concat();
         let rules = tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules).cloned();
         for expression in rules.chain([accept_rule("weft")]).flat_map(|rule| rule.expressions) {
             let mut list = Writer::default();
@@ -244,7 +263,7 @@ mod tests {
     #[test]
     fn unknown_expressions_keep_their_name() {
         let mut element = Writer::default();
-        element.string(EXPRESSION_NAME, "masq");
-        assert_eq!(read(element.bytes()), Expression::Other("masq".into()));
+        element.string(EXPRESSION_NAME, "log");
+        assert_eq!(read(element.bytes()), Expression::Other("log".into()));
     }
 }

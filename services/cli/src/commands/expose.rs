@@ -1,0 +1,215 @@
+//! `expose`, `hide`.
+
+use std::future::Future;
+
+use anyhow::bail;
+use ipnet::IpNet;
+use tonic::{Response, Status, transport::Channel};
+use weft_docker_proxy_core::address::AddressArgument;
+use weft_proto::{
+    client::Service,
+    common::v1::{IpAddress, IpPrefix},
+    dns::v1::{AddNamesRequest, RemoveNamesRequest, name_service_client::NameServiceClient},
+    ipam::v1::{
+        AllocateRequest, ClaimRequest, DualAddress, FreeRequest, GetStatusRequest,
+        address_service_client::AddressServiceClient,
+    },
+    proxy::v1::{Container, ContainerState},
+    router::v1::{
+        ExposeRequest, Exposed, HideRequest, ListAttachmentsRequest, ListExposedRequest,
+        attachment_service_client::AttachmentServiceClient, host_service_client::HostServiceClient,
+    },
+};
+
+use super::names::absolute;
+use crate::{
+    Outcome,
+    cli::{Expose, Hide},
+    output::Output,
+    report::{HostAddresses, net},
+    services::{ServiceError, Services},
+};
+
+/// Holder of the host's own addresses.
+const HOLDER: &str = "weft:expose";
+
+/// Gives the host addresses, and names if they are asked for: all, or none of those that it did not have.
+pub(super) async fn expose(what: Expose, services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    let before = list(services).await?;
+    let arguments = or_default(what.addresses);
+    let mut taken = Vec::new();
+    let outcome = give(&arguments, &what.name, !what.without_masquerade, &mut taken, services).await;
+    match outcome {
+        Ok(exposed) => {
+            output.print(&HostAddresses::exposed(&exposed))?;
+            Ok(Outcome::Done)
+        }
+        Err(error) => {
+            taken.retain(|new: &Exposed| before.iter().all(|old| old.address != new.address));
+            if let Err(left) = release(&taken, services).await {
+                output.complain(&format!("weft: what was taken for the host could not be given back: {left:#}"));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Takes addresses for the host, notes them in `taken`, and has dns and router give what they are for.
+async fn give(
+    arguments: &[AddressArgument],
+    name: &Option<String>,
+    masquerade: bool,
+    taken: &mut Vec<Exposed>,
+    services: &Services,
+) -> anyhow::Result<Vec<Exposed>> {
+    let names: Vec<String> = name.as_deref().map(absolute).into_iter().collect();
+    for argument in arguments {
+        let DualAddress { v4, v6 } = take(*argument, services).await?;
+        let exposed = Exposed { address: v4, twin: v6, masquerade, names: names.clone() };
+        if !taken.contains(&exposed) {
+            taken.push(exposed);
+        }
+    }
+    if !names.is_empty() {
+        let request = AddNamesRequest { container_id: String::new(), names, addresses: addresses(taken) };
+        services
+            .ask(Service::Dns, |channel| async { NameServiceClient::new(channel).add_names(request).await })
+            .await?;
+    }
+    let request = ExposeRequest { exposed: taken.clone() };
+    let answer = router(services, |mut client| async move { client.expose(request).await }).await?;
+    Ok(answer.exposed)
+}
+
+/// Takes addresses from the host, with all that came with them.
+pub(super) async fn hide(what: Hide, services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    let arguments = or_default(what.addresses);
+    let exposed = list(services).await?;
+    let mut hidden = Vec::new();
+    for argument in arguments {
+        let wanted = match argument {
+            AddressArgument::Given(address) => IpNet::V4(address),
+            AddressArgument::Subnet(subnet) => IpNet::V4(subnet),
+            AddressArgument::Default => default_subnet(services).await?,
+        };
+        let is_meant = |exposed: &&Exposed| {
+            let address = net(exposed.address.as_ref());
+            address.is_some_and(|address| {
+                address == wanted || (argument_is_subnet(&argument) && address.trunc() == wanted)
+            })
+        };
+        hidden.extend(exposed.iter().filter(is_meant).cloned());
+    }
+    hidden.dedup();
+    if hidden.is_empty() {
+        output.complain("weft: the host has no such address; `weft ps weft:expose` lists those that it has");
+    }
+    release(&hidden, services).await?;
+    output.print(&HostAddresses::removed(&hidden))?;
+    Ok(Outcome::Done)
+}
+
+fn argument_is_subnet(argument: &AddressArgument) -> bool {
+    !matches!(argument, AddressArgument::Given(_))
+}
+
+fn or_default(mut arguments: Vec<AddressArgument>) -> Vec<AddressArgument> {
+    if arguments.is_empty() {
+        arguments.push(AddressArgument::Default);
+    }
+    arguments
+}
+
+async fn list(services: &Services) -> Result<Vec<Exposed>, ServiceError> {
+    router(services, |mut client| async move { client.list_exposed(ListExposedRequest {}).await })
+        .await
+        .map(|listed| listed.exposed)
+}
+
+/// Has ipam give the host an address.
+async fn take(argument: AddressArgument, services: &Services) -> anyhow::Result<DualAddress> {
+    let container_id = HOLDER.to_owned();
+    let address = match argument {
+        AddressArgument::Given(address) => {
+            let request = ClaimRequest { container_id, address: Some(address.into()), timeout_millis: 0 };
+            let call = |channel| async { AddressServiceClient::new(channel).claim(request).await };
+            services.ask_patiently(Service::Ipam, call).await?.address
+        }
+        AddressArgument::Default | AddressArgument::Subnet(_) => {
+            let subnet: Option<IpPrefix> = match argument {
+                AddressArgument::Subnet(subnet) => Some(subnet.into()),
+                _ => None,
+            };
+            let request = AllocateRequest { container_id, subnet, timeout_millis: 0 };
+            let call = |channel| async { AddressServiceClient::new(channel).allocate(request).await };
+            services.ask_patiently(Service::Ipam, call).await?.address
+        }
+    };
+    match address {
+        Some(address) if address.v4.is_some() => Ok(address),
+        _ => bail!("ipam names no address for {argument}: try again"),
+    }
+}
+
+/// Takes addresses from the host in all services, in the order in which nobody relies on what is gone.
+async fn release(exposed: &[Exposed], services: &Services) -> anyhow::Result<()> {
+    if exposed.is_empty() {
+        return Ok(());
+    }
+    let prefixes: Vec<IpPrefix> = exposed.iter().filter_map(|exposed| exposed.address.clone()).collect();
+    for exposed in exposed.iter().filter(|exposed| !exposed.names.is_empty()) {
+        let names = exposed.names.clone();
+        let addresses = addresses(std::slice::from_ref(exposed));
+        let request = RemoveNamesRequest { container_id: String::new(), names, addresses };
+        services
+            .ask(Service::Dns, |channel| async { NameServiceClient::new(channel).remove_names(request).await })
+            .await?;
+    }
+    let request = HideRequest { addresses: prefixes.clone() };
+    router(services, |mut client| async move { client.hide(request).await }).await?;
+    let request = FreeRequest { container_id: HOLDER.to_owned(), addresses: prefixes };
+    services.ask(Service::Ipam, |channel| async { AddressServiceClient::new(channel).free(request).await }).await?;
+    Ok(())
+}
+
+async fn default_subnet(services: &Services) -> anyhow::Result<IpNet> {
+    let call = |channel| async { AddressServiceClient::new(channel).get_status(GetStatusRequest {}).await };
+    let status = services.ask(Service::Ipam, call).await?;
+    match net(status.default_subnet.as_ref()) {
+        Some(subnet) => Ok(subnet),
+        None => bail!("ipam does not say which the default subnet is: name the address"),
+    }
+}
+
+/// Returns the host as if it were a container, if it is exposed and there is a router to say so.
+pub(super) async fn host(services: &Services) -> Option<Container> {
+    let call =
+        |channel| async { AttachmentServiceClient::new(channel).list_attachments(ListAttachmentsRequest {}).await };
+    let listed = services.ask(Service::Router, call).await.ok()?;
+    let host = listed.attachments.into_iter().find(|attachment| attachment.container_id == HOLDER)?;
+    Some(Container {
+        container_id: HOLDER.to_owned(),
+        name: HOLDER.to_owned(),
+        state: ContainerState::Attached.into(),
+        mac: host.mac,
+        addresses: host.addresses,
+        ..Container::default()
+    })
+}
+
+/// Asks the router about the host's own addresses.
+async fn router<T, F>(
+    services: &Services,
+    call: impl FnOnce(HostServiceClient<Channel>) -> F,
+) -> Result<T, ServiceError>
+where
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    services.ask(Service::Router, |channel| call(HostServiceClient::new(channel))).await
+}
+
+/// Returns the addresses of both families.
+fn addresses(exposed: &[Exposed]) -> Vec<IpAddress> {
+    let nets = exposed.iter().flat_map(|exposed| [&exposed.address, &exposed.twin]);
+    nets.filter_map(|prefix| Some(net(prefix.as_ref())?.addr().into())).collect()
+}

@@ -1,0 +1,170 @@
+//! Keeps the host's own addresses on the bridge, and the rules that let them be of use.
+
+use anyhow::{Context, bail};
+use ipnet::IpNet;
+use weft_router_core::hostnet::{self, ChainRef, EXPOSE_COMMENT, EXPOSE_TABLE, Exposure, Family};
+
+use super::{
+    Problem,
+    attach::announce,
+    host::Owner,
+    links::{self, IPV6_MINIMUM_MTU},
+    nftables::{Nftables, Step, legacy_filter},
+};
+
+/// After so many rounds of observing and changing, somebody else is undoing what we do.
+const ROUNDS: usize = 8;
+
+/// What there should be, and whether anything of it is there.
+#[derive(Debug, Default)]
+pub(super) struct Exposed {
+    exposures: Vec<Exposure>,
+    /// Whether an earlier run left nothing, or it was removed.
+    clean: bool,
+    problem: Option<Problem>,
+}
+
+impl Exposed {
+    pub(super) const fn problem(&self) -> Option<&Problem> {
+        self.problem.as_ref()
+    }
+
+    pub(super) fn exposures(&self) -> &[Exposure] {
+        &self.exposures
+    }
+}
+
+impl Owner {
+    /// Says which addresses the host has on the overlay, and returns them without those of IPv6 where there is none.
+    pub(super) fn set_exposed(&mut self, mut exposures: Vec<Exposure>) -> Vec<Exposure> {
+        let ipv6 = self.config.mtu >= IPV6_MINIMUM_MTU && self.config.proc_sys.join("net/ipv6").exists();
+        exposures.retain(|exposure| ipv6 || exposure.address.addr().is_ipv4());
+        self.exposed.exposures.clone_from(&exposures);
+        self.exposed.clean = false;
+        exposures
+    }
+
+    /// Makes addresses and rules as they should be, and returns how many changes that took.
+    pub(super) fn reconcile_exposed(&mut self) -> anyhow::Result<usize> {
+        if self.exposed.clean && self.exposed.exposures.is_empty() {
+            return Ok(0);
+        }
+        let outcome = self.change_exposed();
+        self.exposed.clean = outcome.is_ok();
+        self.exposed.problem = match &outcome {
+            Err(error) => Some(Problem {
+                reason: "expose_refused",
+                message: format!(
+                    "the host is not exposed as it should be, which is tried again ({error:#}): correct that, or `weft hide` the \
+                     address"
+                ),
+            }),
+            Ok(_) => self.legacy_problem(),
+        };
+        outcome
+    }
+
+    fn change_exposed(&mut self) -> anyhow::Result<usize> {
+        let mut count = 0;
+        for _ in 0..ROUNDS {
+            let changes = self.change_addresses()? + self.change_masquerading()? + self.change_forwarding()?;
+            if changes == 0 {
+                return Ok(count);
+            }
+            tracing::info!(changes, "the host's exposure differs from what it should be");
+            count += changes;
+        }
+        bail!("another program keeps undoing what exposes the host: see the log for what")
+    }
+
+    fn change_addresses(&mut self) -> anyhow::Result<usize> {
+        let Some(bridge) = self.channel.link(&self.config.bridge)?.filter(|link| link.kind == "bridge") else {
+            return Ok(0);
+        };
+        let present = self.channel.addresses(bridge.index)?;
+        let wanted: Vec<IpNet> = self.exposed.exposures.iter().map(|exposure| exposure.address).collect();
+        let missing: Vec<IpNet> = wanted.iter().filter(|address| !present.contains(address)).copied().collect();
+        let surplus = present.iter().filter(|address| !wanted.contains(address));
+        let removals = surplus.map(|address| links::remove_address(bridge.index, *address));
+        let additions = missing.iter().map(|address| links::add_address(bridge.index, *address));
+        let requests: Vec<_> = removals.chain(additions).collect();
+        let changes = requests.len();
+        self.channel.perform(requests)?;
+        if !missing.is_empty() {
+            announce(bridge.index, self.config.bridge_mac, &missing.iter().map(IpNet::addr).collect::<Vec<_>>())?;
+        }
+        Ok(changes)
+    }
+
+    fn change_masquerading(&mut self) -> anyhow::Result<usize> {
+        let wanted = hostnet::masquerade_table(&self.config.bridge, &self.exposed.exposures);
+        let Some(nftables) = &mut self.nftables else { return Ok(0) };
+        let present = nftables.table(Family::Inet, EXPOSE_TABLE)?;
+        let step = match &wanted {
+            _ if present == wanted => return Ok(0),
+            Some(table) => Step::ReplaceTable(table),
+            None => Step::RemoveTable(Family::Inet, EXPOSE_TABLE),
+        };
+        nftables.transact(&[step]).with_context(|| format!("failed to change the nftables table {EXPOSE_TABLE}"))?;
+        Ok(1)
+    }
+
+    /// The rules come last in the chain: what the engine's users put in `DOCKER-USER` counts before.
+    fn change_forwarding(&mut self) -> anyhow::Result<usize> {
+        let Some(nftables) = &mut self.nftables else { return Ok(0) };
+        let mut changes = 0;
+        for (chain, present) in rules(nftables)? {
+            let wanted = hostnet::forward_rules(chain.family, &self.config.bridge, &self.exposed.exposures);
+            if present.iter().map(|(_, rule)| rule).eq(&wanted) {
+                continue;
+            }
+            let deletes = present.iter().map(|(handle, _)| Step::DeleteRule(&chain, *handle));
+            let steps: Vec<Step<'_>> =
+                deletes.chain(wanted.iter().map(|rule| Step::AppendRule(&chain, rule))).collect();
+            nftables.transact(&steps).with_context(|| format!("failed to change the chain {}", chain.chain))?;
+            changes += 1;
+        }
+        Ok(changes)
+    }
+
+    fn legacy_problem(&self) -> Option<Problem> {
+        let legacy = |family| legacy_filter(family).unwrap_or(false);
+        if self.exposed.exposures.is_empty() || !(legacy(Family::Ipv4) || legacy(Family::Ipv6)) {
+            return None;
+        }
+        let bridge = &self.config.bridge;
+        Some(Problem {
+            reason: "legacy_xtables",
+            message: format!(
+                "the host filters with legacy xtables, which may drop what it routes between the overlay and elsewhere, and weft \
+                 keeps no rule there: run `iptables-legacy -A FORWARD -i {bridge} -j ACCEPT` and `iptables-legacy -A FORWARD -o \
+                 {bridge} -j ACCEPT` on the host where others reach containers through it, or let it use iptables-nft"
+            ),
+        })
+    }
+}
+
+type Rules = Vec<(ChainRef, Vec<(u64, hostnet::Rule)>)>;
+
+/// Lists the chains `FORWARD` that there are, with the rules in them that are ours.
+fn rules(nftables: &mut Nftables) -> anyhow::Result<Rules> {
+    let mut chains = Rules::new();
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let chain = ChainRef { family, chain: "FORWARD".into() };
+        if nftables.has_chain(&chain)? {
+            let mut rules = nftables.filter_rules(&chain)?;
+            rules.retain(|(_, rule)| rule.comment.as_deref() == Some(EXPOSE_COMMENT));
+            chains.push((chain, rules));
+        }
+    }
+    Ok(chains)
+}
+
+/// Removes the rules that let the host be reached and reach; its addresses go with the bridge.
+pub(super) fn remove_rules(nftables: &mut Nftables) -> anyhow::Result<()> {
+    let chains = rules(nftables)?;
+    let deletes =
+        chains.iter().flat_map(|(chain, rules)| rules.iter().map(move |(handle, _)| Step::DeleteRule(chain, *handle)));
+    let steps: Vec<Step<'_>> = deletes.chain([Step::RemoveTable(Family::Inet, EXPOSE_TABLE)]).collect();
+    nftables.transact(&steps)
+}
