@@ -576,6 +576,8 @@ impl Driver {
         let origins = self.mesh.channel(ATTACHMENTS_CHANNEL);
         let reached = |peer| self.mesh.is_reachable(peer) || (self.paths.is_up(peer) && !self.mesh.is_revoked(peer));
         let table = Arc::new(forwarding::table(local, &origins, reached));
+        // Before anything of theirs can come.
+        self.kernel.set_remote(table.sharing());
         let pairs = self.mesh.trusts().filter_map(|(peer, trust)| Some((peer, trust.ok()?)));
         self.trusted.update(pairs.collect(), Arc::clone(&table));
         self.paths.set_forwarding(table).await;

@@ -16,6 +16,7 @@ mod links;
 mod namespace;
 mod news;
 mod nftables;
+mod ports;
 mod privileges;
 mod process;
 mod rtnetlink;
@@ -33,8 +34,8 @@ use std::{
 use anyhow::Context;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
-use weft_router_core::hostnet;
 pub use weft_router_core::hostnet::{ALIAS, DesiredTrusted, Exposure, HostsFile, Problem, TrustedLink};
+use weft_router_core::{forward::DropReason, hostnet};
 use weft_types::{ContainerId, MacAddress};
 
 pub use self::{
@@ -237,6 +238,7 @@ pub struct Kernel {
     dns_sockets: watch::Receiver<Option<Arc<DnsSockets>>>,
     /// How often sources of trusted peers were let in ahead of what is desired.
     ahead: Arc<AtomicU64>,
+    guard: ports::PortGuard,
 }
 
 impl Kernel {
@@ -251,8 +253,8 @@ impl Kernel {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let problems = Arc::default();
         let (dns_sender, dns_sockets) = watch::channel(None);
-        let (waker, ahead) = worker::spawn(config, receiver, Arc::clone(&problems), dns_sender)?;
-        Ok(Self { commands, waker, problems, dns_sockets, ahead })
+        let (waker, ahead, guard) = worker::spawn(config, receiver, Arc::clone(&problems), dns_sender)?;
+        Ok(Self { commands, waker, problems, dns_sockets, ahead, guard })
     }
 
     /// Opens a socket to the filter of what comes from trusted peers, in the caller's network namespace.
@@ -261,6 +263,18 @@ impl Kernel {
     /// If the kernel has no nftables.
     pub fn sources(&self) -> anyhow::Result<Sources> {
         Sources::open(Arc::clone(&self.ahead))
+    }
+
+    /// Says in which subnets the containers of other hosts are, by their MACs: what comes from them for all is shown to those
+    /// containers alone that share one. Takes one transaction; what the kernel refuses is tried again.
+    pub fn set_remote(&self, subnets: BTreeMap<MacAddress, BTreeSet<IpNet>>) {
+        self.guard.set_remote(subnets);
+    }
+
+    /// Returns how many frames of this host's containers the kernel has dropped, by reason.
+    #[must_use]
+    pub fn dropped(&self) -> BTreeMap<DropReason, u64> {
+        self.guard.dropped()
     }
 
     /// Makes the host's network as it should be and returns how many changes that took: none when all was right.

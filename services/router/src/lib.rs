@@ -172,7 +172,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     };
     let (driver, driving) = driver::spawn(parts, shutdown.clone());
     control.listen(listener);
-    let collector = metrics::Collector { driver: driver.clone(), control, facts: facts.clone() };
+    let collector =
+        metrics::Collector { driver: driver.clone(), control, facts: facts.clone(), kernel: kernel.clone() };
     let exposition = Arc::new(Exposition::new(metrics::registry(), collector));
     if let Some(address) = metrics_address {
         let scrape = Scrape::new(Arc::clone(&exposition), config.common.socket_folder.clone());

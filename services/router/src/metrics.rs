@@ -11,6 +11,7 @@ use crate::{
     dataplane::{FacilityState, Statistics},
     direction::Direction,
     driver::{Command, DriverHandle},
+    kernel::Kernel,
 };
 
 const PEER: Label = Label::new("peer", "the peer's printed name; at most 256 peers");
@@ -208,18 +209,22 @@ pub(crate) struct Collector {
     pub(crate) driver: DriverHandle,
     pub(crate) control: Control,
     pub(crate) facts: Facts,
+    pub(crate) kernel: Kernel,
 }
 
 #[tonic::async_trait]
 impl Collect for Collector {
     async fn collect(&self, sheet: &mut Sheet) {
-        let (Ok(status), Ok(attachments)) =
+        let (Ok(mut status), Ok(attachments)) =
             (self.driver.ask(Command::Status).await, self.driver.ask(Command::Attachments).await)
         else {
             return;
         };
         sheet.problems(status.problems.iter().map(|problem| (problem.reason.as_str(), problem.age.as_secs_f64())));
         sheet.count(&ATTACHMENTS, &[], attachments.len() as u64);
+        for (reason, count) in self.kernel.dropped() {
+            *status.statistics.drops.entry((Direction::Sent, reason)).or_default() += count;
+        }
         packets(sheet, &status.statistics);
         let lags: Vec<(String, f64)> = status
             .connections

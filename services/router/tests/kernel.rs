@@ -6,6 +6,10 @@ mod dns;
 mod expose;
 #[path = "common/files.rs"]
 mod files;
+#[path = "kernel/ports.rs"]
+mod ports;
+#[path = "common/raw.rs"]
+mod raw;
 #[path = "kernel/support.rs"]
 mod support;
 #[path = "kernel/trusted.rs"]

@@ -11,6 +11,7 @@ mod firewall;
 mod hosts_file;
 mod legacy;
 mod marker;
+mod ports;
 mod trusted;
 
 pub use announce::{announcement, announcements};
@@ -26,6 +27,7 @@ pub use firewall::{
 pub use hosts_file::{HostsFile, rewrite_hosts};
 pub use legacy::{legacy_accept, legacy_removals};
 pub use marker::{ALIAS, PORT_PREFIX, PortMarker, host_interface};
+pub use ports::{PortChanges, PortElement, PortSet, PortSources, Ports, drop_reason, ports_table, remembered};
 pub use trusted::{
     DesiredTrusted, ObservedTrusted, Sources, TrustedChange, TrustedLink, VXLAN_PORT, VXLAN_PREFIX, VXLAN_TABLE,
     source_keys, trusted_difference, trusted_tables, vxlan_name,

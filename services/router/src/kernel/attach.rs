@@ -25,6 +25,7 @@ use super::{
     hosts_file,
     links::{self, IPV6_MINIMUM_MTU, InterfaceRoute, LinkChange, VethPair, Which},
     namespace::{Namespace, on_thread},
+    ports::PortGuard,
     process::{Process, has_ended},
     rtnetlink::Channel,
 };
@@ -49,7 +50,8 @@ impl Owner {
 
     /// Returns all that attaching takes beside the kernel, so that another thread can do it.
     pub(super) fn attempt(&self, spec: AttachSpec) -> Attempt {
-        Attempt { config: self.config.clone(), own_namespace: Arc::clone(&self.own_namespace), spec }
+        let (config, own_namespace) = (Arc::clone(&self.config), Arc::clone(&self.own_namespace));
+        Attempt { config, own_namespace, guard: self.guard.clone(), spec }
     }
 
     /// Remembers what came of an attempt.
@@ -133,6 +135,7 @@ impl Owner {
             (Some(namespace), Some(index)) => self.channel.addresses_elsewhere(namespace, index).unwrap_or_default(),
             _ => Vec::new(),
         };
+        let present = self.guard.permitted(&link.name, present);
         let named = |present: &IpNet| addresses.is_empty() || addresses.iter().any(|a| a.addr() == present.addr());
         let (removed, kept): (Vec<IpNet>, Vec<IpNet>) = present.into_iter().partition(named);
         if kept.is_empty() {
@@ -147,6 +150,7 @@ impl Owner {
         if !removed.is_empty() {
             self.remove_addresses(&link, &marker, &removed)
                 .with_context(|| format!("failed to take addresses from the container {container}"))?;
+            self.guard.withdraw(&link.name, &removed);
             let spec = self.specs.get_mut(container);
             let hosts = spec.and_then(|spec| {
                 spec.addresses.retain(|address| !named(address));
@@ -235,6 +239,7 @@ fn inside(port: &ObservedLink) -> Option<Interface> {
 pub(super) struct Attempt {
     config: Arc<KernelConfig>,
     own_namespace: Arc<Namespace>,
+    guard: PortGuard,
     spec: AttachSpec,
 }
 
@@ -261,7 +266,7 @@ impl Attempt {
     }
 
     fn enter(&self) -> Result<Attaching<'_>, AttachError> {
-        let Self { config, own_namespace, spec } = self;
+        let Self { config, own_namespace, guard, spec } = self;
         let container = || spec.container.clone();
         let failed = |source: anyhow::Error| AttachError::Failed { container: container(), source };
         if spec.addresses.is_empty() {
@@ -289,13 +294,14 @@ impl Attempt {
         let bridge = host.index(&config.bridge).and_then(|index| index.context("the bridge is missing"));
         let bridge = bridge.map_err(failed)?;
         let container = namespace.enter().and_then(|()| Channel::open()).map_err(failed)?;
-        Ok(Attaching { config, host, container, namespace, bridge, spec })
+        Ok(Attaching { config, guard, host, container, namespace, bridge, spec })
     }
 }
 
 /// One attaching, on a thread in the container's namespace: `/proc/sys/net` there is the container's.
 struct Attaching<'a> {
     config: &'a KernelConfig,
+    guard: &'a PortGuard,
     /// To the host's kernel state.
     host: Channel,
     /// To the container's.
@@ -399,6 +405,8 @@ impl Attaching<'_> {
         let alias =
             PortMarker { container: self.spec.container.clone(), mac: self.spec.mac, pid: self.spec.pid }.to_string();
         let role = PortRole::Local(self.spec.mac);
+        // Before the port carries anything: what nobody permitted is dropped.
+        self.guard.permit(name, self.spec.mac, &self.spec.addresses, ends.new);
         let port = LinkChange {
             alias: Some(alias),
             mtu: Some(mtu),
@@ -428,7 +436,7 @@ impl Attaching<'_> {
         self.container.perform(requests)?;
 
         self.wait_for_port(name)?;
-        let addresses = self.container.addresses(container)?;
+        let addresses = self.guard.permitted(name, self.container.addresses(container)?);
         let plain: Vec<IpAddr> = addresses.iter().map(IpNet::addr).collect();
         announce(container, self.spec.mac, &plain)?;
         if let Some(hosts) = &self.spec.hosts_file {
@@ -527,7 +535,7 @@ pub(super) fn announce(interface: u32, mac: MacAddress, addresses: &[IpAddr]) ->
 }
 
 #[expect(clippy::disallowed_methods, reason = "a deadline of waiting for the kernel")]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 

@@ -24,6 +24,7 @@ use super::{
     namespace::Namespace,
     news::Watched,
     nftables::{self, Nftables, Step},
+    ports::PortGuard,
     rtnetlink::{Channel, Request},
     trusted::Trusted,
 };
@@ -44,6 +45,11 @@ pub(super) struct Owner {
     pub(super) leaving: BTreeMap<u32, (String, Instant)>,
     pub(super) nftables: Option<Nftables>,
     pub(super) trusted: Trusted,
+    pub(super) guard: PortGuard,
+    /// Ports of containers, as they were listed last.
+    ports: Vec<ObservedLink>,
+    /// When the guard of ports is to be compared with the kernel next.
+    guard_due: Option<Instant>,
     pub(super) exposed: Exposed,
     dns: Option<DnsPort>,
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
@@ -57,6 +63,7 @@ impl Owner {
         config: KernelConfig,
         dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
     ) -> anyhow::Result<Self> {
+        let guard = PortGuard::open(&config);
         Ok(Self {
             config: Arc::new(config),
             channel: Channel::open()?,
@@ -66,6 +73,9 @@ impl Owner {
             leaving: BTreeMap::new(),
             nftables: Nftables::open().ok(),
             trusted: Trusted::default(),
+            guard,
+            ports: Vec::new(),
+            guard_due: None,
             exposed: Exposed::default(),
             dns: None,
             dns_sockets,
@@ -83,9 +93,10 @@ impl Owner {
     /// Returns what was wrong at the last comparison beside what failed. One hosts file speaks for all: what is wrong with
     /// one is most often wrong with each.
     pub(super) fn problems(&self) -> Vec<Problem> {
+        let guard = self.guard.problem();
         let others = self.hosts_problems.values().next().into_iter().chain(self.trusted.problem());
         let others = others.chain(self.exposed.problem());
-        self.problems.iter().chain(others).cloned().collect()
+        self.problems.iter().chain(others).chain(&guard).cloned().collect()
     }
 
     /// Tells whether news of route netlink may be about something of ours.
@@ -101,7 +112,35 @@ impl Owner {
         let trusted = self.reconcile_trusted().unwrap_or_default();
         // The same: the overlay works without the host in it.
         let exposed = self.reconcile_exposed().unwrap_or_default();
-        outcome.map(|count| count + filters + trusted + exposed)
+        let guarded = self.keep_guard();
+        outcome.map(|count| count + filters + trusted + exposed + guarded)
+    }
+
+    /// Has the guard of ports compared with the kernel the next time, because somebody changed rules.
+    pub(super) fn check_guard(&mut self) {
+        self.guard_due = None;
+    }
+
+    /// Makes the guard of ports as it should be, and returns how many changes that took.
+    fn keep_guard(&mut self) -> usize {
+        let now = super::attach::now();
+        let check = self.guard_due.is_none_or(|due| due <= now);
+        if check {
+            self.guard_due = Some(now + self.config.check_interval);
+        }
+        for link in &self.ports {
+            let Some(marker) = marker(link).filter(|marker| !self.guard.knows(&link.name, marker.mac)) else {
+                continue;
+            };
+            let addresses = match (link.peer_namespace, link.peer_index) {
+                (Some(namespace), Some(index)) => {
+                    self.channel.addresses_elsewhere(namespace, index).unwrap_or_default()
+                }
+                _ => Vec::new(),
+            };
+            self.guard.permit(&link.name, marker.mac, &addresses, true);
+        }
+        self.guard.keep(&self.ports.iter().map(|link| link.name.as_str()).collect(), check)
     }
 
     pub(super) fn reconcile_kernel(&mut self) -> anyhow::Result<usize> {
@@ -173,8 +212,8 @@ impl Owner {
                 container: marker.container,
                 mac: marker.mac,
                 pid: marker.pid,
+                addresses: self.guard.permitted(&link.name, addresses),
                 host_interface: link.name,
-                addresses,
             });
         }
         attachments.sort_unstable();
@@ -211,6 +250,7 @@ impl Owner {
         }
         if let Some(nftables) = &mut self.nftables {
             note(nftables.transact(&[Step::RemoveTable(Family::Inet, hostnet::ALIAS)]));
+            note(self.guard.remove());
             note(expose::remove_rules(nftables));
             note(marked_rules(nftables).and_then(|chains| {
                 let steps: Vec<Step<'_>> = chains
@@ -245,6 +285,7 @@ impl Owner {
             .into_iter()
             .filter_map(|sysctl| read(&sysctl.path).map(|value| (sysctl.path, value.trim_end().to_owned())))
             .collect();
+        self.ports = links.iter().filter(|link| marker(link).is_some()).cloned().collect();
         let mut observed = ObservedHost { links, forwarding, sysctls, ..ObservedHost::default() };
         match &mut self.nftables {
             Some(nftables) => {

@@ -7,7 +7,7 @@ mod expressions;
 mod sets;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, bail};
 use netlink_sys::{Socket, SocketAddr, constants::NETLINK_NETFILTER};
 use socket2::SockRef;
-use weft_router_core::hostnet::{BaseChain, ChainRef, Family, Hook, Rule, Set, Table};
+use weft_router_core::hostnet::{ALIAS, BaseChain, ChainRef, Family, Hook, PortElement, PortSet, Rule, Set, Table};
 
 use self::attributes::{Attributes, Writer};
 use super::rtnetlink;
@@ -103,6 +103,10 @@ pub(super) enum Step<'a> {
     AddKeys(SetRef<'a>, &'a [Vec<u8>]),
     /// Removes keys from a set.
     RemoveKeys(SetRef<'a>, &'a [Vec<u8>]),
+    /// Adds elements to sets of the table of ports.
+    AddElements(&'a [PortElement]),
+    /// Removes elements from sets of the table of ports.
+    RemoveElements(&'a [PortElement]),
 }
 
 /// Names a set.
@@ -163,6 +167,43 @@ impl Nftables {
         Ok(keys)
     }
 
+    /// Lists what is in the sets of the table of ports.
+    pub(super) fn elements(&mut self, table: &Table) -> anyhow::Result<BTreeSet<PortElement>> {
+        let mut elements = BTreeSet::new();
+        for Set { name, .. } in &table.sets {
+            let Some(set) = PortSet::named(name) else { continue };
+            let messages = self
+                .ask(GET_ELEMENTS, table.family, NLM_F_DUMP, sets::write_name(&table.name, Some(name)))
+                .with_context(|| format!("failed to list the nftables set {name}"))?;
+            messages.iter().for_each(|message| sets::read_elements(message, &set, &mut elements));
+        }
+        Ok(elements)
+    }
+
+    /// Returns the comment of each rule of a chain that counts, and how many packets it counted.
+    pub(super) fn counted(&mut self, family: Family, table: &str, chain: &str) -> anyhow::Result<Vec<(String, u64)>> {
+        let messages = self.list_rules(family, table, chain)?;
+        let counted = |message: &Vec<u8>| {
+            let rule = Attributes::new(message);
+            if rule.string(RULE_TABLE)? != table || rule.string(RULE_CHAIN)? != chain {
+                return None;
+            }
+            let packets = Attributes::new(rule.value(RULE_EXPRESSIONS)?)
+                .iter()
+                .find_map(|(_, expression)| expressions::packets(expression))?;
+            Some((rule.value(RULE_USERDATA).and_then(read_comment)?, packets))
+        };
+        Ok(messages.iter().filter_map(counted).collect())
+    }
+
+    /// Returns the number by which the kernel names this socket to others.
+    pub(super) fn port(&self) -> u32 {
+        let mut address = SocketAddr::new(0, 0);
+        // One without a number is told apart from none.
+        let _ = self.socket.get_address(&mut address);
+        address.port_number()
+    }
+
     /// Tells whether the table `filter` of the family has the chain.
     pub(super) fn has_chain(&mut self, chain: &ChainRef) -> anyhow::Result<bool> {
         let mut request = Writer::default();
@@ -213,13 +254,16 @@ impl Nftables {
     }
 
     fn rules(&mut self, family: Family, table: &str, chain: &str) -> anyhow::Result<Vec<(u64, Rule)>> {
+        let messages = self.list_rules(family, table, chain)?;
+        Ok(messages.iter().filter_map(|message| read_rule(message, table, chain)).collect())
+    }
+
+    fn list_rules(&mut self, family: Family, table: &str, chain: &str) -> anyhow::Result<Vec<Vec<u8>>> {
         let mut request = Writer::default();
         request.string(RULE_TABLE, table);
         request.string(RULE_CHAIN, chain);
-        let messages = self
-            .ask(GET_RULE, family, NLM_F_DUMP, request)
-            .with_context(|| format!("failed to list the rules of the chain {chain}"))?;
-        Ok(messages.iter().filter_map(|message| read_rule(message, table, chain)).collect())
+        self.ask(GET_RULE, family, NLM_F_DUMP, request)
+            .with_context(|| format!("failed to list the rules of the chain {chain}"))
     }
 
     /// Sends one request and returns the attributes of the objects that come back.
@@ -339,6 +383,8 @@ impl Batch {
                 rule.bytes_of(RULE_HANDLE, &handle.to_be_bytes());
                 self.add(DELETE_RULE, chain.family, 0, &rule);
             }
+            Step::AddElements(elements) => self.elements(NEW_ELEMENTS, NLM_F_CREATE, elements),
+            Step::RemoveElements(elements) => self.elements(DELETE_ELEMENTS, 0, elements),
             Step::AddKeys(set, keys) => {
                 for keys in keys.chunks(KEYS) {
                     let keys = sets::write_keys(set.table, set.set, keys);
@@ -350,6 +396,19 @@ impl Batch {
                     let keys = sets::write_keys(set.table, set.set, keys);
                     self.add(DELETE_ELEMENTS, set.family, 0, &keys);
                 }
+            }
+        }
+    }
+
+    /// Calls for one message for each set, or more where one would be too long.
+    fn elements(&mut self, kind: u16, flags: u16, elements: &[PortElement]) {
+        let mut by_set: BTreeMap<&PortSet, Vec<&PortElement>> = BTreeMap::new();
+        for element in elements {
+            by_set.entry(&element.set).or_default().push(element);
+        }
+        for (set, elements) in by_set {
+            for elements in elements.chunks(KEYS) {
+                self.add(kind, Family::Bridge, flags, &sets::write_elements(ALIAS, set, elements));
             }
         }
     }
@@ -444,12 +503,17 @@ fn write_rule(table: &str, chain: &str, rule: &Rule) -> Writer {
     writer.string(RULE_CHAIN, chain);
     writer.nested(RULE_EXPRESSIONS, |list| rule.expressions.iter().for_each(|one| expressions::write(list, one)));
     if let Some(comment) = &rule.comment {
-        let mut userdata = vec![USERDATA_COMMENT, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
-        userdata.extend(comment.bytes().take(254));
-        userdata.push(0);
-        writer.bytes_of(RULE_USERDATA, &userdata);
+        writer.bytes_of(RULE_USERDATA, &write_comment(comment));
     }
     writer
+}
+
+/// Returns the user data that listings show as a comment.
+fn write_comment(comment: &str) -> Vec<u8> {
+    let mut userdata = vec![USERDATA_COMMENT, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
+    userdata.extend(comment.bytes().take(254));
+    userdata.push(0);
+    userdata
 }
 
 fn read_rule(message: &[u8], table: &str, chain: &str) -> Option<(u64, Rule)> {
@@ -487,10 +551,21 @@ impl Notifications {
         rtnetlink::open_notifications(NETLINK_NETFILTER, &[7]).map(|socket| Self { socket })
     }
 
-    /// Reads all that waits and tells whether there was anything.
-    pub(super) fn drain(&self) -> bool {
-        rtnetlink::drain(&self.socket, |_| true)
+    /// Reads all that waits and tells whether there was anything but what the sockets with these numbers did.
+    pub(super) fn drain(&self, own: &[u32]) -> bool {
+        rtnetlink::drain(&self.socket, |news| senders(news).any(|sender| !own.contains(&sender)))
     }
+}
+
+/// Returns who is behind each message of a datagram.
+fn senders(mut datagram: &[u8]) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let header = datagram.first_chunk::<16>()?;
+        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let (length, sender) = (word(0) as usize, word(12));
+        datagram = datagram.get(length.max(16).next_multiple_of(4)..).unwrap_or_default();
+        Some(sender)
+    })
 }
 
 impl AsFd for Notifications {

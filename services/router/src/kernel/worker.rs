@@ -22,7 +22,9 @@ use super::{
     attach::Attempted,
     elsewhere::{self, Losses},
     host::Owner,
-    nftables, rtnetlink,
+    nftables,
+    ports::PortGuard,
+    rtnetlink,
 };
 
 /// How long notifications are collected before the host is compared with what it should be.
@@ -72,18 +74,18 @@ impl Drop for Waker {
 }
 
 /// Starts the worker in the network namespace of the calling thread. Returns also where is counted how often sources of trusted
-/// peers were let in ahead of what is desired.
+/// peers were let in ahead of what is desired, and what guards the ports.
 pub(super) fn spawn(
     config: KernelConfig,
     commands: mpsc::Receiver<Command>,
     problems: Arc<Mutex<Vec<Problem>>>,
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
-) -> anyhow::Result<(Arc<Waker>, Arc<AtomicU64>)> {
+) -> anyhow::Result<(Arc<Waker>, Arc<AtomicU64>, PortGuard)> {
     let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("failed to make an eventfd")?;
     let woken = Arc::new(event.try_clone().context("failed to duplicate an eventfd")?);
     let check_interval = config.check_interval;
     let owner = Owner::open(config, dns_sockets)?;
-    let ahead = owner.trusted.ahead();
+    let (ahead, guard) = (owner.trusted.ahead(), owner.guard.clone());
     let links_changed = rtnetlink::Notifications::open()?;
     let (rules_changed, containers_changed) = (nftables::Notifications::open(), elsewhere::Notifications::open());
     let mut unheard = Vec::new();
@@ -131,7 +133,7 @@ pub(super) fn spawn(
         .name("weft-kernel".into())
         .spawn(move || worker.run())
         .context("failed to start the thread of the kernel owner")?;
-    Ok((Arc::new(Waker { event }), ahead))
+    Ok((Arc::new(Waker { event }), ahead, guard))
 }
 
 /// An attempt that is over.
@@ -245,8 +247,12 @@ impl Worker {
         }
         let _ = rustix::io::read(&self.woken, &mut [0u8; 8]);
         let mut host = self.links_changed.drain(|news| self.owner.is_concerned(news));
-        if let Some(socket) = &self.rules_changed {
-            host |= socket.drain();
+        let own = self.owner.guard.socket();
+        if let Some(socket) = &self.rules_changed
+            && socket.drain(own.as_slice())
+        {
+            host = true;
+            self.owner.check_guard();
         }
         if let Some(socket) = &mut self.containers_changed {
             socket.drain(&mut self.losses);
@@ -260,6 +266,7 @@ impl Worker {
         match command {
             Command::Prepare { reply } => {
                 self.active = true;
+                self.owner.check_guard();
                 let _ = reply.send(self.reconcile());
             }
             Command::Attach { spec, reply } => self.attach(spec, reply),

@@ -29,7 +29,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) struct Host {
     pub(crate) kernel: Kernel,
     pub(crate) config: KernelConfig,
-    _tap: Tap,
+    pub(crate) tap: Tap,
 }
 
 /// Runs a test in a network namespace of its own. Needs root, or CAP_SYS_ADMIN and CAP_NET_ADMIN.
@@ -45,7 +45,7 @@ pub(crate) fn on_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F + Sen
             };
             let tap = open_tap(&config.tap, &BTreeSet::new()).expect("a TAP device");
             let kernel = Kernel::start(config.clone()).expect("privileges");
-            test(Host { kernel, config, _tap: tap }).await;
+            test(Host { kernel, config, tap }).await;
         });
     });
     if let Err(panic) = host.join() {

@@ -171,9 +171,18 @@ impl KeyPart {
             Self::Ipv4 | Self::Number => 1,
         }
     }
+
+    /// Returns how many bytes it has.
+    #[must_use]
+    pub const fn bytes(self) -> u8 {
+        match self {
+            Self::Mac => 6,
+            Self::Interface | Self::Ipv4 | Self::Ipv6 | Self::Number => self.units() * 4,
+        }
+    }
 }
 
-/// A set of keys, in the order of registers: each part padded to units of four bytes.
+/// A set of keys, in the order of registers: the parts of a key of several are padded to units of four bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
     /// Name in its table.

@@ -130,6 +130,15 @@ fn write_into(list: &mut Writer, expression: &Expression, register: u32) {
     }
 }
 
+/// Reads how often a counter was passed, if the element of a list is one.
+pub(super) fn packets(element: &[u8]) -> Option<u64> {
+    let element = Attributes::new(element);
+    let data = Attributes::new(
+        element.value(EXPRESSION_DATA).filter(|_| element.string(EXPRESSION_NAME).as_deref() == Some("counter"))?,
+    );
+    data.value(COUNTER_PACKETS)?.try_into().ok().map(u64::from_be_bytes)
+}
+
 /// Reads one element of a list.
 pub(super) fn read(element: &[u8]) -> Expression {
     let element = Attributes::new(element);
@@ -240,7 +249,9 @@ fn verdict_number(verdict: Verdict) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use weft_router_core::hostnet::{Exposure, accept_rule, let_in, masquerade_table, own_table, trusted_tables};
+    use weft_router_core::hostnet::{
+        Exposure, accept_rule, let_in, masquerade_table, own_table, ports_table, trusted_tables,
+    };
 
     use super::*;
 
@@ -250,7 +261,8 @@ mod tests {
             .map(|text| Exposure { address: text.parse().expect("valid"), masquerade: true });
         let open = let_in(own_table("weft", &[6784]), "weft", &exposures);
         let masquerade = masquerade_table("weft", &exposures).expect("a table");
-        let tables = [vec![open, masquerade], trusted_tables("weft").into()].concat();
+        let ports = ports_table("weft-tap", "weft-dns", &["10.32.0.0/12".parse().expect("a subnet")].into());
+        let tables = [vec![open, masquerade, ports], trusted_tables("weft").into()].concat();
         let rules = tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules).cloned();
         for expression in rules.chain([accept_rule("weft")]).flat_map(|rule| rule.expressions) {
             let mut list = Writer::default();

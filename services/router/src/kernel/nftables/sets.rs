@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weft_router_core::hostnet::{KeyPart, Set};
+use weft_router_core::hostnet::{KeyPart, PortElement, PortSet, Set};
 
 use super::attributes::{Attributes, Writer};
 
@@ -12,11 +12,13 @@ const SET_FLAGS: u16 = 3;
 const SET_KEY_TYPE: u16 = 4;
 const SET_KEY_LENGTH: u16 = 5;
 const SET_ID: u16 = 10;
+const SET_USERDATA: u16 = 13;
 const ELEMENTS_TABLE: u16 = 1;
 const ELEMENTS_SET: u16 = 2;
 const ELEMENTS: u16 = 3;
 const LIST_ELEMENT: u16 = 1;
 const ELEMENT_KEY: u16 = 1;
+const ELEMENT_USERDATA: u16 = 6;
 const DATA_VALUE: u16 = 1;
 /// Bits of each part in the type of a key, which only listings read (nftables, datatype.h).
 const TYPE_BITS: u32 = 6;
@@ -36,8 +38,16 @@ pub(super) fn write_set(table: &str, set: &Set, id: u32) -> Writer {
     let mut writer = write_name(table, Some(&set.name));
     writer.number(SET_FLAGS, 0);
     writer.number(SET_KEY_TYPE, set.key.iter().fold(0, |kind, part| kind << TYPE_BITS | type_number(*part)));
-    writer.number(SET_KEY_LENGTH, set.key.iter().map(|part| u32::from(part.units()) * 4).sum());
+    let length = match set.key[..] {
+        [part] => part.bytes().into(),
+        _ => set.key.iter().map(|part| u32::from(part.units()) * 4).sum(),
+    };
+    writer.number(SET_KEY_LENGTH, length);
     writer.number(SET_ID, id);
+    if set.key == [KeyPart::Interface] {
+        // Listings take the bytes of a single key to be a number otherwise: the order of bytes (type 0, four of them) is the host's.
+        writer.bytes_of(SET_USERDATA, &[&[0, 4][..], &1u32.to_ne_bytes()].concat());
+    }
     writer
 }
 
@@ -84,6 +94,38 @@ pub(super) fn read_keys(message: &[u8], keys: &mut BTreeSet<Vec<u8>>) {
     keys.extend(Attributes::new(list).iter().filter_map(|(_, element)| key(element)).map(<[u8]>::to_vec));
 }
 
+/// Lists elements of one set, with their comments.
+pub(super) fn write_elements(table: &str, set: &PortSet, elements: &[&PortElement]) -> Writer {
+    let mut writer = Writer::default();
+    writer.string(ELEMENTS_TABLE, table);
+    writer.string(ELEMENTS_SET, &set.name());
+    writer.nested(ELEMENTS, |list| {
+        for PortElement { key, comment, .. } in elements {
+            list.nested(LIST_ELEMENT, |element| {
+                element.nested(ELEMENT_KEY, |data| data.bytes_of(DATA_VALUE, key));
+                if let Some(comment) = comment {
+                    element.bytes_of(ELEMENT_USERDATA, &super::write_comment(comment));
+                }
+            });
+        }
+    });
+    writer
+}
+
+/// Reads the elements of one message of a listing.
+pub(super) fn read_elements(message: &[u8], set: &PortSet, elements: &mut BTreeSet<PortElement>) {
+    let Some(list) = Attributes::new(message).value(ELEMENTS) else { return };
+    let read = |element| {
+        let element = Attributes::new(element);
+        Some(PortElement {
+            set: set.clone(),
+            key: Attributes::new(element.value(ELEMENT_KEY)?).value(DATA_VALUE)?.to_vec(),
+            comment: element.value(ELEMENT_USERDATA).and_then(super::read_comment),
+        })
+    };
+    elements.extend(Attributes::new(list).iter().filter_map(|(_, element)| read(element)));
+}
+
 const PARTS: [KeyPart; 5] = [KeyPart::Interface, KeyPart::Mac, KeyPart::Ipv4, KeyPart::Ipv6, KeyPart::Number];
 
 /// `TYPE_*` (nftables, datatype.h), by which nft lists keys.
@@ -100,13 +142,17 @@ const fn type_number(part: KeyPart) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use weft_router_core::hostnet::trusted_tables;
+    use weft_router_core::hostnet::{PortSources, Ports, ports_table, trusted_tables};
 
     use super::*;
 
     #[test]
     fn every_set_of_ours_is_read_back() {
-        for table in trusted_tables("weft") {
+        for table in trusted_tables("weft").into_iter().chain([ports_table(
+            "weft-tap",
+            "weft-dns",
+            &["10.32.0.0/12".parse().expect("a subnet")].into(),
+        )]) {
             for set in &table.sets {
                 let written = write_set(&table.name, set, 1);
                 assert_eq!(read_set(written.bytes(), &table.name).as_ref(), Some(set));
@@ -122,5 +168,18 @@ mod tests {
         let mut read = BTreeSet::new();
         read_keys(written.bytes(), &mut read);
         assert_eq!(read, keys);
+    }
+    #[test]
+    fn elements_are_read_back_with_all_they_say() {
+        let mut ports = Ports::default();
+        let addresses = ["10.32.0.1/12", "fd00::1/108"].map(|text| text.parse().expect("an address")).into();
+        let mac = weft_types::MacAddress::new([2, 0, 0, 0, 0, 1]);
+        ports.set("vethwa", Some(PortSources { mac, addresses }));
+        let elements = ports.elements();
+        let mut read = BTreeSet::new();
+        for element in &elements {
+            read_elements(write_elements("weft", &element.set, &[element]).bytes(), &element.set, &mut read);
+        }
+        assert_eq!(read, elements);
     }
 }
