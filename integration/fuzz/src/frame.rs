@@ -88,6 +88,7 @@ fn switch() -> Switch {
         subnets: [1, 2].map(|number| (mac(number), ["10.32.0.0/12".parse().expect("a subnet")].into())).into(),
         local_macs: [mac(1)].into(),
         local_addresses: addresses(1).into(),
+        routers: [mac(2)].into(),
     }))
 }
 
