@@ -58,7 +58,7 @@ fn flooded(frame: &[u8]) -> Option<Vec<PeerName>> {
     let switch = switch();
     match switch.outbound(frame, &mut Vec::new()) {
         Verdict::Flood(group) => Some(switch.members(group).to_vec()),
-        _ => None,
+        Verdict::Unicast(_) | Verdict::Answer | Verdict::Ignore | Verdict::Drop(_) => None,
     }
 }
 

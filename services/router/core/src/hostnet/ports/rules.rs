@@ -183,11 +183,11 @@ fn transport(protocol: TransportProtocol, offset: u32, value: &[u8]) -> Vec<Expr
 }
 
 fn found(set: PortSet) -> Vec<Expression> {
-    vec![Lookup { set: set.name().into(), inverted: false }]
+    vec![Lookup { set: set.name(), inverted: false }]
 }
 
 fn missing(set: PortSet) -> Vec<Expression> {
-    vec![Lookup { set: set.name().into(), inverted: true }]
+    vec![Lookup { set: set.name(), inverted: true }]
 }
 
 fn accept() -> Vec<Expression> {
