@@ -165,6 +165,9 @@ impl NameService for Fake {
     ) -> Result<Response<dns::AddNamesResponse>, Status> {
         let dns::AddNamesRequest { container_id, names, addresses } = request.into_inner();
         self.note(format!("add [{container_id}] {} = {}", names.join(" "), hosts(&addresses)));
+        if names == ["www.example.org."] {
+            return Err(Status::invalid_argument("the name lies outside of the zone"));
+        }
         Ok(Response::new(dns::AddNamesResponse {}))
     }
 
@@ -268,6 +271,10 @@ async fn what_was_taken_is_given_back_when_something_fails() {
     assert_eq!(complaints, "weft: somebody has it\n");
     let calls = ["claim 10.40.0.9/24", "claim 10.32.0.1/12", "hide 10.40.0.9/24", "free 10.40.0.9/24"];
     assert_eq!(fake.calls(), calls);
+
+    let (outcome, _, complaints) = weft_in(folder.path(), "expose 10.40.0.9/24 -h www.example.org").await;
+    assert_eq!((outcome, complaints.as_str()), (Outcome::Failed, "weft: the name lies outside of the zone\n"));
+    assert_eq!(fake.calls()[2..], ["hide 10.40.0.9/24", "free 10.40.0.9/24"], "there is no name to take back");
 
     let refusing = Fake { refuses: true, ..Fake::default() };
     let folder = tempfile::tempdir().expect("a temporary folder can be made");

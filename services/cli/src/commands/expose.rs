@@ -65,17 +65,20 @@ async fn give(
     let names: Vec<String> = name.as_deref().map(absolute).into_iter().collect();
     for argument in arguments {
         let DualAddress { v4, v6 } = take(*argument, services).await?;
-        let exposed = Exposed { address: v4, twin: v6, masquerade, names: names.clone() };
+        let exposed = Exposed { address: v4, twin: v6, masquerade, names: Vec::new() };
         if !taken.contains(&exposed) {
             taken.push(exposed);
         }
     }
     if !names.is_empty() {
+        let names = names.clone();
         let request = AddNamesRequest { container_id: String::new(), names, addresses: addresses(taken) };
         services
             .ask(Service::Dns, |channel| async { NameServiceClient::new(channel).add_names(request).await })
             .await?;
     }
+    // From here on there are names to take back.
+    taken.iter_mut().for_each(|exposed| exposed.names.clone_from(&names));
     let request = ExposeRequest { exposed: taken.clone() };
     let answer = router(services, |mut client| async move { client.expose(request).await }).await?;
     Ok(answer.exposed)
@@ -138,7 +141,7 @@ async fn take(argument: AddressArgument, services: &Services) -> anyhow::Result<
         AddressArgument::Default | AddressArgument::Subnet(_) => {
             let subnet: Option<IpPrefix> = match argument {
                 AddressArgument::Subnet(subnet) => Some(subnet.into()),
-                _ => None,
+                AddressArgument::Default | AddressArgument::Given(_) => None,
             };
             let request = AllocateRequest { container_id, subnet, timeout_millis: 0 };
             let call = |channel| async { AddressServiceClient::new(channel).allocate(request).await };
