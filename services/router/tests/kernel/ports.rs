@@ -84,13 +84,11 @@ fn seen(from: &Container, permitted: &Container, to: &Container, frames: Vec<Vec
     seen
 }
 
+/// What it is for people, where it goes, where it claims to come from, its kind, and what is in it by the number that it bears.
+type Try<'a> = (&'static str, Mac, Mac, u16, &'a dyn Fn(u16) -> Vec<u8>);
+
 /// Tries each and names those whose frames the other one saw.
-fn succeeded(
-    from: &Container,
-    permitted: &Container,
-    to: &Container,
-    attacks: &[(&'static str, Mac, Mac, u16, &dyn Fn(u16) -> Vec<u8>)],
-) -> Vec<&'static str> {
+fn succeeded(from: &Container, permitted: &Container, to: &Container, attacks: &[Try<'_>]) -> Vec<&'static str> {
     let frames = attacks
         .iter()
         .zip(0..)
@@ -112,7 +110,7 @@ fn a_container_speaks_for_itself_alone() {
         let redirect = [&[137, 0, 0, 0, 0, 0, 0, 0][..], &own6.octets(), &third6.octets()].concat();
         let tagged = |n| [&[0, 0, 8, 0][..], &udp4(own4, victim4, (1, 2), n)].concat();
 
-        let attacks: &[(&'static str, Mac, Mac, u16, &dyn Fn(u16) -> Vec<u8>)] = &[
+        let attacks: &[Try<'_>] = &[
             ("foreign MAC", victim, third, UNKNOWN_KIND, &tag),
             ("foreign MAC with its IPv4", victim, third, 0x0800, &|n| udp4(third4, victim4, (1, 2), n)),
             ("foreign IPv4", victim, own, 0x0800, &|n| udp4(third4, victim4, (1, 2), n)),
@@ -142,7 +140,7 @@ fn a_container_speaks_for_itself_alone() {
         ];
         assert_eq!(succeeded(&attacker, &attacker, &neighbour, attacks), [""; 0]);
 
-        let fair: &[(&'static str, Mac, Mac, u16, &dyn Fn(u16) -> Vec<u8>)] = &[
+        let fair: &[Try<'_>] = &[
             ("IPv4", victim, own, 0x0800, &|n| udp4(own4, victim4, (1, 2), n)),
             ("IPv4 to all", BROADCAST, own, 0x0800, &|n| udp4(own4, ipv4(1, 255), (1, 2), n)),
             ("IPv6", victim, own, 0x86dd, &|n| udp6(own6, victim6, (1, 2), n)),
@@ -174,7 +172,7 @@ fn frames_pass_between_members_of_one_subnet_alone() {
     on_host(|Host { kernel, .. }| async move {
         let Containers { attacker, apart, both, .. } = Containers::attach(&kernel).await;
         let (own, victim) = (mac(&attacker), mac(&apart));
-        let attacks: &[(&'static str, Mac, Mac, u16, &dyn Fn(u16) -> Vec<u8>)] = &[
+        let attacks: &[Try<'_>] = &[
             ("IPv4", victim, own, 0x0800, &|n| udp4(ipv4(1, 1), ipv4(2, 3), (1, 2), n)),
             ("IPv6", victim, own, 0x86dd, &|n| udp6(ipv6(1, 1), ipv6(2, 3), (1, 2), n)),
             ("ARP question", BROADCAST, own, 0x0806, &|n| arp(1, own, ipv4(1, 1), ipv4(2, 3), n)),
