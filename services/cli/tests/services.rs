@@ -364,9 +364,10 @@ async fn prime_waits_for_a_ring() {
 
     // Services that are just being started are waited for, too.
     let starting = run("prime");
-    let (starting, serving) = tokio::join!(starting, async {
+    let mut serving = None;
+    let (starting, ()) = tokio::join!(starting, async {
         tokio::task::yield_now().await;
-        serve_ipam(folder.path(), Ipam::default())
+        serving = Some(serve_ipam(folder.path(), Ipam::default()));
     });
     assert_eq!((starting.0, starting.1.as_str()), (Outcome::Done, ""));
     assert!(starting.2.starts_with("weft: waiting for ipam: ipam is not running"), "{}", starting.2);
@@ -375,7 +376,7 @@ async fn prime_waits_for_a_ring() {
     let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(json["ring_id"], "ab".repeat(16));
 
-    serving.abort();
+    serving.expect("it was started").abort();
     std::fs::remove_file(folder.path().join("ipam.sock")).expect("the socket is there");
     let _serving = serve_ipam(folder.path(), Ipam { never: true, ..Ipam::default() });
     let (outcome, out, complaints) = run("prime --timeout 0").await;
