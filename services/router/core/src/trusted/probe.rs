@@ -89,7 +89,7 @@ impl Probe {
         let (header, _) = content.split_at_checked(HEADER)?;
         let length = usize::from(u16::from_be_bytes([header[6], header[7]]));
         // A device may have padded a short one to its own shortest (IEEE 802.3: 60 bytes).
-        let whole = length == frame.len() || (length < frame.len() && frame.len() <= 60);
+        let whole = length == frame.len() || ((SMALL..frame.len()).contains(&length) && frame.len() <= 60);
         if ethernet_header != ethernet(ETHERTYPE) || header[..4] != MAGIC || !whole {
             return None;
         }
@@ -264,6 +264,8 @@ mod tests {
         let mut padded = answer.encode(SMALL);
         padded.resize(60, 0);
         assert_eq!(Probe::decode(&padded), Some(answer));
+        padded[ETHERNET + 7] = SMALL as u8 - 1;
+        assert_eq!(Probe::decode(&padded), None, "it says that it is shorter than its own header");
     }
 
     /// What the kernel writes before a frame that it vouches for, and before one that it knows nothing of.
