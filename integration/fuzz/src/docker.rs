@@ -19,7 +19,7 @@ use weft_docker_proxy_core::{
     events,
     hostname::HostnameRule,
     inspect::Inspection,
-    list, names, route, top,
+    list, names, route, top, weave_api,
 };
 use weft_service::Shutdown;
 
@@ -72,6 +72,9 @@ impl Interceptor for Looking {
     fn refuses(&self, request: &RequestHead) -> Option<String> {
         let method = Method::from_bytes(request.method.as_bytes()).ok()?;
         let _ = route::classify(&method, &request.target);
+        let target = &request.target;
+        let _ =
+            weave_api::Call::read(weave_api::Request { method: &method, target, accepts_json: false, form: target });
         None
     }
 

@@ -89,6 +89,7 @@ fn switch() -> Switch {
         local_macs: [mac(1)].into(),
         local_addresses: addresses(1).into(),
         routers: [mac(2)].into(),
+        allowed: [(mac(2), "10.32.0.100".parse().expect("an address"))].into(),
     }))
 }
 

@@ -1,9 +1,12 @@
-//! Asks the Docker Engine on its Unix socket.
+//! Asks the Docker Engine on its Unix socket, or by a stream that leads to it.
 
 #![forbid(unsafe_code)]
 
 use std::{
+    borrow::Cow,
+    fmt, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +22,9 @@ use tokio::net::UnixStream;
 /// Longest answer that is read, in bytes.
 const LONGEST_ANSWER: usize = 64 << 20;
 
+/// What requests on a socket name as their host, as those of the engine's own clients do.
+const HOST: &str = "docker";
+
 /// How long the engine may take for an answer. One that is busy with hundreds of containers takes seconds.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -26,7 +32,20 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
+    dial: Option<Dial>,
+    /// What requests name as their host.
+    host: Cow<'static, str>,
     deadline: Duration,
+}
+
+/// Opens streams that lead to an engine elsewhere.
+#[derive(Clone)]
+struct Dial(Arc<dyn Fn() -> io::Result<UnixStream> + Send + Sync>);
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dial")
+    }
 }
 
 /// An answer of the engine.
@@ -42,7 +61,15 @@ impl Client {
     /// Makes the client; nothing is opened yet. The engine has 30 s for each answer.
     #[must_use]
     pub const fn new(socket: PathBuf) -> Self {
-        Self { socket, deadline: DEADLINE }
+        Self { socket, dial: None, host: Cow::Borrowed(HOST), deadline: DEADLINE }
+    }
+
+    /// Makes the client of an engine to which each call of `dial` opens a stream. Sentences have `address` in place of the socket; the
+    /// host and port of `tcp://host:port` are those that requests name.
+    #[must_use]
+    pub fn dialling(address: &str, dial: impl Fn() -> io::Result<UnixStream> + Send + Sync + 'static) -> Self {
+        let host = address.strip_prefix("tcp://").map_or(Cow::Borrowed(HOST), |host| Cow::Owned(host.to_owned()));
+        Self { socket: address.into(), dial: Some(Dial(Arc::new(dial))), host, deadline: DEADLINE }
     }
 
     /// Gives the engine this time for each answer.
@@ -63,7 +90,10 @@ impl Client {
     /// # Errors
     /// If nobody takes it in time.
     pub async fn connect(&self) -> anyhow::Result<UnixStream> {
-        let connected = self.in_time("took no connection", UnixStream::connect(&self.socket)).await?;
+        let connected = match &self.dial {
+            Some(Dial(dial)) => dial(),
+            None => self.in_time("took no connection", UnixStream::connect(&self.socket)).await?,
+        };
         connected
             .with_context(|| format!("the Docker Engine does not answer on {}: is it running?", self.socket.display()))
     }
@@ -106,7 +136,7 @@ impl Client {
             http1::handshake(stream).await.context("failed to speak with the Docker Engine")?;
         // Ends with the response's body.
         tokio::spawn(connection);
-        let request = Request::builder().method(method).uri(target).header(header::HOST, "docker");
+        let request = Request::builder().method(method).uri(target).header(header::HOST, &*self.host);
         let request = match body {
             Some(body) => {
                 request.header(header::CONTENT_TYPE, "application/json").body(Full::new(Bytes::from(body.to_string())))
@@ -156,6 +186,29 @@ mod tests {
         assert!(error.contains("did not answer to /x/json within"), "{error}");
         assert!(engine.call(Method::POST, "/x/kill", Some(&Value::Null)).await.is_err());
         assert!(engine.send(Method::GET, "/events", None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_engine_elsewhere_is_asked_by_streams_that_lead_there() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let engine = Client::dialling("tcp://192.0.2.1:2375", || {
+            let (near, mut far) = UnixStream::pair()?;
+            tokio::spawn(async move {
+                let mut request = [0; 256];
+                let count = far.read(&mut request).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..count]).to_lowercase();
+                assert!(request.starts_with("get /info") && request.contains("host: 192.0.2.1:2375\r\n"), "{request}");
+                far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await
+            });
+            Ok(near)
+        });
+        for _ in 0..2 {
+            let answer = engine.get("/info").await.expect("it answers");
+            assert_eq!((answer.status, answer.body.as_ref()), (200, b"{}".as_slice()));
+        }
+        let nobody = Client::dialling("tcp://192.0.2.1:2375", || Err(io::ErrorKind::NotFound.into()));
+        let error = format!("{:#}", nobody.get("/info").await.expect_err("no stream"));
+        assert!(error.contains("tcp://192.0.2.1:2375"), "{error}");
     }
 
     #[test]

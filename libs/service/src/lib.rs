@@ -8,6 +8,8 @@
 mod folder;
 pub mod handshakes;
 mod health;
+mod host_metrics;
+pub mod http;
 mod last_words;
 mod logging;
 mod metrics;
@@ -21,6 +23,7 @@ use std::{future::Future, process::ExitCode};
 
 pub use folder::make_folder;
 pub use health::{Health, check};
+pub use host_metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, HostMetrics};
 pub use logging::LogFormat;
 pub use metrics::fetch_metrics;
 pub use options::{CommonOptions, parse};

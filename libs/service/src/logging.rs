@@ -76,6 +76,9 @@ impl LogLevel {
 /// Reads what is to be logged. Stricter than the filter itself, which takes a misspelt level for the name of a module.
 fn parse(level: &str) -> Result<EnvFilter, InvalidLevel> {
     let invalid = || InvalidLevel { level: level.to_owned() };
+    // As syslog, and with it many a script, spells it.
+    let directives: Vec<_> = level.split(',').map(|part| if part == "warning" { "warn" } else { part }).collect();
+    let level = &directives.join(",");
     let is_sound = |directive: &str| {
         directive.contains(['=', '[']) || directive.is_empty() || directive.parse::<LevelFilter>().is_ok()
     };
@@ -85,13 +88,18 @@ fn parse(level: &str) -> Result<EnvFilter, InvalidLevel> {
     EnvFilter::builder().parse(level).map_err(|_| invalid())
 }
 
-/// Starts logging. A level that makes no sense is named once and ignored.
+/// Reads the level that a service starts with.
+pub(crate) fn parse_option(level: &str) -> Result<String, String> {
+    parse(level).map(|_| level.to_owned()).map_err(|error| error.to_string())
+}
+
+/// Starts logging.
+///
+/// # Panics
+/// Never: the option's level was read before.
 pub(crate) fn start(options: &CommonOptions) {
-    let (level, ignored) = match parse(&options.log_level) {
-        Ok(_) => (options.log_level.as_str(), None),
-        Err(error) => ("info", Some(error)),
-    };
-    let (filter, handle) = reload::Layer::new(EnvFilter::new(level));
+    let level = options.log_level.as_str();
+    let (filter, handle) = reload::Layer::new(parse(level).expect("the option was read"));
     let colours = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match options.log_format {
@@ -101,9 +109,6 @@ pub(crate) fn start(options: &CommonOptions) {
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     // Logging starts once: the line above would not let it start again.
     let _ = LEVEL.set(LogLevel { filter: handle, level: Mutex::new(level.to_owned()) });
-    if let Some(error) = ignored {
-        tracing::warn!(%error, "the log level is ignored, using info");
-    }
 }
 
 fn text(colours: bool) -> WithTrace<format::Format> {
@@ -186,8 +191,15 @@ mod tests {
             let error = parse(level).expect_err(level).to_string();
             assert!(error.starts_with(&format!("the log level {level:?} is not valid: write error")), "{error}");
         }
-        for level in ["info", "WARN", "off", "info,weft_router=debug", "info,weft_ipam::driver=trace", "info,[a]=debug"]
-        {
+        for level in [
+            "info",
+            "WARN",
+            "warning",
+            "off",
+            "info,weft_router=debug",
+            "info,weft_ipam::driver=trace",
+            "info,[a]=debug",
+        ] {
             assert!(parse(level).is_ok(), "{level}");
         }
     }

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Command, CommandFactory, FromArgMatches};
 use weft_proto::client::SOCKET_FOLDER;
 
-use crate::{LogFormat, trace::OtlpEndpoint};
+use crate::{LogFormat, logging, trace::OtlpEndpoint};
 
 /// Options that all services have; flatten into a service's own.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,7 +15,7 @@ pub struct CommonOptions {
     pub socket_folder: PathBuf,
 
     /// What is logged: error, warn, info, debug, trace, or directives as in "info,weft_router=debug".
-    #[arg(long, env = "WEFT_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    #[arg(long, env = "WEFT_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = logging::parse_option)]
     pub log_level: String,
 
     /// How log lines look.

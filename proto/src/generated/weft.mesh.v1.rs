@@ -303,6 +303,9 @@ pub struct AttachmentInfo {
     /// Set for a host that is exposed without masquerading: packets come from it whose source is anywhere outside of the overlay.
     #[prost(bool, tag = "4")]
     pub routes: bool,
+    /// Floating addresses that the container may use beside those, at most 256; several containers may be allowed one.
+    #[prost(message, repeated, tag = "5")]
+    pub allowed: ::prost::alloc::vec::Vec<super::super::common::v1::IpAddress>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

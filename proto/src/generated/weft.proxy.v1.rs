@@ -66,6 +66,29 @@ pub struct AttachRequest {
     /// As in `weft attach`: `\[ip:\]a.b.c.d/len`, `net:a.b.c.d/len`, `net:default`. Empty: the default subnet.
     #[prost(string, repeated, tag = "2")]
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "3")]
+    pub choices: ::core::option::Option<Choices>,
+}
+/// How a container is attached, where that is not as docker-proxy does it for all. What is chosen holds until the container is
+/// detached, and what is absent stays as it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Choices {
+    /// Floating addresses that it may give itself, `a.b.c.d` or `a.b.c.d/len` and the same of IPv6, with commas between, instead of
+    /// what the container's label says; empty: none.
+    #[prost(string, optional, tag = "1")]
+    pub allowed_addresses: ::core::option::Option<::prost::alloc::string::String>,
+    /// Register the container's names. Absent: yes.
+    #[prost(bool, optional, tag = "2")]
+    pub names: ::core::option::Option<bool>,
+    /// Write its addresses, and `extra_hosts`, into its /etc/hosts.
+    #[prost(bool, optional, tag = "3")]
+    pub rewrite_hosts: ::core::option::Option<bool>,
+    /// `name:address`, beside those that it was made with. Empty: as it is.
+    #[prost(string, repeated, tag = "4")]
+    pub extra_hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Route multicast to the overlay.
+    #[prost(bool, optional, tag = "5")]
+    pub multicast_route: ::core::option::Option<bool>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AttachResponse {

@@ -181,6 +181,7 @@ pub struct DataPlaneStatus {
     pub facilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "4")]
     pub missing_facilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of all peers: frames, those by VXLAN too, and bytes of sealed datagrams and of frames by VXLAN.
     #[prost(uint64, tag = "5")]
     pub sent_frames: u64,
     #[prost(uint64, tag = "6")]
@@ -393,6 +394,9 @@ pub struct AttachRequest {
     pub multicast_route: bool,
     #[prost(message, optional, tag = "5")]
     pub hosts_file: ::core::option::Option<HostsFile>,
+    /// All addresses that the container may give itself beside those: floating ones. At most 256.
+    #[prost(message, repeated, tag = "6")]
+    pub allowed: ::prost::alloc::vec::Vec<super::super::common::v1::IpAddress>,
 }
 /// The container's /etc/hosts, to be written so that its own name means its overlay addresses.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -440,6 +444,9 @@ pub struct Attachment {
     /// The host's end of the veth pair.
     #[prost(string, tag = "4")]
     pub host_interface: ::prost::alloc::string::String,
+    /// What it may give itself beside those.
+    #[prost(message, repeated, tag = "5")]
+    pub allowed: ::prost::alloc::vec::Vec<super::super::common::v1::IpAddress>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListAttachmentsRequest {}
@@ -2792,6 +2799,911 @@ pub mod host_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "weft.router.v1.HostService";
     impl<T> tonic::server::NamedService for HostServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// A port of the host.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HostPort {
+    #[prost(enumeration = "Protocol", tag = "1")]
+    pub protocol: i32,
+    /// An address of the host; absent: all of both families.
+    #[prost(message, optional, tag = "2")]
+    pub address: ::core::option::Option<super::super::common::v1::IpAddress>,
+    /// 1 to 65535.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PublishPortRequest {
+    #[prost(message, optional, tag = "1")]
+    pub host_port: ::core::option::Option<HostPort>,
+    /// A name within the domain of dns, absolute or relative, or an address of the overlay.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    /// 1 to 65535.
+    #[prost(uint32, tag = "3")]
+    pub target_port: u32,
+    /// Has each connection begin with a header of the PROXY protocol, version 2, that says who the client is. TCP only.
+    #[prost(bool, tag = "4")]
+    pub proxy_protocol: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PublishPortResponse {
+    #[prost(message, optional, tag = "1")]
+    pub published: ::core::option::Option<Published>,
+}
+/// A published port, and where it leads now.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Published {
+    #[prost(message, optional, tag = "1")]
+    pub host_port: ::core::option::Option<HostPort>,
+    /// As in PublishPortRequest.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub target_port: u32,
+    #[prost(bool, tag = "4")]
+    pub proxy_protocol: bool,
+    /// In order of address; empty while nobody is there.
+    #[prost(message, repeated, tag = "5")]
+    pub backends: ::prost::alloc::vec::Vec<Backend>,
+    /// What is wrong, as sentences.
+    #[prost(message, repeated, tag = "6")]
+    pub problems: ::prost::alloc::vec::Vec<super::super::common::v1::Problem>,
+}
+/// A container that gets connections.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Backend {
+    #[prost(message, optional, tag = "1")]
+    pub address: ::core::option::Option<super::super::common::v1::IpAddress>,
+    /// Whom it takes for the client.
+    #[prost(enumeration = "ClientSeen", tag = "2")]
+    pub client: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnpublishPortRequest {
+    /// Absent address: whatever its address. Unspecified protocol: both.
+    #[prost(message, optional, tag = "1")]
+    pub host_port: ::core::option::Option<HostPort>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UnpublishPortResponse {
+    /// Those that there were.
+    #[prost(message, repeated, tag = "1")]
+    pub removed: ::prost::alloc::vec::Vec<Published>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListPublishedRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListPublishedResponse {
+    /// In order of port.
+    #[prost(message, repeated, tag = "1")]
+    pub published: ::prost::alloc::vec::Vec<Published>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportServiceRequest {
+    /// One word, or absolute within the domain of dns.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "Protocol", tag = "2")]
+    pub protocol: i32,
+    /// An address or a name of a host outside of the overlay, looked up as the host does.
+    #[prost(string, tag = "3")]
+    pub host: ::prost::alloc::string::String,
+    /// 1 to 65535; inside it is the same.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImportServiceResponse {
+    #[prost(message, optional, tag = "1")]
+    pub imported: ::core::option::Option<Imported>,
+}
+/// A service outside that has a name inside, and where it leads now.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Imported {
+    /// As in ImportServiceRequest.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "Protocol", tag = "2")]
+    pub protocol: i32,
+    #[prost(string, tag = "3")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    /// Interface addresses inside that the name means.
+    #[prost(message, repeated, tag = "5")]
+    pub addresses: ::prost::alloc::vec::Vec<super::super::common::v1::IpPrefix>,
+    /// Addresses outside that it leads to, at most one of each family.
+    #[prost(message, repeated, tag = "6")]
+    pub targets: ::prost::alloc::vec::Vec<super::super::common::v1::IpAddress>,
+    /// What is wrong, as sentences.
+    #[prost(message, repeated, tag = "7")]
+    pub problems: ::prost::alloc::vec::Vec<super::super::common::v1::Problem>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnimportServiceRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UnimportServiceResponse {
+    /// Those that there were, of both protocols.
+    #[prost(message, repeated, tag = "1")]
+    pub removed: ::prost::alloc::vec::Vec<Imported>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListImportedRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListImportedResponse {
+    /// In order of name.
+    #[prost(message, repeated, tag = "1")]
+    pub imported: ::prost::alloc::vec::Vec<Imported>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Protocol {
+    Unspecified = 0,
+    Tcp = 1,
+    Udp = 2,
+}
+impl Protocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PROTOCOL_UNSPECIFIED",
+            Self::Tcp => "PROTOCOL_TCP",
+            Self::Udp => "PROTOCOL_UDP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
+            "PROTOCOL_TCP" => Some(Self::Tcp),
+            "PROTOCOL_UDP" => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ClientSeen {
+    Unspecified = 0,
+    /// The client, but for the host's own programs and those who reach the container without the host.
+    Client = 1,
+    /// The publishing host.
+    Host = 2,
+    /// The publishing host; who the client is stands at the beginning of each connection.
+    ProxyProtocol = 3,
+}
+impl ClientSeen {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CLIENT_SEEN_UNSPECIFIED",
+            Self::Client => "CLIENT_SEEN_CLIENT",
+            Self::Host => "CLIENT_SEEN_HOST",
+            Self::ProxyProtocol => "CLIENT_SEEN_PROXY_PROTOCOL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CLIENT_SEEN_UNSPECIFIED" => Some(Self::Unspecified),
+            "CLIENT_SEEN_CLIENT" => Some(Self::Client),
+            "CLIENT_SEEN_HOST" => Some(Self::Host),
+            "CLIENT_SEEN_PROXY_PROTOCOL" => Some(Self::ProxyProtocol),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod publish_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Has ports of the host lead to containers, and names inside to services outside. What is asked for survives restarts of the router
+    /// and of the host.
+    #[derive(Debug, Clone)]
+    pub struct PublishServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl PublishServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> PublishServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PublishServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            PublishServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Has a port of the host lead to containers. Where it leads elsewhere already it leads there from now on; connections stay.
+        pub async fn publish_port(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PublishPortRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PublishPortResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.router.v1.PublishService/PublishPort",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.router.v1.PublishService", "PublishPort"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a port of the host back, with all that came with it. Idempotent.
+        pub async fn unpublish_port(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnpublishPortRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnpublishPortResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.router.v1.PublishService/UnpublishPort",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weft.router.v1.PublishService", "UnpublishPort"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_published(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListPublishedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPublishedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.router.v1.PublishService/ListPublished",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weft.router.v1.PublishService", "ListPublished"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives a service outside an address inside. One of that name leads elsewhere from now on.
+        pub async fn import_service(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportServiceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportServiceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.router.v1.PublishService/ImportService",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weft.router.v1.PublishService", "ImportService"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a service outside away. Idempotent.
+        pub async fn unimport_service(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnimportServiceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnimportServiceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.router.v1.PublishService/UnimportService",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weft.router.v1.PublishService", "UnimportService"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn list_imported(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListImportedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListImportedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.router.v1.PublishService/ListImported",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("weft.router.v1.PublishService", "ListImported"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod publish_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with PublishServiceServer.
+    #[async_trait]
+    pub trait PublishService: std::marker::Send + std::marker::Sync + 'static {
+        /// Has a port of the host lead to containers. Where it leads elsewhere already it leads there from now on; connections stay.
+        async fn publish_port(
+            &self,
+            request: tonic::Request<super::PublishPortRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PublishPortResponse>,
+            tonic::Status,
+        >;
+        /// Takes a port of the host back, with all that came with it. Idempotent.
+        async fn unpublish_port(
+            &self,
+            request: tonic::Request<super::UnpublishPortRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnpublishPortResponse>,
+            tonic::Status,
+        >;
+        async fn list_published(
+            &self,
+            request: tonic::Request<super::ListPublishedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPublishedResponse>,
+            tonic::Status,
+        >;
+        /// Gives a service outside an address inside. One of that name leads elsewhere from now on.
+        async fn import_service(
+            &self,
+            request: tonic::Request<super::ImportServiceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportServiceResponse>,
+            tonic::Status,
+        >;
+        /// Takes a service outside away. Idempotent.
+        async fn unimport_service(
+            &self,
+            request: tonic::Request<super::UnimportServiceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UnimportServiceResponse>,
+            tonic::Status,
+        >;
+        async fn list_imported(
+            &self,
+            request: tonic::Request<super::ListImportedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListImportedResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Has ports of the host lead to containers, and names inside to services outside. What is asked for survives restarts of the router
+    /// and of the host.
+    #[derive(Debug)]
+    pub struct PublishServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> PublishServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for PublishServiceServer<T>
+    where
+        T: PublishService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/weft.router.v1.PublishService/PublishPort" => {
+                    #[allow(non_camel_case_types)]
+                    struct PublishPortSvc<T: PublishService>(pub Arc<T>);
+                    impl<
+                        T: PublishService,
+                    > tonic::server::UnaryService<super::PublishPortRequest>
+                    for PublishPortSvc<T> {
+                        type Response = super::PublishPortResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PublishPortRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PublishService>::publish_port(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PublishPortSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.router.v1.PublishService/UnpublishPort" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnpublishPortSvc<T: PublishService>(pub Arc<T>);
+                    impl<
+                        T: PublishService,
+                    > tonic::server::UnaryService<super::UnpublishPortRequest>
+                    for UnpublishPortSvc<T> {
+                        type Response = super::UnpublishPortResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnpublishPortRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PublishService>::unpublish_port(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnpublishPortSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.router.v1.PublishService/ListPublished" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListPublishedSvc<T: PublishService>(pub Arc<T>);
+                    impl<
+                        T: PublishService,
+                    > tonic::server::UnaryService<super::ListPublishedRequest>
+                    for ListPublishedSvc<T> {
+                        type Response = super::ListPublishedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListPublishedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PublishService>::list_published(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListPublishedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.router.v1.PublishService/ImportService" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportServiceSvc<T: PublishService>(pub Arc<T>);
+                    impl<
+                        T: PublishService,
+                    > tonic::server::UnaryService<super::ImportServiceRequest>
+                    for ImportServiceSvc<T> {
+                        type Response = super::ImportServiceResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImportServiceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PublishService>::import_service(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportServiceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.router.v1.PublishService/UnimportService" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnimportServiceSvc<T: PublishService>(pub Arc<T>);
+                    impl<
+                        T: PublishService,
+                    > tonic::server::UnaryService<super::UnimportServiceRequest>
+                    for UnimportServiceSvc<T> {
+                        type Response = super::UnimportServiceResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnimportServiceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PublishService>::unimport_service(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnimportServiceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.router.v1.PublishService/ListImported" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListImportedSvc<T: PublishService>(pub Arc<T>);
+                    impl<
+                        T: PublishService,
+                    > tonic::server::UnaryService<super::ListImportedRequest>
+                    for ListImportedSvc<T> {
+                        type Response = super::ListImportedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListImportedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PublishService>::list_imported(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListImportedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for PublishServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "weft.router.v1.PublishService";
+    impl<T> tonic::server::NamedService for PublishServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -1,11 +1,14 @@
 //! The definition of the command line.
 
+mod attach;
 mod expose;
 mod launch;
 mod legacy;
+mod publish;
 
 use std::{net::IpAddr, path::PathBuf};
 
+pub(crate) use attach::Attach;
 use clap::{
     ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser,
     error::ErrorKind,
@@ -13,13 +16,14 @@ use clap::{
 pub(crate) use expose::{Expose, Hide};
 pub(crate) use launch::Launch;
 pub use launch::launch_settings;
+pub(crate) use publish::{HostPort, Import, Protocol, Publish, Unpublish};
 use weft_proto::client::{SOCKET_FOLDER, Service};
 
 /// Encrypted network for the containers of many Docker hosts.
 ///
-/// The command talks to the services of weft on this host, through their sockets. It exits with 0 when all was done, with 1
-/// when something failed or a service is away, with 2 when the command line makes no sense, and with 3 when weft was to be launched
-/// and runs already.
+/// The command talks to the services of weft on this host, through their sockets. Where DOCKER_HOST or DOCKER_CONTEXT leads to another
+/// host's engine, it works there, by that engine and Docker's client alone. It exits with 0 when all was done, with 1 when something
+/// failed or a service is away, with 2 when the command line makes no sense, and with 3 when weft was to be launched and runs already.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "weft", version)]
 pub struct Cli {
@@ -49,7 +53,8 @@ pub(crate) enum Command {
     /// Start the services of weft on this host, and wait until they do their job.
     ///
     /// They are those of compose.yaml, which is part of this command: each option is a variable there, and every variable counts that
-    /// this shell has set. Docker's client with Compose starts them, by the engine's own socket: DOCKER_HOST may be weft's proxy.
+    /// this shell has set. Docker's client with Compose starts them, by the engine's own socket or where DOCKER_HOST leads to; where that
+    /// is weft's proxy, by the engine behind it. Files that are named here are read here.
     Launch(Launch),
     /// Stop the services of weft on this host. Containers keep their network, and what weft knows is kept for the next launch.
     ///
@@ -78,23 +83,23 @@ pub(crate) enum Command {
     },
     /// Print all that the services of this host know, as one JSON object.
     ///
-    /// It has what `weft status` says under `status`, and under `peers`, `connections`, `targets`, `ipam`, `dns` and `ps` what those
-    /// say with `--output json`. A service that is away has the reason in its place, and makes the exit code 1.
+    /// It has what `weft status` says under `status`, and under `peers`, `connections`, `targets`, `services`, `ipam`, `dns` and `ps`
+    /// what those say with `--output json`. A service that is away has the reason in its place, and makes the exit code 1.
     Report,
     /// List attached containers: id, Ethernet address, addresses.
     ///
     /// A container that ought to be attached and is not has its reason in place of the addresses.
     Ps {
         /// Only these containers: names, ids, or starts of ids. Unknown ones are left out.
-        #[arg(value_name = "CONTAINER")]
+        #[arg(value_name = "CONTAINER", value_parser = NonEmptyStringValueParser::new())]
         containers: Vec<String>,
     },
     /// Attach a running container to the network, or give it more addresses. Prints its addresses.
     ///
-    /// Containers that are started through the proxy are attached already. Attaching again changes nothing. The attachment
-    /// stays until `weft detach`, over restarts of the container too.
+    /// Containers that are started through the proxy are attached already. Attaching again changes nothing but what is asked for. The
+    /// attachment, with what the options said, stays until `weft detach`, over restarts of the container too.
     #[command(override_usage = "weft attach [OPTIONS] [ADDRESS]... <CONTAINER>")]
-    Attach(Addresses),
+    Attach(Attach),
     /// Take addresses from a container, and the interface with the last one. Prints the addresses removed.
     #[command(override_usage = "weft detach [OPTIONS] [ADDRESS]... <CONTAINER>")]
     Detach(Addresses),
@@ -106,6 +111,26 @@ pub(crate) enum Command {
     Expose(Expose),
     /// Take addresses on the network from this host again, those of the default subnet if none is named. Prints them.
     Hide(Hide),
+    /// Have a port of this host lead to containers on any host: weft publish 8080 web:80
+    ///
+    /// Connections are spread over all containers of a name, and go to those that are left when one ends. It stays over restarts, until
+    /// `weft unpublish`. Containers of this host see who their clients are where their answers come back through it; all others see
+    /// this host, or are told by --proxy-protocol: `weft status services` says which. Publishing a port again has it lead elsewhere.
+    Publish(Publish),
+    /// Take a port of this host back.
+    Unpublish(Unpublish),
+    /// Give a service outside a name and an address inside: weft import db db.example.org:5432
+    ///
+    /// Containers of all hosts then reach it under the name, at the same port, by this host, whose address it sees. The host outside is
+    /// looked up again and again, as this host does; of several addresses one that accepts connections is used. It stays over restarts,
+    /// until `weft unimport`. Importing a name again has it lead elsewhere.
+    Import(Import),
+    /// Take a service outside, with its name, away again.
+    Unimport {
+        /// As `weft import` was given it.
+        #[arg(value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+        name: String,
+    },
     /// Print the shell command that makes Docker clients use weft's proxy: eval $(weft env)
     ///
     /// The value that DOCKER_HOST has now is kept in ORIG_DOCKER_HOST.
@@ -241,6 +266,9 @@ pub(crate) enum StatusAbout {
     Connections,
     /// List targets: the peers that were named, by `weft connect` or at the start.
     Targets,
+    /// List ports of this host that lead to containers, with who gets connections and whom those take for the client, and services
+    /// outside that have names inside.
+    Services,
     /// List all names: host, address, container, origin.
     Dns,
     /// List who owns which share of the addresses.
@@ -355,9 +383,9 @@ mod tests {
     }
 
     #[test]
-    fn the_last_argument_of_attach_is_the_container() {
+    fn the_last_argument_is_the_container() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
-        let Ok(Command::Attach(one)) = parse("weft attach db") else { panic!("parses") };
+        let Ok(Command::Detach(one)) = parse("weft detach db") else { panic!("parses") };
         assert_eq!(one.split(), (vec![], "db".to_owned()));
         let Ok(Command::Detach(two)) = parse("weft detach net:default 10.32.1.1/12 db") else { panic!("parses") };
         assert_eq!(two.split(), (vec!["net:default".to_owned(), "10.32.1.1/12".to_owned()], "db".to_owned()));
@@ -383,6 +411,8 @@ mod tests {
             &["dns-add", "", "-h", "alias"],
             &["dns-add", "192.0.2.9", "-h", ""],
             &["dns-remove", "192.0.2.9", ""],
+            &["ps", ""],
+            &["ps", "db", ""],
         ] {
             let error = Cli::try_parse_from([&["weft"], words].concat()).expect_err("something is empty");
             let text = error.to_string();

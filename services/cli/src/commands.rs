@@ -1,25 +1,28 @@
 //! The verbs, one file for each family.
 
 mod addresses;
-mod containers;
+pub(crate) mod containers;
+pub(crate) mod elsewhere;
 mod env;
 mod expose;
 mod install;
 mod launch;
 mod log_level;
 mod names;
-mod own;
+pub(crate) mod own;
 mod peers;
 mod prime;
+mod publish;
 mod report;
 mod reset;
-mod status;
+pub(crate) mod status;
 mod version;
 pub(crate) mod weave;
 
+use self::launch::Target;
 use crate::{Environment, Outcome, cli::Command, output::Output, services::Services};
 
-/// Runs one verb.
+/// Runs one verb on this host.
 pub(crate) async fn run(
     command: Command,
     services: &Services,
@@ -27,9 +30,9 @@ pub(crate) async fn run(
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
     match command {
-        Command::Launch(what) => launch::launch(what, services, environment, output).await,
-        Command::Stop => launch::stop(environment, output).await,
-        Command::Setup { archive } => launch::setup(archive, environment, output).await,
+        Command::Launch(what) => launch::launch(what, Target::here(environment, services), environment, output).await,
+        Command::Stop => launch::stop(Target::here(environment, services), environment, output).await,
+        Command::Setup { archive } => launch::setup(archive, Target::here(environment, services), output).await,
         Command::Status { watch: None, about } => status::status(about, services, output).await,
         Command::Status { watch: Some(seconds), about } => status::watch(about, seconds, services, output).await,
         Command::Report => report::report(services, output).await,
@@ -38,6 +41,10 @@ pub(crate) async fn run(
         Command::Detach(what) => containers::detach(what, services, output).await,
         Command::Expose(what) => expose::expose(what, services, output).await,
         Command::Hide(what) => expose::hide(what, services, output).await,
+        Command::Publish(what) => publish::publish(what, services, output).await,
+        Command::Unpublish(what) => publish::unpublish(what, services, output).await,
+        Command::Import(what) => publish::import(what, services, output).await,
+        Command::Unimport { name } => publish::unimport(name, services, output).await,
         Command::Env { restore } => env::env(restore, services, environment, output).await,
         Command::Config => env::config(services, output).await,
         Command::DnsArgs => names::dns_args(services, output).await,

@@ -1,9 +1,16 @@
 //! weft's services as Docker Compose starts them, from the one definition.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    ffi::OsStr,
+    fmt, io,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
-use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
+use tokio::{io::AsyncWriteExt, net::UnixStream, process::Command, time::timeout};
+use weft_engine::Client;
 
 /// The definition of the services, as it is put on hosts.
 pub(crate) const DEFINITION: &str = include_str!("../../../compose.yaml");
@@ -11,19 +18,49 @@ pub(crate) const DEFINITION: &str = include_str!("../../../compose.yaml");
 /// How long Docker's client may take. Loading images from a slow disk is what takes longest.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// Docker's own client on this host, as weft's services are started with it.
+/// What Docker's client has to be told so that Compose reads weft's definition from its input. Settings come from the environment
+/// alone, not from a `.env` in whichever folder the user is.
+const COMPOSE: [&str; 7] = ["compose", "--project-directory", "/", "--env-file", "/dev/null", "--file", "-"];
+
+/// An engine, as Docker's client finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Engine {
+    /// At an address, as `DOCKER_HOST` has it.
+    At(String),
+    /// By a context of the client's.
+    Context(String),
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(host) => f.write_str(host),
+            Self::Context(name) => write!(f, "the context {name}"),
+        }
+    }
+}
+
+/// Docker's own client on this host, for one engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Docker {
-    /// Where the engine is.
-    host: String,
+    engine: Engine,
     /// Variables beside those of this process.
     variables: Vec<(String, String)>,
 }
 
 impl Docker {
+    /// Makes a client of an engine.
+    pub(crate) const fn of(engine: Engine) -> Self {
+        Self { engine, variables: Vec::new() }
+    }
+
     /// Makes a client of the engine at `host`, as `DOCKER_HOST` would name it.
     pub(crate) fn at(host: &str) -> Self {
-        Self { host: host.to_owned(), variables: Vec::new() }
+        Self::of(Engine::At(host.to_owned()))
+    }
+
+    pub(crate) const fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Sets a variable, whatever this process has.
@@ -33,9 +70,7 @@ impl Docker {
 
     /// Runs Compose with weft's definition and returns what it prints.
     pub(crate) async fn compose(&self, words: &[&str]) -> anyhow::Result<String> {
-        // Settings come from the environment alone, not from a `.env` in whichever folder the user is.
-        let compose = ["compose", "--project-directory", "/", "--env-file", "/dev/null", "--file", "-"];
-        self.run(&[&compose[..], words].concat(), DEFINITION.as_bytes()).await
+        self.run(&[&COMPOSE[..], words].concat(), DEFINITION.as_bytes()).await
     }
 
     /// Runs Docker's client and returns what it prints.
@@ -43,14 +78,37 @@ impl Docker {
         self.run(words, &[]).await
     }
 
-    async fn run(&self, words: &[&str], input: &[u8]) -> anyhow::Result<String> {
-        let mut command = Command::new("docker");
-        command.args(words).env("DOCKER_HOST", &self.host).env_remove("DOCKER_CONTEXT").kill_on_drop(true);
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+    /// Runs Compose with weft's definition to its end, on the outputs of this process, and returns its exit code.
+    pub(crate) async fn attached_compose(&self, words: &[&OsStr]) -> anyhow::Result<u8> {
+        let words: Vec<_> = COMPOSE.iter().map(OsStr::new).chain(words.iter().copied()).collect();
+        self.attached(&words, Some(DEFINITION.as_bytes())).await
+    }
+
+    /// Runs Docker's client to its end, on the outputs of this process, and returns its exit code. Its stdin ends after `input`;
+    /// without one it stays open for as long as the client runs.
+    pub(crate) async fn attached(&self, words: &[&OsStr], input: Option<&[u8]>) -> anyhow::Result<u8> {
+        let mut command = self.command(words);
+        // Older ones do not know the option.
+        command.env("COMPOSE_PROGRESS", "quiet");
+        let mut child = command.stdin(Stdio::piped()).spawn().with_context(needed)?;
+        let mut stdin = child.stdin.take();
+        if let Some(input) = input
+            && let Some(mut stdin) = stdin.take()
+        {
+            // A client that ends early says why on stderr.
+            let _ = stdin.write_all(input).await;
+        }
+        let status = child.wait().await.context("failed to wait for `docker`")?;
+        drop(stdin);
+        let code = status.code().or(status.signal().map(|signal| 128 + signal));
+        Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    }
+
+    /// Runs Docker's client and returns how it ended, and what it printed.
+    pub(crate) async fn output(&self, words: &[&str], input: &[u8]) -> anyhow::Result<Output> {
+        let mut command = self.command(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().context(
-            "failed to run `docker`: install Docker's client with Compose, or start weft with `docker compose up -d` where they are",
-        )?;
+        let mut child = command.spawn().with_context(needed)?;
         let mut stdin = child.stdin.take().context("the client has no input")?;
         let ran = async {
             // A client that ends early says why on stderr.
@@ -58,15 +116,53 @@ impl Docker {
             drop(stdin);
             child.wait_with_output().await
         };
-        let what = words.iter().find(|word| !word.starts_with('-')).copied().unwrap_or_default();
-        let ended = timeout(DEADLINE, ran)
-            .await
-            .with_context(|| format!("`docker {what}` did not end within {} s", DEADLINE.as_secs()))??;
+        let late = || format!("`docker {}` did not end within {} s", verb(words), DEADLINE.as_secs());
+        Ok(timeout(DEADLINE, ran).await.with_context(late)??)
+    }
+
+    /// Makes a client of the engine's API, to which Docker's client leads by whichever way it has.
+    pub(crate) fn client(&self) -> Client {
+        let docker = self.clone();
+        Client::dialling(&self.engine.to_string(), move || docker.dial())
+    }
+
+    fn dial(&self) -> io::Result<UnixStream> {
+        let (near, far) = std::os::unix::net::UnixStream::pair()?;
+        let mut command = self.command(&["system", "dial-stdio"]);
+        command.stdin(OwnedFd::from(far.try_clone()?)).stdout(OwnedFd::from(far)).stderr(Stdio::null());
+        // It ends with the stream.
+        drop(command.kill_on_drop(false).spawn()?);
+        near.set_nonblocking(true)?;
+        UnixStream::from_std(near)
+    }
+
+    async fn run(&self, words: &[&str], input: &[u8]) -> anyhow::Result<String> {
+        let ended = self.output(words, input).await?;
         if !ended.status.success() {
-            bail!("`docker {what}` failed: {}", reason(&String::from_utf8_lossy(&ended.stderr)));
+            bail!("`docker {}` failed: {}", verb(words), reason(&String::from_utf8_lossy(&ended.stderr)));
         }
         Ok(String::from_utf8_lossy(&ended.stdout).trim().to_owned())
     }
+
+    fn command(&self, words: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(words).kill_on_drop(true);
+        match &self.engine {
+            Engine::At(host) => command.env("DOCKER_HOST", host).env_remove("DOCKER_CONTEXT"),
+            Engine::Context(name) => command.env("DOCKER_CONTEXT", name).env_remove("DOCKER_HOST"),
+        };
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+fn needed() -> &'static str {
+    "failed to run `docker`: install Docker's client with Compose, or start weft with `docker compose up -d` where they are"
+}
+
+/// Returns the word that says what the client is to do.
+fn verb<'a>(words: &[&'a str]) -> &'a str {
+    words.iter().find(|word| !word.starts_with('-')).copied().unwrap_or_default()
 }
 
 /// Finds the reason in what Docker's client says before it fails.

@@ -2,6 +2,16 @@
 
 use std::{collections::BTreeMap, ffi::OsString};
 
+/// Tells the command in a service's container about the one on another machine that has it executed: [`TERMINAL`] or [`PIPE`], by
+/// what that one's output is.
+pub(crate) const CALLER: &str = "WEFT_CALLER";
+
+/// The caller's output is a terminal.
+pub(crate) const TERMINAL: &str = "terminal";
+
+/// The caller's output is anything else.
+pub(crate) const PIPE: &str = "pipe";
+
 /// Environment variables, of this process or as a test gives them.
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
@@ -22,7 +32,23 @@ impl Environment {
         Self(variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
     }
 
+    /// Tells whether a command on another machine has this one executed, and keeps its stdin open for as long as it waits.
+    #[must_use]
+    pub fn has_caller(&self) -> bool {
+        self.get(CALLER).is_some()
+    }
+
+    /// Tells whether what is printed is seen on a terminal of the caller's; nothing without a caller.
+    pub(crate) fn caller_has_terminal(&self) -> Option<bool> {
+        self.get(CALLER).map(|output| output == TERMINAL)
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// Returns a variable that is set to something.
+    pub(crate) fn set(&self, name: &str) -> Option<&str> {
+        self.get(name).filter(|value| !value.is_empty())
     }
 }

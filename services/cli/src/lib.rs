@@ -1,16 +1,17 @@
-//! The weft command: a client of the services on this host, and nothing else.
+//! The weft command: a client of the services, on this host or where another engine runs, and nothing else.
 //!
-//! One file for each family of verbs in [`commands`]; what is printed is first a value of [`report`], so that text and JSON
+//! One file for each family of verbs in [`commands`]; what is printed is first a value of [`weft_report`], so that text and JSON
 //! say the same. Everything goes through the writers that [`run`] is given.
 
 #![forbid(unsafe_code)]
 
 mod cli;
 mod commands;
+mod complete;
 mod compose;
 mod environment;
 mod output;
-pub mod report;
+mod place;
 mod services;
 mod weave;
 
@@ -23,9 +24,11 @@ use std::{
 
 use clap::{CommandFactory, Parser};
 pub use cli::{Cli, Format, launch_settings};
+pub use complete::complete;
 pub use environment::Environment;
+use weft_report as report;
 
-use crate::{output::Output, services::Services};
+use crate::{commands::elsewhere::Call, output::Output, place::Place, services::Services, weave::Asked};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub enum Outcome {
     Failed,
     /// It was to be started and runs already.
     Running,
+    /// The command ended with this exit code where it was executed.
+    Ended(u8),
 }
 
 impl From<Outcome> for ExitCode {
@@ -44,12 +49,13 @@ impl From<Outcome> for ExitCode {
             Outcome::Done => Self::SUCCESS,
             Outcome::Failed => Self::FAILURE,
             Outcome::Running => Self::from(3),
+            Outcome::Ended(code) => Self::from(code),
         }
     }
 }
 
-/// Runs the command line of a process, the name among the `words`: under the name `weave` with Weave Net's words. Returns the
-/// exit code.
+/// Runs the command line of a process, the name among the `words`: under the name `weave` with Weave Net's words; where
+/// `DOCKER_HOST` leads to another host's engine, there. Returns the exit code.
 pub async fn run_words(
     words: Vec<OsString>,
     environment: &Environment,
@@ -57,48 +63,74 @@ pub async fn run_words(
     complaints: &mut dyn Write,
 ) -> ExitCode {
     let name = words.first().and_then(|name| Path::new(name).file_name()).unwrap_or_default();
-    if name != weave::NAME {
-        return run(Cli::parse_from(words), environment, out, complaints).await.into();
-    }
-    let (cli, ended) = match weave::read(
-        words.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
-        environment,
-    ) {
-        weave::Asked::Say(text, code) => {
+    let as_weave = name == weave::NAME;
+    let given = words.get(1..).unwrap_or_default();
+    let asked = if as_weave {
+        weave::read(given.iter().map(|word| word.to_string_lossy().into_owned()).collect(), environment)
+    } else {
+        Ok(Asked::Run(Box::new(Cli::parse_from(&words)), Vec::new()))
+    };
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(weave::Said(text, code)) => {
             Output::new(Format::Text, out, complaints).complain(&text);
             return code.into();
         }
-        weave::Asked::Version(cli) => {
-            let (services, mut output) =
-                (Services::new(&cli.socket_folder), output(&cli, out, complaints).in_weaves_words());
-            (cli, commands::weave::version(&services, &mut output).await)
-        }
-        weave::Asked::Report(cli, template) => {
-            let (services, mut output) =
-                (Services::new(&cli.socket_folder), output(&cli, out, complaints).in_weaves_words());
-            (cli, commands::weave::report(template, &services, &mut output).await)
-        }
-        weave::Asked::Run(cli, notes) => {
-            let mut output = output(&cli, out, complaints).in_weaves_words();
-            notes.iter().for_each(|note| output.complain(note));
-            let services = Services::new(&cli.socket_folder);
-            let ended = commands::run(cli.command.clone(), &services, environment, &mut output).await;
-            (cli, ended)
-        }
     };
-    outcome(ended, &mut output(&cli, out, complaints)).into()
+    let sockets = asked.cli().socket_folder.clone();
+    let mut output = output(asked.cli().output, environment, out, complaints);
+    if as_weave {
+        output = output.in_weaves_words();
+    }
+    let place =
+        if weave::is_local(given) && as_weave { Ok(Place::Here) } else { Place::of(environment, &sockets).await };
+    let ended = match place {
+        Ok(Place::Here) => here(asked, &Services::new(&sockets), environment, &mut output).await,
+        Ok(Place::Elsewhere(docker)) => {
+            let call = Call { program: if as_weave { "/weave" } else { "/weft" }, words: given };
+            commands::elsewhere::run(asked, call, &docker, environment, &mut output).await
+        }
+        Err(error) => Err(error),
+    };
+    outcome(ended, &mut output).into()
 }
 
-/// Runs one command. Output goes to `out`, complaints go to `complaints`.
+/// Does on this host what was asked for.
+async fn here(
+    asked: Asked,
+    services: &Services,
+    environment: &Environment,
+    output: &mut Output<'_>,
+) -> anyhow::Result<Outcome> {
+    match asked {
+        Asked::Version(_) => commands::weave::version(services, output).await,
+        Asked::Report(_, template) => commands::weave::report(template, services, output).await,
+        Asked::Run(cli, notes) => {
+            notes.iter().for_each(|note| output.complain(note));
+            commands::run(cli.command, services, environment, output).await
+        }
+    }
+}
+
+/// Runs one command on this host. Output goes to `out`, complaints go to `complaints`.
 pub async fn run(cli: Cli, environment: &Environment, out: &mut dyn Write, complaints: &mut dyn Write) -> Outcome {
     let services = Services::new(&cli.socket_folder);
-    let mut output = output(&cli, out, complaints);
+    let mut output = output(cli.output, environment, out, complaints);
     let ended = commands::run(cli.command, &services, environment, &mut output).await;
     outcome(ended, &mut output)
 }
 
-fn output<'a>(cli: &Cli, out: &'a mut dyn Write, complaints: &'a mut dyn Write) -> Output<'a> {
-    Output::new(cli.output, out, complaints)
+fn output<'a>(
+    format: Format,
+    environment: &Environment,
+    out: &'a mut dyn Write,
+    complaints: &'a mut dyn Write,
+) -> Output<'a> {
+    let output = Output::new(format, out, complaints);
+    match environment.caller_has_terminal() {
+        Some(terminal) => output.seen_on_terminal(terminal),
+        None => output,
+    }
 }
 
 fn outcome(ended: anyhow::Result<Outcome>, output: &mut Output<'_>) -> Outcome {

@@ -14,13 +14,26 @@ use crate::Format;
 pub(crate) struct Output<'a> {
     format: Format,
     as_weave: bool,
+    /// Whether what is printed is seen on a terminal.
+    terminal: bool,
     out: &'a mut dyn Write,
     complaints: &'a mut dyn Write,
 }
 
 impl<'a> Output<'a> {
     pub(crate) fn new(format: Format, out: &'a mut dyn Write, complaints: &'a mut dyn Write) -> Self {
-        Self { format, as_weave: false, out, complaints }
+        Self { format, as_weave: false, terminal: io::stdout().is_terminal(), out, complaints }
+    }
+
+    /// Prints for somebody who sees it on a terminal, or who does not.
+    pub(crate) const fn seen_on_terminal(mut self, terminal: bool) -> Self {
+        self.terminal = terminal;
+        self
+    }
+
+    /// Tells whether what is printed is seen on a terminal.
+    pub(crate) const fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// Prints as Weave Net does, where that differs.
@@ -38,7 +51,7 @@ impl<'a> Output<'a> {
     pub(crate) fn begin_screen(&mut self) -> anyhow::Result<()> {
         match self.format {
             Format::Json => Ok(()),
-            Format::Text if io::stdout().is_terminal() => self.write("\x1b[H\x1b[2J"),
+            Format::Text if self.terminal => self.write("\x1b[H\x1b[2J"),
             Format::Text => self.write("\n"),
         }
     }

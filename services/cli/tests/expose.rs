@@ -33,6 +33,8 @@ use weft_proto::{
 struct Fake {
     calls: Arc<Mutex<Vec<String>>>,
     exposed: Arc<Mutex<Vec<router::Exposed>>>,
+    /// What ipam says the host holds, beside that.
+    left: Arc<Mutex<Vec<ipam::DualAddress>>>,
     refuses: bool,
 }
 
@@ -132,8 +134,12 @@ impl AddressService for Fake {
         Ok(Response::new(ipam::GetStatusResponse { default_subnet, ..Default::default() }))
     }
 
-    async fn lookup(&self, _: Request<ipam::LookupRequest>) -> Result<Response<ipam::LookupResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn lookup(&self, request: Request<ipam::LookupRequest>) -> Result<Response<ipam::LookupResponse>, Status> {
+        assert_eq!(request.into_inner().container_id, "weft:expose");
+        let exposed = self.exposed();
+        let held = exposed.into_iter().map(|exposed| ipam::DualAddress { v4: exposed.address, v6: exposed.twin });
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Response::new(ipam::LookupResponse { addresses: held.chain(left).collect() }))
     }
 
     async fn list_allocations(
@@ -159,6 +165,12 @@ fn hosts(addresses: &[IpAddress]) -> String {
 
 #[tonic::async_trait]
 impl NameService for Fake {
+    type WatchStream = tokio_stream::Pending<Result<dns::WatchResponse, Status>>;
+
+    async fn watch(&self, _: Request<dns::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn add_names(
         &self,
         request: Request<dns::AddNamesRequest>,
@@ -283,4 +295,37 @@ async fn what_was_taken_is_given_back_when_something_fails() {
     assert_eq!((outcome, complaints.as_str()), (Outcome::Failed, "weft: the kernel refused it\n"));
     let undone = ["remove [] a = 10.40.0.9", "hide 10.40.0.9/24", "free 10.40.0.9/24"];
     assert_eq!(refusing.calls()[3..], undone);
+}
+
+#[tokio::test]
+async fn what_ipam_was_not_told_of_is_given_back_by_the_next_attempt() {
+    let (folder, fake) = (tempfile::tempdir().expect("a temporary folder can be made"), Fake::default());
+    fake.left.lock().unwrap_or_else(PoisonError::into_inner).extend(dual("10.32.0.9/12", None));
+    let services = serve(folder.path(), &fake);
+    let (outcome, out, complaints) = weft_in(folder.path(), "hide").await;
+    assert_eq!((outcome, out.as_str(), complaints.as_str()), (Outcome::Done, "10.32.0.9\n", ""));
+    assert_eq!(fake.calls(), ["hide 10.32.0.9/12", "free 10.32.0.9/12"]);
+
+    services[1].abort();
+    std::fs::remove_file(folder.path().join("ipam.sock")).expect("removed");
+    let (outcome, out, complaints) = weft_in(folder.path(), "hide 10.32.0.9/12").await;
+    assert_eq!((outcome, out.as_str()), (Outcome::Failed, ""), "it may hold something: {complaints}");
+    assert!(complaints.contains("ipam"), "{complaints}");
+}
+
+#[tokio::test]
+async fn an_address_that_the_host_had_loses_the_name_that_was_given_in_vain() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let refusing = Fake { refuses: true, ..Fake::default() };
+    let before = router::Exposed {
+        address: Some(net("10.40.0.9/24")),
+        twin: None,
+        masquerade: true,
+        names: vec!["old".to_owned()],
+    };
+    refusing.exposed.lock().unwrap_or_else(PoisonError::into_inner).push(before);
+    let _services = serve(folder.path(), &refusing);
+    let (outcome, _, complaints) = weft_in(folder.path(), "expose 10.40.0.9/24 -h new").await;
+    assert_eq!((outcome, complaints.as_str()), (Outcome::Failed, "weft: the kernel refused it\n"));
+    assert_eq!(refusing.calls()[3..], ["remove [] new = 10.40.0.9"]);
 }

@@ -1,5 +1,8 @@
 //! The command against fake services on sockets of a temporary folder.
 
+#[path = "services/completions.rs"]
+mod completions;
+
 use std::{
     path::Path,
     sync::{
@@ -103,6 +106,12 @@ impl Dns {
 
 #[tonic::async_trait]
 impl NameService for Dns {
+    type WatchStream = tokio_stream::Pending<Result<dns::WatchResponse, Status>>;
+
+    async fn watch(&self, _: Request<dns::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn register(&self, _: Request<dns::RegisterRequest>) -> Result<Response<dns::RegisterResponse>, Status> {
         Err(Status::unimplemented(""))
     }

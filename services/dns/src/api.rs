@@ -15,10 +15,16 @@ use weft_proto::convert::InvalidMessage;
 use weft_proto::dns::v1::{
     AddNamesRequest, AddNamesResponse, DeregisterRequest, DeregisterResponse, GetStatusRequest, GetStatusResponse,
     ListRecordsRequest, ListRecordsResponse, LookupRequest, LookupResponse, RegisterRequest, RegisterResponse,
-    RemoveNamesRequest, RemoveNamesResponse, Upstream as Server, name_service_server::NameService,
+    RemoveNamesRequest, RemoveNamesResponse, Upstream as Server, WatchRequest, name_service_server::NameService,
 };
 
-use crate::{convert, handler::Handler, state::State, upstream::Upstream};
+use crate::{
+    convert,
+    handler::Handler,
+    state::State,
+    upstream::Upstream,
+    watch::{self, Watched},
+};
 
 /// Serves the contract.
 pub(crate) struct Api {
@@ -111,6 +117,13 @@ impl NameService for Api {
         let records = v4.answers.into_iter().chain(v6.answers);
         let addresses = records.filter_map(|record| record.data.ip_addr()).map(Into::into).collect();
         Ok(Response::new(LookupResponse { addresses }))
+    }
+
+    type WatchStream = Watched;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Watched>, Status> {
+        let name = self.zone.name(&request.into_inner().name).map_err(|error| refused(error.into()))?;
+        Ok(Response::new(watch::watch(Arc::clone(&self.state), name)))
     }
 
     async fn list_records(&self, _: Request<ListRecordsRequest>) -> Result<Response<ListRecordsResponse>, Status> {

@@ -19,6 +19,7 @@ mod sockets;
 mod state;
 mod tcp;
 mod upstream;
+mod watch;
 
 use std::sync::Arc;
 

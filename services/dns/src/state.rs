@@ -27,6 +27,8 @@ pub(crate) struct State {
     /// Where queries are served now.
     address: Mutex<Option<SocketAddr>>,
     progress: watch::Sender<Progress>,
+    /// Counts changes of the names, whoever made them.
+    version: watch::Sender<u64>,
     seed: AtomicU64,
 }
 
@@ -46,6 +48,7 @@ impl State {
             metrics,
             address: Mutex::new(None),
             progress: watch::channel(Progress::default()).0,
+            version: watch::channel(0).0,
             seed: AtomicU64::new(SmallRng::from_os_rng().next_u64()),
         }
     }
@@ -57,7 +60,14 @@ impl State {
 
     /// Changes the names.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Names) -> T) -> T {
-        change(&mut self.names.write().unwrap_or_else(PoisonError::into_inner))
+        let outcome = change(&mut self.names.write().unwrap_or_else(PoisonError::into_inner));
+        self.version.send_modify(|version| *version = version.wrapping_add(1));
+        outcome
+    }
+
+    /// Hears of each change of the names.
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
     /// Returns a number for the order of the next answer.
@@ -78,6 +88,13 @@ impl State {
     /// Notes that the names of the mesh are known.
     pub(crate) fn set_subscribed(&self) {
         self.progress.send_modify(|progress| progress.subscribed = true);
+    }
+
+    /// Waits until the names of the mesh are known.
+    pub(crate) async fn subscribed(&self) {
+        let mut progress = self.progress.subscribe();
+        // The sender lives in this state, which the caller borrows.
+        let _ = progress.wait_for(|progress| progress.subscribed).await;
     }
 
     /// Waits until queries are served and the names of the mesh are known.

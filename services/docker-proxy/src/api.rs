@@ -17,10 +17,11 @@ use weft_proto::{
         GetStatusResponse, ListContainersRequest, ListContainersResponse, container_service_server::ContainerService,
     },
 };
-use weft_types::MacAddress;
+use weft_types::{AllowedAddresses, MacAddress};
 
 use crate::{
     attach::Attacher,
+    chosen::Choices,
     driver::View,
     listener::Offer,
     services::{Services, prefixes},
@@ -35,10 +36,12 @@ pub struct Api {
     engine: watch::Receiver<EngineState>,
     engine_socket: String,
     offers: Vec<Offer>,
+    /// Why Weave Net's HTTP API is not offered, if it should be.
+    http_problem: watch::Receiver<Option<String>>,
 }
 
 impl Api {
-    /// Makes the service. `offers` is where the Docker API is offered, best first.
+    /// Makes the service. `offers` is where the Docker API is offered, best first; `http_problem`, why Weave Net's HTTP API is not.
     #[must_use]
     pub const fn new(
         attacher: Attacher,
@@ -46,8 +49,9 @@ impl Api {
         engine: watch::Receiver<EngineState>,
         engine_socket: String,
         offers: Vec<Offer>,
+        http_problem: watch::Receiver<Option<String>>,
     ) -> Self {
-        Self { attacher, services, engine, engine_socket, offers }
+        Self { attacher, services, engine, engine_socket, offers, http_problem }
     }
 
     async fn running(&self, name: &str) -> Result<(Container, u32), Status> {
@@ -70,13 +74,24 @@ fn arguments(words: &[String]) -> Result<Vec<AddressArgument>, Status> {
     parse_words(words.iter().map(String::as_str)).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
+fn choices(choices: pb::Choices) -> Result<Choices, Status> {
+    let pb::Choices { allowed_addresses, names, rewrite_hosts, extra_hosts, multicast_route } = choices;
+    let allowed = allowed_addresses.as_deref().map(str::parse::<AllowedAddresses>).transpose();
+    let allowed =
+        allowed.map_err(|error| Status::invalid_argument(format!("the allowed addresses make no sense: {error}")))?;
+    Ok(Choices { allowed, names, rewrite_hosts, extra_hosts, multicast_route })
+}
+
 #[tonic::async_trait]
 impl ContainerService for Api {
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         let engine = self.engine.borrow().clone();
         let views = self.attacher.driver.list().await;
         let engine_problem = engine.problem.map(|message| problem("engine_away", message, Duration::ZERO));
-        let problems = engine_problem.into_iter().chain(views.iter().filter_map(view_problem)).collect();
+        let http_problem = self.http_problem.borrow().clone();
+        let http_problem = http_problem.map(|message| problem("no_http_api", message, Duration::ZERO));
+        let problems =
+            engine_problem.into_iter().chain(views.iter().filter_map(view_problem)).chain(http_problem).collect();
         Ok(Response::new(GetStatusResponse {
             version: weft_service::VERSION.to_owned(),
             listeners: self.offers.iter().cloned().map(listener).collect(),
@@ -103,9 +118,13 @@ impl ContainerService for Api {
         if let Some(refusal) = eligibility::refuses_attaching(&container) {
             return Err(Status::failed_precondition(refusal));
         }
+        let choices = choices(request.choices.unwrap_or_default())?;
+        if choices.allowed.is_none() {
+            eligibility::allowed_addresses(&container).map_err(Status::failed_precondition)?;
+        }
         let names = self.attacher.names(&container);
         let goal = Goal { pid, addresses, names, unhealthy: container.unhealthy };
-        let attached = self.attacher.driver.add(container, goal, self.attacher.patience()).await;
+        let attached = self.attacher.driver.add(container, goal, choices, self.attacher.patience()).await;
         let addresses = attached.map_err(Status::failed_precondition)?;
         if addresses.is_empty() {
             return Err(Status::failed_precondition(format!("container {} ended meanwhile", request.container)));

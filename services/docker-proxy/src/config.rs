@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::builder::FalseyValueParser;
 use weft_docker_proxy_core::{create, eligibility::Policy, hostname::HostnameRule};
 use weft_service::CommonOptions;
+use weft_types::LoopbackAddress;
 
 use crate::{intercept, listener};
 
@@ -29,6 +30,11 @@ pub struct Config {
     #[command(flatten)]
     pub listen: listener::options::Options,
 
+    /// Where Weave Net's HTTP API is offered to scripts, on the loopback: it changes this host's mesh, names and addresses for whoever
+    /// reaches it. `off`: nowhere.
+    #[arg(long, env = "WEFT_HTTP_ADDR", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6784")]
+    pub http_addr: LoopbackAddress,
+
     /// How long a start may wait for the container's network, in seconds, at most 12; then the container is stopped, and
     /// the client is told why. The program that waits inside the container gives up after 15.
     #[arg(long, env = "WEFT_DOCKER_PROXY_ATTACH_TIMEOUT", value_name = "SECONDS", default_value_t = 10,
@@ -38,6 +44,15 @@ pub struct Config {
     /// Folder on the host, at the same path here, where the program that containers wait in is kept.
     #[arg(long, env = "WEFT_DOCKER_PROXY_SHIM_FOLDER", value_name = "PATH", default_value = "/var/lib/weft/shim")]
     pub shim_folder: PathBuf,
+
+    /// Folder for what `weft attach` was told of containers.
+    #[arg(
+        long,
+        env = "WEFT_DOCKER_PROXY_STATE_FOLDER",
+        value_name = "PATH",
+        default_value = "/var/lib/weft/docker-proxy"
+    )]
+    pub state_folder: PathBuf,
 
     /// Zone of the containers' names.
     #[arg(long, env = "WEFT_DNS_DOMAIN", value_name = "DOMAIN", default_value = "weft.internal")]

@@ -22,6 +22,7 @@ use weft_service::{Shutdown, trace::Parent};
 use weft_types::ContainerId;
 
 use crate::{
+    chosen::{Choices, Chosen},
     detached::{Detached, Left},
     services::Services,
 };
@@ -62,6 +63,7 @@ enum Request {
     Add {
         container: Box<Container>,
         goal: Goal,
+        choices: Choices,
         patience: Duration,
         reply: oneshot::Sender<Attached>,
     },
@@ -142,7 +144,7 @@ pub struct Driver {
 impl Driver {
     /// Starts the task.
     #[must_use]
-    pub fn spawn(services: Services, detached: Detached, shutdown: Shutdown) -> Self {
+    pub fn spawn(services: Services, detached: Detached, chosen: Chosen, shutdown: Shutdown) -> Self {
         let (requests, received) = mpsc::channel(QUEUE);
         let state = State {
             workflow: Workflow::new(),
@@ -153,6 +155,8 @@ impl Driver {
             removing: BTreeMap::new(),
             traces: BTreeMap::new(),
             detached,
+            chosen,
+            before: BTreeMap::new(),
         };
         tokio::spawn(state.run(received, shutdown));
         Self { requests }
@@ -198,13 +202,13 @@ impl Driver {
         self.send(Request::Started { container: Box::new(container), goal, patience: None, reply: None }).await;
     }
 
-    /// Gives a running container more addresses. None: the container has ended meanwhile.
+    /// Gives a running container more addresses, and has it attached as chosen. None: the container has ended meanwhile.
     ///
     /// # Errors
     /// One sentence that says why it has not got them.
-    pub async fn add(&self, container: Container, goal: Goal, patience: Duration) -> Attached {
+    pub async fn add(&self, container: Container, goal: Goal, choices: Choices, patience: Duration) -> Attached {
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Add { container: Box::new(container), goal, patience, reply }).await;
+        self.send(Request::Add { container: Box::new(container), goal, choices, patience, reply }).await;
         answer.await.unwrap_or_else(|_| Err(STOPPING.to_owned()))
     }
 
@@ -297,6 +301,9 @@ struct State {
     /// What the steps of containers are part of, until they are over.
     traces: BTreeMap<ContainerId, Parent>,
     detached: Detached,
+    chosen: Chosen,
+    /// What was chosen before what is tried now, and all names of the container.
+    before: BTreeMap<ContainerId, (Choices, Vec<String>)>,
 }
 
 impl State {
@@ -338,23 +345,31 @@ impl State {
                     None => self.detached.remove(&container.id),
                 }
                 let id = self.remember(*container);
+                self.keep_names(&id, &mut goal.names);
                 self.waiting.entry(id.clone()).or_default().extend(reply);
                 self.workflow.handle_started(id, goal, patience.map(|patience| now + patience));
             }
-            Request::Add { container, goal, patience, reply } => {
+            Request::Add { container, mut goal, choices, patience, reply } => {
                 let id = self.remember(*container);
+                let before = self.chosen.choose(&id, choices).map(|before| (before, goal.names.clone()));
+                self.keep_names(&id, &mut goal.names);
                 if self.detached.has(&id, goal.pid) {
                     self.detached.insert(id.clone(), goal.pid, Left::Asked(goal.addresses.clone()));
                 }
                 self.waiting.entry(id.clone()).or_default().push(reply);
-                self.workflow.attach(id, goal, Some(now + patience));
+                self.workflow.attach(id.clone(), goal, Some(now + patience));
+                if let Some(before) = before {
+                    self.workflow.attach_again(&id);
+                    self.before.entry(id).or_insert(before);
+                }
             }
-            Request::Adopt { container, goal } => {
+            Request::Adopt { container, mut goal } => {
                 let known = self.facts.get(&container.id).is_some_and(|known| known.pid == container.pid);
                 if known || self.detached.has(&container.id, goal.pid) {
                     return;
                 }
                 let id = self.remember(*container);
+                self.keep_names(&id, &mut goal.names);
                 self.workflow.handle_started(id, goal, None);
             }
             Request::Remove { container, pid, addresses, reply } => {
@@ -365,6 +380,9 @@ impl State {
                 } else if known {
                     self.note_left(&container, pid);
                 }
+                if all || known && self.workflow.status(&container).is_none() {
+                    self.chosen.set(&container, Choices::default());
+                }
                 if all && !known {
                     // The services may hold something that nobody here has heard of yet.
                     self.workflow.handle_removed(&container);
@@ -373,11 +391,12 @@ impl State {
                     self.removing.entry(container).or_default().push(reply);
                 }
             }
-            Request::Changed { container, names } => {
+            Request::Changed { container, mut names } => {
                 // A newer process is announced by its start.
                 if self.facts.get(&container.id).is_some_and(|known| known.pid == container.pid) {
                     let unhealthy = container.unhealthy;
                     let id = self.remember(*container);
+                    self.keep_names(&id, &mut names);
                     self.workflow.handle_renamed(&id, names, unhealthy);
                 }
             }
@@ -406,6 +425,7 @@ impl State {
             }
             Request::Removed { container } => {
                 self.detached.remove(&container);
+                self.chosen.set(&container, Choices::default());
                 self.workflow.handle_removed(&container);
             }
             Request::ServiceLost { service } => self.workflow.handle_service_lost(service),
@@ -438,6 +458,13 @@ impl State {
         self.detached.insert(container.clone(), pid, asked.map_or(Left::Nothing, Left::Asked));
     }
 
+    /// Leaves a container its names, unless it was chosen to have none.
+    fn keep_names(&self, container: &ContainerId, names: &mut Vec<String>) {
+        if self.chosen.get(container).names == Some(false) {
+            names.clear();
+        }
+    }
+
     fn remember(&mut self, container: Container) -> ContainerId {
         let id = container.id.clone();
         self.facts.insert(id.clone(), container);
@@ -449,7 +476,8 @@ impl State {
             let facts = self.facts.get(&container).cloned().unwrap_or_else(|| unknown(&container));
             tracing::debug!(container = container.short(), ?step, "performing");
             let parent = self.traces.get(&container).cloned().unwrap_or_default();
-            let performed = parent.run(self.services.clone().perform(facts, step));
+            let choices = self.chosen.get(&container);
+            let performed = parent.run(self.services.clone().perform(facts, choices, step));
             self.steps.spawn(async move { (container, performed.await) });
         }
         while let Some(event) = self.workflow.poll_event() {
@@ -465,6 +493,7 @@ impl State {
         match event {
             Event::Ready { container, pid, addresses } => {
                 tracing::info!(container = container.short(), "attached");
+                self.before.remove(&container);
                 if self.detached.left(&container, pid).is_some() {
                     self.note_left(&container, pid);
                 }
@@ -472,6 +501,13 @@ impl State {
             }
             Event::Failed { container, pid, reason } => {
                 tracing::warn!(container = container.short(), reason, "not attached");
+                if let Some((before, mut names)) = self.before.remove(&container) {
+                    self.chosen.set(&container, before);
+                    self.keep_names(&container, &mut names);
+                    let unhealthy = self.facts.get(&container).is_some_and(|container| container.unhealthy);
+                    self.workflow.handle_renamed(&container, names, unhealthy);
+                    self.workflow.attach_again(&container);
+                }
                 if self.detached.left(&container, pid).is_some() {
                     self.note_left(&container, pid);
                 }
@@ -485,6 +521,7 @@ impl State {
                 }
                 // It may have run and ended before its network was known here to work: that is no failure of ours, and
                 // what became of it is in its exit code.
+                self.before.remove(&container);
                 self.answer(&container, &Ok(Vec::new()));
                 self.forget(&container);
             }
@@ -562,6 +599,8 @@ mod tests {
             removing: BTreeMap::new(),
             traces: BTreeMap::new(),
             detached: Detached::load(folder.path().join(detached::FILE)),
+            chosen: Chosen::load(folder.path()).expect("there is none"),
+            before: BTreeMap::new(),
         };
         let container: ContainerId = "c0ffee".parse().expect("an id");
         state.traces.insert(container.clone(), Parent::default());

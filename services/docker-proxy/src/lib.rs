@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod attach;
+pub mod chosen;
 pub mod config;
 mod creations;
 pub mod detached;
@@ -24,6 +25,7 @@ pub mod starts;
 pub mod tls;
 mod traces;
 pub mod watcher;
+pub mod weave_api;
 
 use std::sync::Arc;
 
@@ -32,12 +34,16 @@ use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 use weft_docker_proxy_core::workflow::Service;
 use weft_metrics::Exposition;
-use weft_proto::{client, proxy::v1::container_service_server::ContainerServiceServer};
+use weft_proto::{
+    client, common::v1::page_service_server::PageServiceServer,
+    proxy::v1::container_service_server::ContainerServiceServer,
+};
 use weft_service::{Health, Shutdown};
 
 use crate::{
     api::Api,
     attach::Attacher,
+    chosen::Chosen,
     config::Config,
     detached::Detached,
     driver::Driver,
@@ -48,6 +54,7 @@ use crate::{
     metrics::Metrics,
     services::Services,
     watcher::{EngineState, Watcher},
+    weave_api::{Pages, WeaveApi},
 };
 
 /// The Docker API's socket, below the folder of sockets; in a folder of its own, so that the other services can be kept
@@ -63,6 +70,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let server = weft_service::bind(&client::Service::DockerProxy.socket(folder))?;
     let shim = shim::install(&config.shim_folder)?;
     let options = config.intercept_options(&shim)?;
+    let chosen = Chosen::load(&config.state_folder)?;
     let docker_socket = folder.join(DOCKER_SOCKET);
     let listeners = Listeners::bind(&docker_socket, &config.engine_socket, &config.listen).await?;
     listener::share_folder(folder, &config.engine_socket);
@@ -80,7 +88,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     );
     // What clients asked for is done as long as clients are served.
     let (_end, ended) = Shutdown::triggered();
-    let driver = Driver::spawn(services.clone(), Detached::load(folder.join(detached::FILE)), ended);
+    let driver = Driver::spawn(services.clone(), Detached::load(folder.join(detached::FILE)), chosen, ended);
     let attacher = Attacher::new(&config, engine.clone(), driver.clone());
     let engine_socket = config.engine_socket_name();
     let (registry, metrics) = Metrics::new();
@@ -97,15 +105,21 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let addresses: Vec<_> = offers.iter().map(|offer| offer.address.clone()).collect();
     let names = Names::parse(&config.listen.tcp_names);
     let (stop, stopped) = Shutdown::triggered();
-    let serving = listeners.serve(engine, intercept, names, stopped.clone());
+    let serving = listeners.serve(engine, intercept, names.clone(), stopped.clone());
 
     tracing::info!(?addresses, engine = engine_socket, shim = %shim.display(), "relaying the Docker API");
     let health = Health::starting().await;
     health.ready().await;
-    let api = Arc::new(Api::new(attacher, services, engine_watch, engine_socket.clone(), offers));
-    let exposition = Exposition::new(registry, metrics::Collector { api: Arc::clone(&api) });
-    let server = server.with_metrics(Arc::new(exposition));
-    let routes = Routes::new(ContainerServiceServer::from_arc(api));
+    let (http_problem, http_watch) = watch::channel(None);
+    let api = Arc::new(Api::new(attacher.clone(), services, engine_watch, engine_socket.clone(), offers, http_watch));
+    let exposition = Arc::new(Exposition::new(registry, metrics::Collector { api: Arc::clone(&api) }));
+    let server = server.with_metrics(Arc::clone(&exposition));
+    let weave_api = Arc::new(WeaveApi::new(folder, Arc::clone(&api), attacher, exposition, names));
+    if let Some(address) = config.http_addr.socket() {
+        tokio::spawn(weave_api::serve(address, Arc::clone(&weave_api), http_problem, stopped.clone()));
+    }
+    let routes = Routes::new(ContainerServiceServer::from_arc(api))
+        .add_service(PageServiceServer::new(Pages(weave_api)).max_encoding_message_size(weave_api::LARGEST_PAGE));
     let answering = async {
         let answered = server.serve(routes, &health, stopped.clone()).await;
         stop.request();

@@ -49,46 +49,75 @@ impl<I: Interceptor> Interceptor for LocalClients<I> {
     }
 }
 
+/// What tells that a request may be of a web page.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    /// It says where it comes from.
+    Page(String),
+    /// It is for a host that is none of this host's names.
+    Host(String),
+}
+
 /// Host names, beside `localhost`, by which clients reach the TCP address.
 #[derive(Debug, Clone, Default)]
-pub struct Names(Arc<[String]>);
+pub struct Names {
+    names: Arc<[String]>,
+    /// Addresses are this host's only on the loopback.
+    loopback_only: bool,
+}
 
 impl Names {
     /// Reads names that commas separate.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let names = text.split(',').map(|name| name.trim().trim_end_matches('.').to_ascii_lowercase());
-        Self(names.filter(|name| !name.is_empty()).collect())
+        Self { names: names.filter(|name| !name.is_empty()).collect(), loopback_only: false }
+    }
+
+    /// Knows by their address only those hosts that are this one: for what listens on the loopback alone.
+    #[must_use]
+    pub(crate) fn without_foreign_addresses(self) -> Self {
+        Self { loopback_only: true, ..self }
     }
 
     /// Returns why a request is not let in, if it is not: one sentence.
     fn refusal(&self, request: &RequestHead) -> Option<String> {
-        let mut sites = request.head.values("sec-fetch-site");
-        let other_site =
-            sites.find(|site| OTHER_SITE.iter().any(|other| site.trim_ascii().eq_ignore_ascii_case(other)));
-        if let Some(origin) = request.head.values("origin").next().or(other_site) {
-            return Some(format!(
-                "this request is of a web page ({}), which may not use the Docker API: it gives root on the host",
-                quote(origin)
-            ));
+        Some(match self.foreign(|name| request.head.values(name))? {
+            Foreign::Page(page) => {
+                format!(
+                    "this request is of a web page ({page}), which may not use the Docker API: it gives root on the host"
+                )
+            }
+            Foreign::Host(host) => format!(
+                "this request is for the host {host}, as those of web pages may be that had their name lead here: name the \
+                 address, as in DOCKER_HOST=tcp://127.0.0.1:12375, or add the name to WEFT_DOCKER_PROXY_TCP_NAMES"
+            ),
+        })
+    }
+
+    /// Tells by the values of a request's fields whether it may be of a web page, and how that is known.
+    pub(crate) fn foreign<'a, I>(&self, values: impl Fn(&'static str) -> I) -> Option<Foreign>
+    where
+        I: Iterator<Item = &'a [u8]>,
+    {
+        let other_site = values("sec-fetch-site")
+            .find(|site| OTHER_SITE.iter().any(|other| site.trim_ascii().eq_ignore_ascii_case(other)));
+        if let Some(origin) = values("origin").next().or(other_site) {
+            return Some(Foreign::Page(quote(origin)));
         }
-        let foreign = request.head.values("host").find(|host| !self.has(host))?;
-        Some(format!(
-            "this request is for the host {}, as those of web pages may be that had their name lead here: name the address, \
-             as in DOCKER_HOST=tcp://127.0.0.1:12375, or add the name to WEFT_DOCKER_PROXY_TCP_NAMES",
-            quote(foreign)
-        ))
+        values("host").find(|host| !self.has(host)).map(|host| Foreign::Host(quote(host)))
     }
 
     /// Tells whether the value of a field `Host` is an address, or a name that nobody outside can make lead here.
     fn has(&self, host: &[u8]) -> bool {
         let Ok(host) = std::str::from_utf8(host) else { return false };
         let host = without_port(host.trim()).trim_end_matches('.').to_ascii_lowercase();
+        let is_own = |address: IpAddr| !self.loopback_only || address.to_canonical().is_loopback();
         host.is_empty()
-            || host.parse::<IpAddr>().is_ok()
+            || host.parse().is_ok_and(is_own)
             || host == "localhost"
             || host.ends_with(".localhost")
-            || self.0.contains(&host)
+            || self.names.contains(&host)
     }
 }
 
@@ -144,5 +173,12 @@ mod tests {
         }
         assert!(!names.has(b"\xff"));
         assert!(!Names::default().has(b"docker.example"));
+        let local = names.clone().without_foreign_addresses();
+        for (host, is_own) in [("127.9.9.9:6784", true), ("[::1]", true), ("localhost:1", true), ("other", true)] {
+            assert_eq!(local.has(host.as_bytes()), is_own, "{host}");
+        }
+        for (host, is_own) in [("192.0.2.1:6784", true), ("[2001:db8::1]", true)] {
+            assert!(names.has(host.as_bytes()) == is_own && !local.has(host.as_bytes()), "{host}");
+        }
     }
 }

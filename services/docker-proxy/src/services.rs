@@ -9,7 +9,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Request, Response, Status, transport::Channel};
-use weft_docker_proxy_core::{Container, Outcome, Step, workflow::DualAddress};
+use weft_docker_proxy_core::{Container, Outcome, Step, eligibility, workflow::DualAddress};
 use weft_proto::{
     client::{self, Service},
     convert::InvalidMessage,
@@ -28,6 +28,8 @@ use weft_proto::{
 };
 use weft_service::trace::Traced;
 use weft_types::ContainerId;
+
+use crate::chosen::Choices;
 
 /// Longest time that a call may take for which nobody waits.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
@@ -87,10 +89,10 @@ impl Services {
         }
     }
 
-    /// Performs a step for a container.
-    pub async fn perform(mut self, container: Container, step: Step) -> Outcome {
+    /// Performs a step for a container, in the way that was chosen for it.
+    pub async fn perform(mut self, container: Container, choices: Choices, step: Step) -> Outcome {
         let service = performer(&step);
-        match self.call(&container, step).await {
+        match self.call(&container, choices, step).await {
             Ok(outcome) => outcome,
             Err(status) => {
                 let last_words = self.last_words(service, &status).await;
@@ -161,7 +163,7 @@ impl Services {
         timeout(LAST_WORDS_DEADLINE, said).await.ok()
     }
 
-    async fn call(&mut self, container: &Container, step: Step) -> Result<Outcome, Status> {
+    async fn call(&mut self, container: &Container, choices: Choices, step: Step) -> Result<Outcome, Status> {
         let id = &container.id;
         let container_id = id.to_string();
         match step {
@@ -179,19 +181,7 @@ impl Services {
                 given(answer.address.as_ref())
             }
             Step::Attach { pid, addresses } => {
-                let hosts_file = (self.options.rewrite_hosts && !container.hosts_path.is_empty()).then(|| HostsFile {
-                    path: container.hosts_path.clone(),
-                    hostname: container.hostname.clone(),
-                    domainname: container.domainname.clone(),
-                    extra_hosts: container.extra_hosts.clone(),
-                });
-                let request = AttachRequest {
-                    container_id,
-                    pid,
-                    addresses: addresses.into_iter().map(Into::into).collect(),
-                    multicast_route: self.options.multicast_route,
-                    hosts_file,
-                };
+                let request = self.attach_request(container, choices, pid, &addresses)?;
                 let answer = self.attachments.attach(within(self.options.step_timeout, request)).await?.into_inner();
                 let attachment = answer.attachment.ok_or(InvalidMessage::missing("AttachResponse.attachment"))?;
                 let configured = attachment.addresses.iter().map(IpNet::try_from).collect::<Result<_, _>>()?;
@@ -221,6 +211,34 @@ impl Services {
                 Ok(Outcome::Done)
             }
         }
+    }
+
+    fn attach_request(
+        &self,
+        container: &Container,
+        choices: Choices,
+        pid: u32,
+        addresses: &[IpNet],
+    ) -> Result<AttachRequest, Status> {
+        let rewrites = choices.rewrite_hosts.unwrap_or(self.options.rewrite_hosts);
+        let hosts_file = (rewrites && !container.hosts_path.is_empty()).then(|| HostsFile {
+            path: container.hosts_path.clone(),
+            hostname: container.hostname.clone(),
+            domainname: container.domainname.clone(),
+            extra_hosts: [&container.extra_hosts[..], &choices.extra_hosts].concat(),
+        });
+        let allowed = match choices.allowed {
+            Some(allowed) => allowed,
+            None => eligibility::allowed_addresses(container).map_err(Status::invalid_argument)?,
+        };
+        Ok(AttachRequest {
+            container_id: container.id.to_string(),
+            pid,
+            addresses: addresses.iter().copied().map(Into::into).collect(),
+            multicast_route: choices.multicast_route.unwrap_or(self.options.multicast_route),
+            hosts_file,
+            allowed: allowed.iter().map(Into::into).collect(),
+        })
     }
 
     async fn allocate(&mut self, container: &ContainerId, subnet: Option<Ipv4Net>) -> Result<DualAddress, Status> {

@@ -96,6 +96,7 @@ fn engine_socket(folder: &Path) -> PathBuf {
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weft-docker-proxy"));
     command.env_clear().stdin(Stdio::null()).args(arguments);
+    command.args(["--http-addr", "off"]);
     command.arg("--socket-folder").arg(folder).arg("--shim-folder").arg(folder.join("shim"));
     command.arg("--engine-socket").arg(engine_socket(folder));
     command

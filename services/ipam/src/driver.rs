@@ -78,6 +78,8 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Commands that wait for the router to say who this host is; further ones are refused.
 const MOST_EARLY: usize = 4096;
+/// Peers whose names are saved: more than a mesh has.
+const MOST_NAMES: usize = 4096;
 /// Commands that are looked at before what they need is saved together.
 const BATCH: usize = 1024;
 
@@ -95,6 +97,8 @@ pub(crate) struct Driver {
     outgoing: Option<mpsc::Sender<Transmit>>,
     waiters: BTreeMap<RequestId, Waiter>,
     commit: Option<JoinHandle<Result<u64>>>,
+    /// How people call peers, as it is saved.
+    names: BTreeMap<PeerName, PeerInfo>,
 }
 
 impl Driver {
@@ -115,6 +119,7 @@ impl Driver {
             outgoing: None,
             waiters: BTreeMap::new(),
             commit: None,
+            names: BTreeMap::new(),
         };
         if let Some(peer) = driver.store.peer()? {
             driver.begin(peer)?;
@@ -138,7 +143,11 @@ impl Driver {
             default_subnet: self.plan.default_subnet,
             creation: self.plan.creation.clone(),
         };
-        self.allocator = Some(Allocator::new(settings, state, random()?));
+        let mut allocator = Allocator::new(settings, state, random()?);
+        let names = self.store.names()?;
+        self.names = names.iter().map(|info| (info.peer, info.clone())).collect();
+        allocator.know(names);
+        self.allocator = Some(allocator);
         Ok(())
     }
 
@@ -248,6 +257,9 @@ impl Driver {
         if let RouterEvent::Connected { local_peer, .. } = &event {
             self.check_peer(*local_peer)?;
         }
+        if let RouterEvent::Connected { reachability, .. } | RouterEvent::Reachability(reachability) = &event {
+            self.note_names(&reachability.peers);
+        }
         let Some(allocator) = &mut self.allocator else { return Ok(()) };
         match event {
             RouterEvent::Connected { origins, reachability, outgoing, .. } => {
@@ -267,6 +279,22 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Saves how people call peers, so that those that are away have names after a restart too. They work without.
+    fn note_names(&mut self, peers: &[PeerInfo]) {
+        let new = peers.iter().filter(|info| self.names.get(&info.peer) != Some(info)).cloned();
+        let new: Vec<PeerInfo> = new.take(MOST_NAMES.saturating_sub(self.names.len())).collect();
+        if new.is_empty() {
+            return;
+        }
+        self.names.extend(new.iter().map(|info| (info.peer, info.clone())));
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.write_names(&new) {
+                tracing::warn!(error = %format_args!("{error:#}"), "peers that are away may lack their names after a restart");
+            }
+        });
     }
 
     /// Makes sure that the store is the local peer's.

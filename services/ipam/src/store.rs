@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _};
-use weft_ipam_core::{Record, State};
+use weft_ipam_core::{PeerInfo, Record, State};
 use weft_metrics::Histogram;
 use weft_service::Result;
 use weft_types::PeerName;
@@ -21,6 +21,8 @@ use crate::driver::now;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+/// By key of a peer: its printed form and its host's name.
+const NAMES: TableDefinition<'_, &[u8], (&str, &str)> = TableDefinition::new("names");
 
 /// Version of the records' format. Raised when an older version could not read them.
 const FORMAT: u32 = 1;
@@ -182,6 +184,41 @@ impl Store {
         })?;
         self.commits.record(now().saturating_duration_since(began));
         Ok(())
+    }
+
+    /// Reads how people call the peers that were heard of; what makes no sense is left out.
+    pub(crate) fn names(&self) -> Result<Vec<PeerInfo>> {
+        let read = || -> Result<Vec<PeerInfo>, redb::Error> {
+            let table = match self.database.begin_read()?.open_table(NAMES) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                table => table?,
+            };
+            let mut names = Vec::new();
+            for entry in table.iter()? {
+                let (peer, name) = entry?;
+                let (name, nickname) = name.value();
+                let peer = PeerName::try_from(peer.value()).ok();
+                names.extend(peer.map(|peer| PeerInfo { peer, name: name.to_owned(), nickname: nickname.to_owned() }));
+            }
+            Ok(names)
+        };
+        read().with_context(|| format!("failed to read the address store {}", self.path.display()))
+    }
+
+    /// Remembers how people call peers.
+    pub(crate) fn write_names(&self, names: &[PeerInfo]) -> Result {
+        let write = || -> Result<(), redb::Error> {
+            let writing = self.database.begin_write()?;
+            {
+                let mut table = writing.open_table(NAMES)?;
+                for PeerInfo { peer, name, nickname } in names {
+                    table.insert(peer.as_bytes().as_slice(), (name.as_str(), nickname.as_str()))?;
+                }
+            }
+            writing.commit()?;
+            Ok(())
+        };
+        write().with_context(|| format!("failed to save the names of peers in {}", self.path.display()))
     }
 
     fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {

@@ -13,16 +13,13 @@ use ipnet::Ipv4Net;
 use secrecy::SecretString;
 use weft_router_core::{handshake::Passwords, target::Target};
 use weft_service::CommonOptions;
-use weft_types::{ApiAddress, InvalidApiAddress};
+use weft_types::{ApiAddress, InvalidApiAddress, LoopbackAddress};
 
 pub use self::trusted::{InvalidSubnets, TrustedSubnets};
 use crate::password;
 
 /// Port of control (TCP) and data (UDP) unless another is chosen.
 pub const DEFAULT_PORT: u16 = 6783;
-
-/// Port of control on the host's loopback.
-const LOOPBACK_PORT: u16 = 6784;
 
 /// Options of the router.
 #[derive(Debug, Clone, clap::Parser)]
@@ -117,7 +114,12 @@ pub struct Config {
           value_parser = api_addresses)]
     pub docker_proxy_hosts: ApiAddresses,
 
-    /// Where metrics of all services of this host are served by HTTP, to whoever reaches the address. `off`: nowhere.
+    /// Where docker-proxy offers Weave Net's HTTP API, as its --http-addr says: nobody may reach the loopback's ports from outside.
+    #[arg(long, env = "WEFT_HTTP_ADDR", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6784")]
+    pub http_addr: LoopbackAddress,
+
+    /// Where metrics of all services of this host are served by HTTP, to whoever reaches the address; on the loopback the status of
+    /// this host, too, as Weave Net's HTTP API has it. `off`: nowhere.
     #[arg(long, env = "WEFT_METRICS_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6782")]
     pub metrics_listen: String,
 
@@ -223,10 +225,9 @@ impl Config {
     /// If an option is no address.
     pub fn loopback_ports(&self) -> anyhow::Result<Vec<u16>> {
         let docker_proxy = self.docker_proxy_hosts.0.iter().filter_map(ApiAddress::tcp);
-        let listeners = docker_proxy.chain(self.metrics_address()?);
+        let listeners = docker_proxy.chain(self.metrics_address()?).chain(self.http_addr.socket());
         let is_loopback = |listener: &SocketAddr| listener.ip().to_canonical().is_loopback();
-        let mut ports = vec![LOOPBACK_PORT];
-        ports.extend(listeners.filter(is_loopback).map(|listener| listener.port()));
+        let mut ports: Vec<u16> = listeners.filter(is_loopback).map(|listener| listener.port()).collect();
         ports.sort_unstable();
         ports.dedup();
         Ok(ports)
@@ -314,6 +315,8 @@ mod tests {
         assert_eq!(ports(&["--docker-proxy-hosts", hosts]), [2375, 6782, 6784]);
         assert_eq!(ports(&["--docker-proxy-hosts", "tcp://[::1]:6784", "--metrics-listen", "127.0.0.1:9"]), [9, 6784]);
         assert_eq!(ports(&["--docker-proxy-hosts", "off", "--metrics-listen", "192.0.2.1:6782"]), [6784]);
+        assert_eq!(ports(&["--http-addr", "[::1]:80", "--metrics-listen", "off"]), [80, 12375]);
+        assert_eq!(ports(&["--http-addr", "off"]), [6782, 12375]);
         let error = format!("{:#}", check(&["--docker-proxy-hosts", "2375"]).expect_err("refused"));
         assert!(error.contains("\"2375\"") && error.contains("tcp://ADDRESS:PORT"), "{error}");
     }

@@ -6,7 +6,7 @@
 mod connection;
 mod dial;
 mod listen;
-mod resolve;
+pub(crate) mod resolve;
 mod stream;
 mod throttle;
 mod traffic;

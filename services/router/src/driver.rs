@@ -109,6 +109,10 @@ pub struct Parts {
     pub attachments: Vec<Attachment>,
     /// The host's own addresses, and what of them the kernel has.
     pub exposed: (Exposed, Vec<Exposure>),
+    /// Addresses that the host has on the overlay for services, as far as the kernel has them.
+    pub held: Vec<IpNet>,
+    /// What is wrong with services.
+    pub services: watch::Receiver<Vec<Problem>>,
     /// Bridge that the host has them on, and its address.
     pub bridge: (String, MacAddress),
     /// Why metrics are not served, if they are not.
@@ -137,14 +141,17 @@ pub fn spawn(parts: Parts, shutdown: Shutdown) -> (DriverHandle, tokio::task::Jo
         paths: Paths::new(local, parts.data_plane),
         attachments: Attachments::new(parts.attachments),
         exposed,
+        in_effect,
+        held: parts.held,
         bridge: parts.bridge,
+        services: parts.services,
         subscriptions: Subscriptions::default(),
         problems: Problems::default(),
         metrics_problem: parts.metrics_problem,
         peers: peer_sender,
         subnets,
     };
-    driver.set_host(&in_effect);
+    driver.set_host();
     let task = tokio::spawn(driver.run(command_queue, parts.control_events, parts.data_events, shutdown));
     (DriverHandle { commands, peers }, task)
 }
@@ -170,7 +177,13 @@ struct Driver {
     paths: Paths,
     attachments: Attachments,
     exposed: Exposed,
+    /// What the kernel has of it.
+    in_effect: Vec<Exposure>,
+    /// Addresses that the host has for services alone.
+    held: Vec<IpNet>,
     bridge: (String, MacAddress),
+    /// What is wrong with services.
+    services: watch::Receiver<Vec<Problem>>,
     subscriptions: Subscriptions,
     problems: Problems,
     metrics_problem: watch::Receiver<Option<Problem>>,
@@ -355,9 +368,16 @@ impl Driver {
             }
             Command::SetExposed { exposed, in_effect, reply } => {
                 self.exposed = exposed;
-                self.set_host(&in_effect);
+                self.in_effect = in_effect;
+                self.set_host();
                 self.publish_attachments(now);
                 self.saves.save(Content::Exposed(self.exposed.clone()), Some(Reply::Done(reply)));
+            }
+            Command::SetHeld { addresses, reply } => {
+                self.held = addresses;
+                self.set_host();
+                self.publish_attachments(now);
+                let _ = reply.send(());
             }
             Command::Attachments(reply) => {
                 let _ = reply.send(self.attachments.list());
@@ -584,9 +604,10 @@ impl Driver {
     }
 
     /// Notes what all peers are to hear of the host's own addresses.
-    fn set_host(&mut self, in_effect: &[Exposure]) {
-        let host = exposed::attachment(&self.bridge.0, self.bridge.1, in_effect);
-        self.attachments.set_host(host, in_effect.iter().any(|exposure| !exposure.masquerade));
+    fn set_host(&mut self) {
+        let addresses = self.in_effect.iter().map(|exposure| exposure.address).chain(self.held.iter().copied());
+        let host = exposed::attachment(&self.bridge.0, self.bridge.1, addresses.collect());
+        self.attachments.set_host(host, self.in_effect.iter().any(|exposure| !exposure.masquerade));
     }
 
     fn publish_attachments(&mut self, now: Instant) {

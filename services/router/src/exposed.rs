@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use weft_types::{ContainerId, MacAddress};
+use weft_types::{AllowedAddresses, ContainerId, MacAddress};
 
 use crate::{driver::Attachment, kernel::Exposure};
 
@@ -60,9 +60,10 @@ pub fn holder() -> ContainerId {
 
 /// Returns the host as all peers hear of it: as they hear of containers; nothing where it has no address.
 #[must_use]
-pub fn attachment(bridge: &str, mac: MacAddress, exposures: &[Exposure]) -> Option<Attachment> {
-    let addresses: Vec<IpNet> = exposures.iter().map(|exposure| exposure.address).collect();
-    let attachment = Attachment { container: holder(), mac, addresses, host_interface: bridge.to_owned() };
+pub fn attachment(bridge: &str, mac: MacAddress, addresses: Vec<IpNet>) -> Option<Attachment> {
+    let host_interface = bridge.to_owned();
+    let attachment =
+        Attachment { container: holder(), mac, addresses, allowed: AllowedAddresses::default(), host_interface };
     (!attachment.addresses.is_empty()).then_some(attachment)
 }
 
@@ -91,6 +92,6 @@ mod tests {
     #[test]
     fn a_hidden_host_is_no_attachment() {
         let mac = MacAddress::new([2, 0, 0, 0, 0, 1]);
-        assert_eq!(attachment("weft", mac, &[]), None);
+        assert_eq!(attachment("weft", mac, Vec::new()), None);
     }
 }

@@ -19,13 +19,14 @@ mod nftables;
 mod ports;
 mod privileges;
 mod process;
+mod publish;
 mod rtnetlink;
 mod trusted;
 mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
@@ -34,12 +35,15 @@ use std::{
 use anyhow::Context;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
-pub use weft_router_core::hostnet::{ALIAS, DesiredTrusted, Exposure, HostsFile, Problem, TrustedLink};
+pub use weft_router_core::hostnet::{
+    ALIAS, DesiredTrusted, Entrance, Exposure, HostsFile, Problem, Translation, TransportProtocol, TrustedLink,
+};
 use weft_router_core::{forward::DropReason, hostnet};
-use weft_types::{ContainerId, MacAddress};
+use weft_types::{AllowedAddresses, ContainerId, MacAddress};
 
 pub use self::{
     dns::DnsSockets,
+    publish::DesiredServices,
     trusted::{Sources, TrustedState},
 };
 
@@ -112,6 +116,8 @@ pub struct AttachSpec {
     pub mac: MacAddress,
     /// Interface addresses that `ethwe` must have, of both families; it keeps others that it has. Not empty.
     pub addresses: Vec<IpNet>,
+    /// What the container may give itself, instead of what it was allowed before.
+    pub allowed: AllowedAddresses,
     /// Send multicast by `ethwe`.
     pub multicast_route: bool,
     /// The container's hosts file, if it is to name the container's addresses.
@@ -130,7 +136,7 @@ pub struct Attached {
 }
 
 /// An attachment that the kernel has, found by its mark.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedAttachment {
     /// Whose it is.
     pub container: ContainerId,
@@ -142,6 +148,8 @@ pub struct ObservedAttachment {
     pub host_interface: String,
     /// All overlay addresses of `ethwe`, link-local ones left out; empty where the kernel does not tell them.
     pub addresses: Vec<IpNet>,
+    /// What the container may give itself.
+    pub allowed: AllowedAddresses,
 }
 
 /// A route of the host.
@@ -236,6 +244,7 @@ pub struct Kernel {
     waker: Arc<worker::Waker>,
     problems: Arc<Mutex<Vec<Problem>>>,
     dns_sockets: watch::Receiver<Option<Arc<DnsSockets>>>,
+    direct: Arc<Mutex<BTreeSet<IpAddr>>>,
     /// How often sources of trusted peers were let in ahead of what is desired.
     ahead: Arc<AtomicU64>,
     guard: ports::PortGuard,
@@ -253,8 +262,10 @@ impl Kernel {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let problems = Arc::default();
         let (dns_sender, dns_sockets) = watch::channel(None);
-        let (waker, ahead, guard) = worker::spawn(config, receiver, Arc::clone(&problems), dns_sender)?;
-        Ok(Self { commands, waker, problems, dns_sockets, ahead, guard })
+        let direct = Arc::default();
+        let (waker, ahead, guard) =
+            worker::spawn(config, receiver, Arc::clone(&problems), dns_sender, Arc::clone(&direct))?;
+        Ok(Self { commands, waker, problems, dns_sockets, direct, ahead, guard })
     }
 
     /// Opens a socket to the filter of what comes from trusted peers, in the caller's network namespace.
@@ -339,6 +350,22 @@ impl Kernel {
         self.ask(|reply| worker::Command::SetExposed { exposures, reply }).await?
     }
 
+    /// Has exactly these services lead to their targets, and gives the host the addresses that they need, beside those that it is
+    /// exposed with. Returns those that it can have, as [`Kernel::set_exposed`] does. From [`Kernel::prepare`] on the worker keeps
+    /// it so.
+    ///
+    /// # Errors
+    /// What the kernel refused; it is tried again until other services are given.
+    pub async fn set_published(&self, desired: DesiredServices) -> anyhow::Result<Vec<IpNet>> {
+        self.ask(|reply| worker::Command::SetPublished { desired, reply }).await?
+    }
+
+    /// Returns which targets of services see who their clients are, as of the last comparison.
+    #[must_use]
+    pub fn direct(&self) -> BTreeSet<IpAddr> {
+        self.direct.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Counts what VXLAN devices have carried, by name.
     ///
     /// # Errors
@@ -392,7 +419,16 @@ impl Kernel {
     }
 }
 
-fn desired(config: &KernelConfig, dns_index: Option<u32>, exposures: &[Exposure]) -> hostnet::DesiredHost {
+fn desired(
+    config: &KernelConfig,
+    dns_index: Option<u32>,
+    exposed: &expose::Exposed,
+    translations: &[Translation],
+) -> hostnet::DesiredHost {
+    let own = hostnet::own_table(&config.bridge, &config.loopback_ports);
+    let table = hostnet::let_in(own, &config.bridge, exposed.exposures());
+    let table = hostnet::let_translated(table, &config.bridge, exposed.held(), translations);
+    let is_station = exposed.addresses().next().is_some();
     hostnet::DesiredHost {
         bridge: config.bridge.clone(),
         bridge_mac: config.bridge_mac,
@@ -402,7 +438,7 @@ fn desired(config: &KernelConfig, dns_index: Option<u32>, exposures: &[Exposure]
         dns_port: config.dns_port.clone(),
         dns_mac: dns::MAC,
         dns_index,
-        table: hostnet::let_in(hostnet::own_table(&config.bridge, &config.loopback_ports), &config.bridge, exposures),
-        exposed_by_ipv6: exposures.iter().any(|exposure| exposure.address.addr().is_ipv6()),
+        table: if is_station { hostnet::keep_apart(table, &config.bridge, config.bridge_mac) } else { table },
+        exposed_by_ipv6: exposed.addresses().any(|address| address.addr().is_ipv6()),
     }
 }

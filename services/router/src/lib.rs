@@ -18,6 +18,8 @@ pub mod kernel;
 pub mod metrics;
 mod password;
 mod presence;
+pub mod published;
+pub mod publisher;
 pub mod scrape;
 mod socket;
 pub mod store;
@@ -36,7 +38,7 @@ use weft_metrics::Exposition;
 use weft_proto::client::Service;
 use weft_router_core::{
     handshake::Passwords,
-    hostnet::PORT_PREFIX,
+    hostnet::{PORT_PREFIX, VXLAN_PORT},
     mesh::{Mesh, MeshConfig, Timing},
     session::{
         Cipher,
@@ -57,6 +59,7 @@ use self::{
     kept_targets::KeptTargets,
     kernel::{HostRoute, Kernel, KernelConfig},
     presence::Presence,
+    published::{PUBLISHED_FILE, Published},
     scrape::Scrape,
     store::Store,
 };
@@ -109,6 +112,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     })?;
     let exposed: Exposed = store.load(EXPOSED_FILE)?;
     let exposures = kernel.set_exposed(exposed.exposures()).await.context("failed to expose the host")?;
+    let published: Published = store.load(PUBLISHED_FILE)?;
+    let held = kernel.set_published(published.desired()).await.context("failed to publish ports")?;
     let changes = kernel.prepare().await.context("failed to prepare the host's network")?;
     tracing::info!(changes, "the host's network is prepared");
     let bridge = (kernel_config.bridge.clone(), kernel_config.bridge_mac);
@@ -153,6 +158,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let trusts = !config.trusted_subnets.0.is_empty();
     let (trusted, trusted_task) = trusted::spawn(kernel.clone(), local, config.mtu, trusts, shutdown.clone());
     let (metrics_sender, metrics_problem) = watch::channel(None);
+    let (publisher, publisher_inbox, services) = publisher::make();
+    let publisher_store = store.clone();
     let parts = Parts {
         mesh: Mesh::new(mesh_config, targets, now()),
         agreement: Agreement::new(agreement_config, entropy::secret()),
@@ -167,16 +174,30 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         trusted,
         attachments,
         exposed: (exposed, exposures),
+        held,
+        services,
         bridge,
         metrics_problem,
     };
     let (driver, driving) = driver::spawn(parts, shutdown.clone());
     control.listen(listener);
+    let parts = publisher::Parts {
+        driver: driver.clone(),
+        kernel: kernel.clone(),
+        store: publisher_store,
+        published,
+        range: config.address_range,
+        own_ports: own_ports(&config)?,
+        host_root: config.host_root.clone(),
+    };
+    let sockets = config.common.socket_folder.clone();
+    let publishing = shutdown.clone();
+    tokio::spawn(async move { publisher::run(parts, publisher_inbox, &sockets, publishing).await });
     let collector =
         metrics::Collector { driver: driver.clone(), control, facts: facts.clone(), kernel: kernel.clone() };
     let exposition = Arc::new(Exposition::new(metrics::registry(), collector));
     if let Some(address) = metrics_address {
-        let scrape = Scrape::new(Arc::clone(&exposition), config.common.socket_folder.clone());
+        let scrape = Scrape::new(Arc::clone(&exposition), config.common.socket_folder.clone(), address);
         tokio::spawn(scrape::serve(address, Arc::new(scrape), metrics_sender, shutdown.clone()));
     }
 
@@ -184,7 +205,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let dns_socket = config.common.socket_folder.join(dns_port::SOCKET_NAME);
     let dns = dns_port::serve(&dns_socket, kernel.dns_sockets(), shutdown.clone());
     let serve = server.with_metrics(exposition).serve(
-        api::routes(driver, kernel, facts, config.password_file.clone()),
+        api::routes(driver, kernel, publisher, facts, config.password_file.clone()),
         &health,
         shutdown.clone(),
     );
@@ -229,6 +250,12 @@ pub async fn remove(config: Config) -> anyhow::Result<()> {
     Kernel::start(kernel_config(&config, "")?)?.remove_all().await.context("not all could be removed")?;
     tracing::info!("nothing of weft is left in the host's network");
     Ok(())
+}
+
+/// Returns the ports that nobody else may have: that of the mesh, that of VXLAN, and those on the loopback.
+fn own_ports(config: &Config) -> anyhow::Result<BTreeSet<u16>> {
+    let loopback = config.loopback_ports()?.into_iter();
+    Ok(loopback.chain([config.port, VXLAN_PORT]).collect())
 }
 
 /// Returns what the owner of kernel state has to know. `peer` is the peer's key.

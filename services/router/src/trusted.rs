@@ -359,6 +359,11 @@ fn living(wanted: &Wanted) -> BTreeMap<PeerName, Arc<hostnet::Sources>> {
             addresses.insert(*address);
         }
     }
+    for (mac, allowed) in &wanted.table.allowed {
+        if let Some(addresses) = wanted.table.macs.get(mac).and_then(|peer| living.get_mut(peer)?.get_mut(mac)) {
+            addresses.extend(allowed.iter().filter(|address| wanted.table.allows(*mac, address)));
+        }
+    }
     living.into_iter().map(|(peer, sources)| (peer, Arc::new(sources))).collect()
 }
 
@@ -367,5 +372,28 @@ async fn ended<T>(task: Option<&mut JoinHandle<anyhow::Result<T>>>) -> anyhow::R
     match task {
         Some(task) => task.await?,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_types::MacAddress;
+
+    use super::*;
+
+    #[test]
+    fn what_lives_at_a_trusted_peer_may_use_what_it_is_allowed_and_nobody_owns() {
+        let (peer, mac) = (PeerName::from_public_key([2; 32]), MacAddress::new([2, 0, 0, 0, 0, 2]));
+        let address = |text: &str| text.parse::<IpAddr>().expect("valid");
+        let table = ForwardingTable {
+            macs: [(mac, peer)].into(),
+            addresses: [(address("10.32.0.2"), mac)].into(),
+            allowed: [(mac, "10.32.0.1,10.32.0.2,10.32.0.100".parse().expect("valid"))].into(),
+            local_addresses: [address("10.32.0.1")].into(),
+            ..ForwardingTable::default()
+        };
+        let agreed = Agreed { local: address("192.0.2.1"), remote: address("192.0.2.2") };
+        let living = living(&Wanted { pairs: [(peer, agreed)].into(), table: Arc::new(table) });
+        assert_eq!(living[&peer][&mac], ["10.32.0.2", "10.32.0.100"].map(address).into());
     }
 }

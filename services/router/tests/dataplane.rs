@@ -17,7 +17,7 @@ use std::{
 
 use lab::{DEADLINE, Lab, addresses, endpoint, mac, peer, session, table};
 use weft_router::{
-    dataplane::{Command, Event, Facility, FacilityState},
+    dataplane::{Command, Event, Facility, FacilityState, RouteTable},
     direction::Direction,
 };
 use weft_router_core::{forward::DropReason, path::Via};
@@ -233,6 +233,15 @@ fn a_narrow_underlay_still_carries_frames() {
     assert!(candidates.iter().all(|candidate| candidate.largest <= 1280 - 28), "{candidates:?}");
 }
 
+/// Waits until a host has done all that it was told.
+fn settle(lab: &Lab, number: u8) {
+    let routes = Arc::new(RouteTable::default());
+    let replaced = Arc::downgrade(&routes);
+    lab.send(number, Command::SetRoutes(routes));
+    lab.send(number, Command::SetRoutes(Arc::default()));
+    wait_for("all commands are done", || replaced.strong_count() == 0);
+}
+
 /// Changes the keys of both hosts as often as a peer keeps old ones at once: more within seconds would push out the oldest.
 /// Between two changes `traffic` happens.
 fn change_keys(lab: &Lab, mut traffic: impl FnMut()) {
@@ -240,6 +249,7 @@ fn change_keys(lab: &Lab, mut traffic: impl FnMut()) {
         // Who answers a handshake has the keys first.
         let initiator = 1 + generation % 2;
         lab.send(3 - initiator, Command::InstallSession(session(3 - initiator, initiator, generation)));
+        settle(lab, 3 - initiator);
         lab.send(initiator, Command::InstallSession(session(initiator, initiator, generation)));
         traffic();
     }

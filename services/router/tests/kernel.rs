@@ -6,8 +6,12 @@ mod dns;
 mod expose;
 #[path = "common/files.rs"]
 mod files;
+#[path = "kernel/given.rs"]
+mod given;
 #[path = "kernel/ports.rs"]
 mod ports;
+#[path = "kernel/publish.rs"]
+mod publish;
 #[path = "common/raw.rs"]
 mod raw;
 #[path = "kernel/support.rs"]

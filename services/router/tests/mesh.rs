@@ -267,6 +267,8 @@ async fn a_scrape_has_every_metric_and_says_which_services_are_away() {
     let (head, body) = tokio::task::block_in_place(|| page(&a, "/healthz"));
     assert!(head.starts_with("HTTP/1.1 503") && body.starts_with("router: ready\nipam: "), "{head}{body}");
     assert!(tokio::task::block_in_place(|| page(&a, "/other")).0.starts_with("HTTP/1.1 404"));
+    let (head, body) = tokio::task::block_in_place(|| page(&a, "/status/peers"));
+    assert!(head.starts_with("HTTP/1.1 503") && body.contains("docker-proxy"), "{head}{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -179,6 +179,12 @@ const SETTINGS: &[Setting] = &[
     ),
     value("hostname-replacement", "TEXT", "WEFT_DOCKER_PROXY_HOSTNAME_REPLACEMENT", "What comes instead of each match"),
     value("metrics-listen", "ADDRESS:PORT", "WEFT_METRICS_LISTEN", "Where metrics are served, or off [127.0.0.1:6782]"),
+    value(
+        "http-addr",
+        "ADDRESS:PORT",
+        "WEFT_HTTP_ADDR",
+        "Where Weave Net's HTTP API is offered, on the loopback, or off [127.0.0.1:6784]",
+    ),
     value("log-level", "LEVEL", "WEFT_LOG_LEVEL", "What is logged: error, warn, info, debug or trace [info]"),
     value("log-format", "FORMAT", "WEFT_LOG_FORMAT", "How log lines look: text or json [text]"),
     value("otlp-endpoint", "URL", "WEFT_OTLP_ENDPOINT", "Record traces, and send them to this receiver of OTLP"),
@@ -198,11 +204,16 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// Sets a variable where neither an option nor the environment does.
+    /// Sets a variable where no option does.
     pub(crate) fn default_to(&mut self, variable: &'static str, value: &str) {
-        if self.variables.iter().all(|(name, _)| *name != variable) {
+        if !self.has(variable) {
             self.variables.push((variable, value.to_owned()));
         }
+    }
+
+    /// Tells whether an option sets a variable.
+    pub(crate) fn has(&self, variable: &str) -> bool {
+        self.variables.iter().any(|(name, _)| *name == variable)
     }
 }
 
@@ -252,7 +263,7 @@ fn variable(setting: &Setting, mut values: Vec<String>) -> Result<Option<(&'stat
                     .to_owned(),
             ));
         }
-        ("metrics-listen", "") => "off".to_owned(),
+        ("metrics-listen" | "http-addr", "") => "off".to_owned(),
         ("no-restart", "true") => "no".to_owned(),
         ("no-restart", _) => return Ok(None),
         _ => value,

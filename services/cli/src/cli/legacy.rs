@@ -48,7 +48,6 @@ const OPTIONS: &[Legacy] = &[
         Refused,
         "the host's /etc/resolv.conf is followed: name other resolvers with --dns-upstreams",
     ),
-    ("http-addr", true, Refused, "control is by the sockets in /run/weft, for the `weft` command: leave it out"),
     ("db-prefix", true, Refused, "state is kept in /var/lib/weft: leave it out"),
     ("host-root", true, Refused, "the services find the host's files by themselves: leave it out"),
     ("proc-path", true, Refused, "the services find the host's files by themselves: leave it out"),

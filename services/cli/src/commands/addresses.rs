@@ -13,7 +13,7 @@ use weft_proto::{
 };
 use weft_types::PeerName;
 
-use super::status;
+use super::{expose, status};
 use crate::{
     Outcome,
     output::Output,
@@ -98,9 +98,10 @@ pub(super) async fn hand_over(services: &Services) -> Result<Option<Moved>, Serv
         .map(|peer| Moved { peer: identity(Some(peer), answer.name, answer.nickname), addresses }))
 }
 
-/// Takes their interfaces away from all containers of this host: what they have is somebody else's in a moment. Without a router
+/// Takes their interfaces away from all containers of this host, and its addresses from the host itself: what they have is somebody else's in a moment. Without a router
 /// nobody can, and nobody can be given anything.
 pub(super) async fn detach_all(services: &Services) -> Result<(), ServiceError> {
+    expose::hide_all(services).await?;
     let listed = services
         .ask(Service::Router, |channel| async {
             AttachmentServiceClient::new(channel).list_attachments(ListAttachmentsRequest {}).await

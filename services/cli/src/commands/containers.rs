@@ -1,24 +1,23 @@
 //! `ps`, `attach`, `detach`.
 
+use ipnet::IpNet;
+use weft_docker_proxy_core::address::AddressArgument;
 use weft_proto::{
     client::Service,
     common::v1::IpPrefix,
-    proxy::v1::{
-        AttachRequest, Container, DetachRequest, ListContainersRequest,
-        container_service_client::ContainerServiceClient,
-    },
+    proxy::v1::{Container, DetachRequest, ListContainersRequest, container_service_client::ContainerServiceClient},
 };
 
 use crate::{
     Outcome,
-    cli::Addresses,
+    cli::{Addresses, Attach},
     output::Output,
-    report::{Containers, Words, prefix},
+    report::{Containers, Words, net, prefix},
     services::{ServiceError, Services},
 };
 
 /// Asks docker-proxy for all containers that are, or ought to be, attached.
-pub(super) async fn list(services: &Services) -> Result<Vec<Container>, ServiceError> {
+pub(crate) async fn list(services: &Services) -> Result<Vec<Container>, ServiceError> {
     let call = |channel| async { ContainerServiceClient::new(channel).list_containers(ListContainersRequest {}).await };
     services.ask(Service::DockerProxy, call).await.map(|listed| listed.containers)
 }
@@ -26,6 +25,9 @@ pub(super) async fn list(services: &Services) -> Result<Vec<Container>, ServiceE
 pub(super) async fn ps(wanted: &[String], services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
     let mut listed = list(services).await?;
     listed.splice(0..0, super::expose::host(services).await);
+    if output.is_weave() {
+        listed.iter_mut().for_each(in_weaves_words);
+    }
     let shown = |container: &&Container| {
         let named = |name: &String| container.name == *name || container.container_id.starts_with(name.as_str());
         wanted.is_empty() || wanted.iter().any(named)
@@ -34,32 +36,48 @@ pub(super) async fn ps(wanted: &[String], services: &Services, output: &mut Outp
     Ok(Outcome::Done)
 }
 
-pub(super) async fn attach(what: Addresses, services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let (addresses, container) = what.split();
-    let request = AttachRequest { container, addresses };
+/// Has a container look as in Weave Net: what is no container has that one's prefix, and there are no addresses of IPv6.
+fn in_weaves_words(container: &mut Container) {
+    if let Some(holder) = container.container_id.strip_prefix("weft:") {
+        container.container_id = format!("weave:{holder}");
+        container.name.clone_from(&container.container_id);
+    }
+    container.addresses.retain(is_v4);
+}
+
+fn is_v4(prefix: &IpPrefix) -> bool {
+    matches!(net(Some(prefix)), Some(IpNet::V4(_)))
+}
+
+pub(super) async fn attach(what: Attach, services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    let request = what.into_request();
     let attached = services
         .ask_patiently(Service::DockerProxy, |channel| async {
             ContainerServiceClient::new(channel).attach(request).await
         })
         .await?;
-    output.print(&Words::new("addresses", hosts(&attached.addresses)))?;
+    output.print(&Words::new("addresses", hosts(attached.addresses, output)))?;
     Ok(Outcome::Done)
 }
 
 pub(super) async fn detach(what: Addresses, services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let (addresses, container) = what.split();
+    let (mut addresses, container) = what.split();
+    if addresses.is_empty() {
+        addresses.push(AddressArgument::Default.to_string());
+    }
     let request = DetachRequest { container, addresses };
     let detached = services
         .ask_patiently(Service::DockerProxy, |channel| async {
             ContainerServiceClient::new(channel).detach(request).await
         })
         .await?;
-    output.print(&Words::new("removed", hosts(&detached.removed)))?;
+    output.print(&Words::new("removed", hosts(detached.removed, output)))?;
     Ok(Outcome::Done)
 }
 
-/// Writes addresses without their prefix lengths, as scripts expect them.
-fn hosts(prefixes: &[IpPrefix]) -> Vec<String> {
+/// Writes addresses without their prefix lengths, as scripts expect them: those of Weave Net know no IPv6.
+fn hosts(mut prefixes: Vec<IpPrefix>, output: &Output<'_>) -> Vec<String> {
+    prefixes.retain(|prefix| !output.is_weave() || is_v4(prefix));
     let host = |text: String| text.split_once('/').map_or(text.clone(), |(host, _)| host.to_owned());
     prefixes.iter().map(|net| host(prefix(net))).collect()
 }

@@ -1,12 +1,18 @@
 //! `env`, `config`: pointing Docker clients at the proxy and back.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use anyhow::{Context, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::status;
-use crate::{Environment, Outcome, output::Output, services::Services};
+use super::{elsewhere, status};
+use crate::{
+    Environment, Outcome,
+    compose::{Docker, Engine},
+    output::Output,
+    place::authority,
+    services::Services,
+};
 
 /// What a shell has to evaluate.
 #[derive(Debug, Serialize)]
@@ -42,6 +48,73 @@ struct HostOption {
 pub(super) async fn config(services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
     output.print(&HostOption { docker_host: proxy_address(services).await? })?;
     Ok(Outcome::Done)
+}
+
+/// Does what [`env`] does for the proxy of an engine elsewhere.
+pub(super) async fn env_elsewhere(
+    docker: &Docker,
+    environment: &Environment,
+    output: &mut Output<'_>,
+) -> anyhow::Result<Outcome> {
+    let listener = far_listener(docker).await?;
+    let present = environment.set("DOCKER_HOST").unwrap_or_default();
+    let behind = matches!(docker.engine(), Engine::At(engine) if engine != present);
+    let orig_docker_host = (!behind && present != listener.address).then(|| present.to_owned());
+    let orig_docker_tls_verify = set(environment, "DOCKER_TLS_VERIFY").filter(|_| !listener.tls);
+    let docker_host = Some(listener.address);
+    output.print(&Settings { docker_host, orig_docker_host, restore: false, orig_docker_tls_verify })?;
+    Ok(Outcome::Done)
+}
+
+/// Does what [`config`] does for the proxy of an engine elsewhere.
+pub(super) async fn config_elsewhere(docker: &Docker, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
+    output.print(&HostOption { docker_host: far_listener(docker).await?.address })?;
+    Ok(Outcome::Done)
+}
+
+/// An address of the proxy, as `weft status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Listener {
+    address: String,
+    tls: bool,
+}
+
+/// Asks for the best address of the proxy elsewhere that this host reaches.
+async fn far_listener(docker: &Docker) -> anyhow::Result<Listener> {
+    let mut status = elsewhere::ask(docker, &["status"]).await?;
+    if let Some(why) = status["proxy"]["away"]["message"].as_str() {
+        bail!("at {}: {why}", docker.engine());
+    }
+    let listeners = serde_json::from_value(status["proxy"]["listeners"].take());
+    let listeners: Vec<Listener> = listeners.context("the addresses of docker-proxy make no sense here")?;
+    reachable(listeners, docker.engine()).with_context(|| {
+        format!(
+            "docker-proxy at {} listens for clients of its own host only: `weft launch -H tcp://0.0.0.0:12375 --tlsverify` has others \
+             use it, too",
+            docker.engine()
+        )
+    })
+}
+
+/// Finds the address that other hosts reach, by the name that the engine's host has here.
+fn reachable(listeners: Vec<Listener>, engine: &Engine) -> Option<Listener> {
+    let Engine::At(host) = engine else { return None };
+    let (name, _) = authority(host)?;
+    let own = listeners.iter().find_map(|listener| listener.address.strip_prefix("unix://")).map(str::to_owned);
+    let by_tcp = listeners.into_iter().find_map(|listener| {
+        let address: SocketAddr = listener.address.strip_prefix("tcp://")?.parse().ok()?;
+        if address.ip().is_loopback() {
+            return None;
+        }
+        let bracketed = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+        let named = format!("tcp://{bracketed}:{}", address.port());
+        Some(Listener { address: if address.ip().is_unspecified() { named } else { listener.address }, ..listener })
+    });
+    // A client that reaches its engine by ssh reaches any socket there.
+    by_tcp.or_else(|| {
+        let authority = host.strip_prefix("ssh://")?.split('/').next()?;
+        Some(Listener { address: format!("ssh://{authority}{}", own?), tls: false })
+    })
 }
 
 /// Asks docker-proxy for the best of its addresses.
@@ -124,6 +197,25 @@ mod tests {
         assert_eq!(restored(with_tls).expect("works"), expected);
         let error = restored(Environment::of([])).expect_err("nothing there").to_string();
         assert!(error.contains("nothing to restore"), "{error}");
+    }
+
+    #[test]
+    fn a_proxy_elsewhere_is_named_as_it_is_reached() {
+        let found = |listeners: &[(&str, bool)], engine: &str| {
+            let listener = |(address, tls): &(&str, bool)| Listener { address: (*address).to_owned(), tls: *tls };
+            let found = reachable(listeners.iter().map(listener).collect(), &Engine::At(engine.to_owned()))?;
+            Some((found.address, found.tls))
+        };
+        let text = |address: &str, tls| Some((address.to_owned(), tls));
+        let own = [("unix:///run/weft/docker/docker.sock", false), ("tcp://127.0.0.1:12375", false)];
+        assert_eq!(found(&own, "tcp://host1:2375"), None);
+        assert_eq!(found(&own, "ssh://me@host1"), text("ssh://me@host1/run/weft/docker/docker.sock", false));
+        let open = [own[0], ("tcp://0.0.0.0:12376", true)];
+        assert_eq!(found(&open, "tcp://host1:2376"), text("tcp://host1:12376", true));
+        assert_eq!(found(&open, "tcp://[fd00::1]:2376"), text("tcp://[fd00::1]:12376", true));
+        assert_eq!(found(&open, "ssh://host1"), text("tcp://host1:12376", true));
+        let one = [own[0], ("tcp://192.0.2.1:12375", false)];
+        assert_eq!(found(&one, "tcp://host1:2375"), text("tcp://192.0.2.1:12375", false));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use weft_proto::{
     common::v1::{IpAddress, IpPrefix},
     dns::v1::{AddNamesRequest, RemoveNamesRequest, name_service_client::NameServiceClient},
     ipam::v1::{
-        AllocateRequest, ClaimRequest, DualAddress, FreeRequest, GetStatusRequest,
+        AllocateRequest, ClaimRequest, DualAddress, FreeRequest, GetStatusRequest, LookupRequest,
         address_service_client::AddressServiceClient,
     },
     proxy::v1::{Container, ContainerState},
@@ -40,18 +40,30 @@ pub(super) async fn expose(what: Expose, services: &Services, output: &mut Outpu
     let mut taken = Vec::new();
     let outcome = give(&arguments, &what.name, !what.without_masquerade, &mut taken, services).await;
     match outcome {
-        Ok(exposed) => {
+        Ok(mut exposed) => {
+            in_known_words(&mut exposed, output);
             output.print(&HostAddresses::exposed(&exposed))?;
             Ok(Outcome::Done)
         }
         Err(error) => {
-            taken.retain(|new: &Exposed| before.iter().all(|old| old.address != new.address));
-            if let Err(left) = release(&taken, services).await {
+            if let Err(left) = take_back(taken, &before, services).await {
                 output.complain(&format!("weft: what was taken for the host could not be given back: {left:#}"));
             }
             Err(error)
         }
     }
+}
+
+/// Takes back what was taken in vain: addresses that the host did not have before, and of others the names.
+async fn take_back(mut taken: Vec<Exposed>, before: &[Exposed], services: &Services) -> anyhow::Result<()> {
+    for old in before {
+        for kept in taken.iter_mut().filter(|new| new.address == old.address) {
+            kept.names.retain(|name| !old.names.contains(name));
+            remove_names(kept, services).await?;
+        }
+    }
+    taken.retain(|new| before.iter().all(|old| old.address != new.address));
+    release(&taken, services).await
 }
 
 /// Takes addresses for the host, notes them in `taken`, and has dns and router give what they are for.
@@ -87,7 +99,11 @@ async fn give(
 /// Takes addresses from the host, with all that came with them.
 pub(super) async fn hide(what: Hide, services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
     let arguments = or_default(what.addresses);
-    let exposed = list(services).await?;
+    let mut exposed = list(services).await?;
+    let held = held(services).await;
+    // What an earlier attempt did not come to give back.
+    let unused = held.iter().flatten().filter(|held| exposed.iter().all(|exposed| exposed.address != held.address));
+    exposed.extend(unused.cloned().collect::<Vec<_>>());
     let mut hidden = Vec::new();
     for argument in arguments {
         let wanted = match argument {
@@ -105,11 +121,20 @@ pub(super) async fn hide(what: Hide, services: &Services, output: &mut Output<'_
     }
     hidden.dedup();
     if hidden.is_empty() {
+        held?;
         output.complain("weft: the host has no such address; `weft ps weft:expose` lists those that it has");
     }
     release(&hidden, services).await?;
+    in_known_words(&mut hidden, output);
     output.print(&HostAddresses::removed(&hidden))?;
     Ok(Outcome::Done)
+}
+
+/// Leaves out what Weave Net's scripts do not know: IPv6.
+fn in_known_words(exposed: &mut [Exposed], output: &Output<'_>) {
+    if output.is_weave() {
+        exposed.iter_mut().for_each(|exposed| exposed.twin = None);
+    }
 }
 
 fn argument_is_subnet(argument: &AddressArgument) -> bool {
@@ -127,6 +152,15 @@ async fn list(services: &Services) -> Result<Vec<Exposed>, ServiceError> {
     router(services, |mut client| async move { client.list_exposed(ListExposedRequest {}).await })
         .await
         .map(|listed| listed.exposed)
+}
+
+/// Asks ipam for what the host holds, whether the router knows of it or not.
+async fn held(services: &Services) -> Result<Vec<Exposed>, ServiceError> {
+    let request = LookupRequest { container_id: HOLDER.to_owned() };
+    let call = |channel| async { AddressServiceClient::new(channel).lookup(request).await };
+    let held = services.ask(Service::Ipam, call).await?.addresses;
+    let address = |DualAddress { v4, v6 }| Exposed { address: v4, twin: v6, masquerade: false, names: Vec::new() };
+    Ok(held.into_iter().map(address).collect())
 }
 
 /// Has ipam give the host an address.
@@ -160,19 +194,37 @@ async fn release(exposed: &[Exposed], services: &Services) -> anyhow::Result<()>
         return Ok(());
     }
     let prefixes: Vec<IpPrefix> = exposed.iter().filter_map(|exposed| exposed.address.clone()).collect();
-    for exposed in exposed.iter().filter(|exposed| !exposed.names.is_empty()) {
-        let names = exposed.names.clone();
-        let addresses = addresses(std::slice::from_ref(exposed));
-        let request = RemoveNamesRequest { container_id: String::new(), names, addresses };
-        services
-            .ask(Service::Dns, |channel| async { NameServiceClient::new(channel).remove_names(request).await })
-            .await?;
+    for exposed in exposed {
+        remove_names(exposed, services).await?;
     }
     let request = HideRequest { addresses: prefixes.clone() };
     router(services, |mut client| async move { client.hide(request).await }).await?;
     let request = FreeRequest { container_id: HOLDER.to_owned(), addresses: prefixes };
     services.ask(Service::Ipam, |channel| async { AddressServiceClient::new(channel).free(request).await }).await?;
     Ok(())
+}
+
+/// Takes the names from an address of the host.
+async fn remove_names(exposed: &Exposed, services: &Services) -> Result<(), ServiceError> {
+    if exposed.names.is_empty() {
+        return Ok(());
+    }
+    let names = exposed.names.clone();
+    let addresses = addresses(std::slice::from_ref(exposed));
+    let request = RemoveNamesRequest { container_id: String::new(), names, addresses };
+    let call = |channel| async { NameServiceClient::new(channel).remove_names(request).await };
+    services.ask(Service::Dns, call).await.map(drop)
+}
+
+/// Takes all addresses from the host, if it has a router, without giving them back: whoever is about to leave the mesh hands
+/// them over.
+pub(super) async fn hide_all(services: &Services) -> Result<(), ServiceError> {
+    let exposed = list(services).await.unwrap_or_default();
+    let addresses: Vec<_> = exposed.into_iter().filter_map(|exposed| exposed.address).collect();
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    router(services, |mut client| async move { client.hide(HideRequest { addresses }).await }).await.map(drop)
 }
 
 async fn default_subnet(services: &Services) -> anyhow::Result<IpNet> {

@@ -7,9 +7,8 @@ use std::{
 };
 
 use anyhow::Context;
-use clap_complete::Shell;
 
-use crate::{Outcome, definition, output::Output, report::Lines};
+use crate::{Outcome, complete, definition, output::Output, report::Lines};
 
 /// Where compose.yaml mounts the host's /usr/local.
 const MOUNTED: &str = "/host/usr/local";
@@ -27,10 +26,10 @@ const AS_WEAVE: &str = "bin/weave";
 const LINK: &str = "weft";
 
 /// Where completions are, below the prefix.
-const COMPLETIONS: [(Shell, &str); 3] = [
-    (Shell::Bash, "share/bash-completion/completions/weft"),
-    (Shell::Zsh, "share/zsh/site-functions/_weft"),
-    (Shell::Fish, "share/fish/vendor_completions.d/weft.fish"),
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "share/bash-completion/completions/weft"),
+    ("zsh", "share/zsh/site-functions/_weft"),
+    ("fish", "share/fish/vendor_completions.d/weft.fish"),
 ];
 
 fn default_prefix() -> PathBuf {
@@ -93,7 +92,7 @@ pub(super) fn install(prefix: Option<PathBuf>, as_weave: bool, output: &mut Outp
     written.push(write(prefix.join(PROGRAM), &program, 0o755)?);
     for (shell, path) in COMPLETIONS {
         let mut script = Vec::new();
-        clap_complete::generate(shell, &mut definition(), "weft", &mut script);
+        complete::write_script(shell, &mut script).context("failed to make the completions")?;
         written.push(write(prefix.join(path), &script, 0o644)?);
     }
     for (name, page) in man_pages()? {
@@ -163,7 +162,7 @@ mod tests {
         let mode = fs::metadata(folder.path().join("bin/weft")).expect("written").permissions().mode();
         assert_eq!(mode & 0o777, 0o755);
         let bash = fs::read_to_string(folder.path().join("share/bash-completion/completions/weft")).expect("written");
-        assert!(bash.contains("dns-lookup"));
+        assert!(bash.contains("complete -o nosort -F _weft weft"), "{bash}");
         let page = fs::read_to_string(folder.path().join("share/man/man1/weft-status.1")).expect("written");
         assert!(page.contains("connections"));
         let said = String::from_utf8(out).expect("text");

@@ -1,4 +1,4 @@
-//! `launch`, `stop`, `setup`: the services of this host, from the definition in compose.yaml.
+//! `launch`, `stop`, `setup`: the services of this host, or of another engine's, from the definition in compose.yaml.
 
 use std::{
     fs,
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use tokio::time::{Instant, sleep};
 use weft_engine::Client;
 use weft_proto::client::{SOCKET_FOLDER, Service};
@@ -15,7 +15,7 @@ use super::own::{self, Own};
 use crate::{
     Environment, Outcome,
     cli::Launch,
-    compose::Docker,
+    compose::{Docker, Engine},
     output::Output,
     report::{Changed, Lines},
     services::{ServiceError, Services},
@@ -30,35 +30,67 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How long a service's last words may be those of the run before, which it takes away when it starts.
 const LAST_WORDS_OF_OLD: Duration = Duration::from_secs(2);
 
+/// Where the services are started and stopped.
+pub(super) struct Target<'a> {
+    /// The engine's API.
+    engine: Client,
+    /// Docker's client for that engine.
+    docker: Docker,
+    /// The services' sockets, on this host.
+    services: Option<&'a Services>,
+}
+
+impl<'a> Target<'a> {
+    /// This host, by the engine's own socket.
+    pub(super) fn here(environment: &Environment, services: &'a Services) -> Self {
+        Self::by_socket(own::engine_socket(environment, Path::new(SOCKET_FOLDER)), services)
+    }
+
+    fn by_socket(socket: PathBuf, services: &'a Services) -> Self {
+        let mut docker = Docker::at(&format!("unix://{}", socket.display()));
+        docker.set("WEFT_ENGINE_SOCKET", &socket.to_string_lossy());
+        Self { engine: Client::new(socket).with_deadline(DEADLINE), docker, services: Some(services) }
+    }
+
+    /// Where another engine runs.
+    ///
+    /// # Errors
+    /// If Docker's client does not reach it, with the client's reason.
+    pub(super) async fn elsewhere(docker: &Docker) -> anyhow::Result<Self> {
+        docker.docker(&["version", "--format", "{{.Server.Version}}"]).await?;
+        Ok(Self { engine: docker.client().with_deadline(DEADLINE), docker: docker.clone(), services: None })
+    }
+}
+
 /// Starts the services, and returns when they do their job.
 pub(super) async fn launch(
     launch: Launch,
-    services: &Services,
+    mut target: Target<'_>,
     environment: &Environment,
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
     for note in &launch.notes {
         output.complain(&format!("weft: {note}"));
     }
-    let (socket, docker) = prepare(&launch, environment)?;
-    let engine = Client::new(socket).with_deadline(DEADLINE);
-    if own::containers(&engine).await?.iter().any(|own| own.running) {
+    let socket = launch.variables.iter().find(|(name, _)| *name == "WEFT_ENGINE_SOCKET");
+    if let (Some((_, socket)), Some(services)) = (socket, target.services) {
+        target = Target::by_socket(socket.into(), services);
+    }
+    let Target { engine, docker, services } = &mut target;
+    let found = own::containers(engine).await?;
+    let stopped = |service: &Service| !found.iter().any(|own| own.running && own.service == *service);
+    let missing: Vec<_> = Service::ALL.into_iter().filter(stopped).map(Service::name).collect();
+    if !missing.is_empty() && missing.len() < Service::ALL.len() {
+        bail!("of weft's services all run but {}: `weft stop` before it is started", missing.join(", "));
+    }
+    if missing.is_empty() {
         output.complain(
             "weft: weft is running already: `weft stop` before it is started with other options; `weft connect` adds peers as it runs",
         );
         return Ok(Outcome::Running);
     }
-    docker.compose(&["up", "--detach", "--quiet-pull"]).await?;
-    let launched = own::containers(&engine).await?;
-    if let Err(error) = ready(&launched, &engine, services).await {
-        if error.is::<Ended>() {
-            // They would be started again and again.
-            for own in &launched {
-                own::remove(&engine, &own.id).await?;
-            }
-        }
-        return Err(error);
-    }
+    configure(docker, &launch, environment)?;
+    let launched = up(engine, docker, *services).await?;
     if output.is_weave() {
         let router = launched.into_iter().find(|own| own.service == Service::Router);
         output.print(&Lines::new("launched", router.map(|own| own.id).into_iter().collect()))?;
@@ -69,13 +101,24 @@ pub(super) async fn launch(
     Ok(Outcome::Done)
 }
 
-/// Returns the engine's socket, and Docker's client with all settings.
-fn prepare(launch: &Launch, environment: &Environment) -> anyhow::Result<(PathBuf, Docker)> {
-    let socket = launch.variables.iter().find(|(name, _)| *name == "WEFT_ENGINE_SOCKET");
-    let socket = socket.map(|(_, path)| PathBuf::from(path));
-    let socket = socket.unwrap_or_else(|| own::engine_socket(environment, Path::new(SOCKET_FOLDER)));
-    let mut docker = Docker::at(&format!("unix://{}", socket.display()));
-    docker.set("WEFT_ENGINE_SOCKET", &socket.to_string_lossy());
+/// Has all containers started, and returns them when they do their job. Where one cannot be started, or ends, none is left.
+async fn up(engine: &Client, docker: &Docker, services: Option<&Services>) -> anyhow::Result<Vec<Own>> {
+    let started = docker.compose(&["up", "--detach", "--quiet-pull"]).await;
+    let launched = own::containers(engine).await?;
+    let outcome = match started {
+        Ok(_) => ready(&launched, engine, docker, services).await,
+        Err(error) => Err(error.context(NotStarted)),
+    };
+    let Err(error) = outcome else { return Ok(launched) };
+    if error.is::<Ended>() || error.is::<NotStarted>() {
+        // Those that ended would be started again and again, and what is left of a start looks like weft.
+        own::remove_all(engine, &launched).await.map_err(|left| anyhow!("{error:#}; {left:#}"))?;
+    }
+    Err(error)
+}
+
+/// Gives Docker's client all settings.
+fn configure(docker: &mut Docker, launch: &Launch, environment: &Environment) -> anyhow::Result<()> {
     for (name, value) in &launch.variables {
         docker.set(name, value);
     }
@@ -91,7 +134,7 @@ fn prepare(launch: &Launch, environment: &Environment) -> anyhow::Result<(PathBu
         }
         docker.set("WEFT_PASSWORD", "");
     }
-    Ok((socket, docker))
+    Ok(())
 }
 
 fn is_set(launch: &Launch, environment: &Environment, variable: &str) -> bool {
@@ -104,26 +147,31 @@ fn is_set(launch: &Launch, environment: &Environment, variable: &str) -> bool {
 #[error("{0}")]
 struct Ended(String);
 
+/// The containers could not all be started.
+#[derive(Debug, thiserror::Error)]
+#[error("not all services could be started")]
+struct NotStarted;
+
 /// Returns when all services do their job.
-async fn ready(launched: &[Own], engine: &Client, services: &Services) -> anyhow::Result<()> {
+async fn ready(launched: &[Own], engine: &Client, docker: &Docker, services: Option<&Services>) -> anyhow::Result<()> {
     let began = Instant::now();
     for service in Service::ALL {
+        let own = launched.iter().find(|own| own.service == service);
         loop {
-            let why = match services.ready(service).await {
-                Ok(true) => break,
-                Ok(false) => format!("{} is not ready", service.name()),
-                Err(error) => {
-                    let ended = matches!(error, ServiceError::Away { reason: "failed", .. });
-                    if ended && began.elapsed() > LAST_WORDS_OF_OLD {
-                        return Err(Ended(error.to_string()).into());
-                    }
-                    error.to_string()
-                }
+            let asked = match (services, own) {
+                (Some(services), _) => by_socket(services, service).await,
+                (None, Some(own)) => by_health_check(docker, own).await,
+                (None, None) => Err(Missing::Yet(format!("the engine shows no container of {}", service.name()))),
             };
-            for own in launched.iter().filter(|own| own.service == service) {
-                if let Some(reason) = own::end(engine, &own.id).await? {
-                    return Err(Ended(format!("{} ended: {reason}", service.name())).into());
-                }
+            let why = match asked {
+                Ok(()) => break,
+                Err(Missing::Gone(why)) if began.elapsed() > LAST_WORDS_OF_OLD => return Err(Ended(why).into()),
+                Err(Missing::Gone(why) | Missing::Yet(why)) => why,
+            };
+            if let Some(own) = own
+                && let Some(reason) = own::end(engine, &own.id).await?
+            {
+                return Err(Ended(format!("{} ended: {reason}", service.name())).into());
             }
             if began.elapsed() > DEADLINE {
                 bail!("{why} after {} s; `weft status` says how it goes on, `weft stop` ends it", DEADLINE.as_secs());
@@ -134,36 +182,70 @@ async fn ready(launched: &[Own], engine: &Client, services: &Services) -> anyhow
     Ok(())
 }
 
+/// Why a service does not do its job.
+enum Missing {
+    /// It may at the next question.
+    Yet(String),
+    /// It ended, and its last words, which may be those of the run before.
+    Gone(String),
+}
+
+async fn by_socket(services: &Services, service: Service) -> Result<(), Missing> {
+    match services.ready(service).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Missing::Yet(format!("{} is not ready", service.name()))),
+        Err(error @ ServiceError::Away { reason: "failed", .. }) => Err(Missing::Gone(error.to_string())),
+        Err(error) => Err(Missing::Yet(error.to_string())),
+    }
+}
+
+/// Asks as the engine's health check does, without waiting for that.
+async fn by_health_check(docker: &Docker, own: &Own) -> Result<(), Missing> {
+    let program = format!("/weft-{}", own.service.name());
+    let asked = docker.docker(&["exec", &own.id, &program, "--health"]).await;
+    asked.map(drop).map_err(|error| Missing::Yet(format!("{} is not ready: {error:#}", own.service.name())))
+}
+
 /// Stops the services. Containers keep their network, and the state stays.
-pub(super) async fn stop(environment: &Environment, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let sockets = Path::new(SOCKET_FOLDER);
-    let engine = Client::new(own::engine_socket(environment, sockets)).with_deadline(DEADLINE);
+pub(super) async fn stop(
+    target: Target<'_>,
+    environment: &Environment,
+    output: &mut Output<'_>,
+) -> anyhow::Result<Outcome> {
+    let engine = target.engine;
     let found = own::containers(&engine).await?;
     if found.is_empty() {
         output.complain("weft: weft is not running");
     }
-    let redirected = environment.get("DOCKER_HOST").and_then(|host| host.strip_prefix("unix://"));
-    if redirected.is_some_and(|path| Path::new(path).starts_with(sockets)) {
+    if is_proxy(environment, target.docker.engine()) {
         output.complain(
             "weft: DOCKER_HOST of this shell is weft's proxy, which is stopped: `eval $(weft env --restore)`",
         );
     }
-    for own in &found {
-        // A container that is stopped only comes back when the engine starts again.
-        own::remove(&engine, &own.id).await?;
-    }
+    // A container that is stopped only comes back when the engine starts again.
+    own::remove_all(&engine, &found).await?;
     output.print(&Changed::new("stopped", found.iter().map(|own| own.service.name().to_owned()).collect()))?;
     Ok(Outcome::Done)
+}
+
+/// Tells whether `DOCKER_HOST` leads to weft's proxy, and not to the engine itself.
+fn is_proxy(environment: &Environment, engine: &Engine) -> bool {
+    let Some(host) = environment.set("DOCKER_HOST") else { return false };
+    match (host.strip_prefix("unix://"), engine) {
+        (Some(path), _) => Path::new(path).starts_with(SOCKET_FOLDER),
+        // It was passed over for what was there before it.
+        (None, Engine::At(engine)) => environment.get("ORIG_DOCKER_HOST").is_some() && engine != host,
+        (None, Engine::Context(_)) => false,
+    }
 }
 
 /// Loads the images, if there is an archive of them, and says whether the engine has all.
 pub(super) async fn setup(
     archive: Option<PathBuf>,
-    environment: &Environment,
+    target: Target<'_>,
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
-    let socket = own::engine_socket(environment, Path::new(SOCKET_FOLDER));
-    let docker = Docker::at(&format!("unix://{}", socket.display()));
+    let docker = target.docker;
     if let Some(archive) = &archive {
         docker.docker(&["load", "--quiet", "--input", &archive.to_string_lossy()]).await?;
     }
@@ -178,8 +260,8 @@ pub(super) async fn setup(
     }
     if !missing.is_empty() {
         bail!(
-            "the engine on {} has no {}: `weft setup weft-images.tar` loads them from what `make images` wrote",
-            socket.display(),
+            "the engine at {} has no {}: `weft setup weft-images.tar` loads them from what `make images` wrote",
+            docker.engine(),
             missing.join(", ")
         );
     }
@@ -194,6 +276,9 @@ mod tests {
     #[test]
     fn without_a_password_nothing_is_started_unless_that_is_wanted() {
         let nothing = Environment::default();
+        let prepare = |launch: &Launch, environment: &Environment| {
+            configure(&mut Docker::at("unix:///nonexistent.sock"), launch, environment)
+        };
         let refused = prepare(&Launch::default(), &nothing).expect_err("no password").to_string();
         assert!(refused.contains("--password-file") && refused.contains("--insecure-no-password"), "{refused}");
         let insecure =
@@ -203,5 +288,18 @@ mod tests {
         let missing = Launch { password_file: Some("/nonexistent".into()), ..Launch::default() };
         let error = format!("{:#}", prepare(&missing, &nothing).expect_err("no file"));
         assert!(error.contains("/nonexistent"), "{error}");
+    }
+
+    #[test]
+    fn a_proxy_is_told_from_the_engine_behind_it() {
+        let engine = |host: &str| Engine::At(host.to_owned());
+        let own = engine("unix:///var/run/docker.sock");
+        let far = engine("tcp://host2:2375");
+        assert!(is_proxy(&Environment::of([("DOCKER_HOST", "unix:///run/weft/docker/docker.sock")]), &own));
+        assert!(!is_proxy(&Environment::default(), &own));
+        let redirected = [("DOCKER_HOST", "tcp://host2:12375"), ("ORIG_DOCKER_HOST", "tcp://host2:2375")];
+        assert!(is_proxy(&Environment::of(redirected), &far));
+        assert!(!is_proxy(&Environment::of([("DOCKER_HOST", "tcp://host2:2375")]), &far));
+        assert!(!is_proxy(&Environment::of([("DOCKER_HOST", "unix:///run/other.sock")]), &own));
     }
 }

@@ -1,6 +1,6 @@
 //! `dns-lookup`, `dns-args`, `dns-add`, `dns-remove`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
@@ -24,7 +24,11 @@ pub(super) async fn dns_lookup(name: String, services: &Services, output: &mut O
     let request = LookupRequest { name };
     let found =
         services.ask(Service::Dns, |channel| async { NameServiceClient::new(channel).lookup(request).await }).await?;
-    output.print(&Lines::new("addresses", found.addresses.iter().map(address).collect()))?;
+    // Weave Net's scripts know no IPv6.
+    let known =
+        |address: &&IpAddress| !output.is_weave() || IpAddr::try_from(*address).is_ok_and(|address| address.is_ipv4());
+    let addresses = found.addresses.iter().filter(known).map(address).collect();
+    output.print(&Lines::new("addresses", addresses))?;
     Ok(Outcome::Done)
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use weft_docker_proxy_core::eligibility::SERVICE_LABEL;
-use weft_engine::{Client, encode};
+use weft_engine::{Answer, Client, encode};
 use weft_proto::client::Service;
 
 use crate::Environment;
@@ -22,7 +22,7 @@ pub(super) struct Own {
 }
 
 /// Returns the engine's own socket: DOCKER_HOST if it is a Unix socket, but for weft's own, below `sockets`.
-pub(super) fn engine_socket(environment: &Environment, sockets: &Path) -> PathBuf {
+pub(crate) fn engine_socket(environment: &Environment, sockets: &Path) -> PathBuf {
     let named = environment.get("WEFT_ENGINE_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
     let of_docker = |variable| {
         let path = Path::new(environment.get(variable)?.strip_prefix("unix://")?);
@@ -38,6 +38,9 @@ pub(super) fn engine_socket(environment: &Environment, sockets: &Path) -> PathBu
 pub(super) async fn containers(engine: &Client) -> anyhow::Result<Vec<Own>> {
     let filters = encode(&json!({ "label": [SERVICE_LABEL] }).to_string());
     let answer = engine.get(&format!("/containers/json?all=true&filters={filters}")).await?;
+    if answer.status != 200 {
+        bail!("the engine does not list its containers: {}", message(&answer));
+    }
     let listed: Vec<Value> = serde_json::from_slice(&answer.body).context("the engine's list of containers is odd")?;
     let own = |container: &Value| {
         let name = container["Labels"][SERVICE_LABEL].as_str()?;
@@ -56,12 +59,14 @@ pub(super) async fn containers(engine: &Client) -> anyhow::Result<Vec<Own>> {
     Ok(found)
 }
 
-/// Returns why a container ended that the engine has started again: the last error that it wrote; nothing if it never ended.
+/// Returns why a container ended, whether the engine has started it again or not: the last error that it wrote; nothing if it never
+/// ended.
 pub(super) async fn end(engine: &Client, id: &str) -> anyhow::Result<Option<String>> {
     let id = encode(id);
     let answer = engine.get(&format!("/containers/{id}/json")).await?;
     let container: Value = serde_json::from_slice(&answer.body).context("the engine's answer is odd")?;
-    if container["RestartCount"].as_u64().unwrap_or_default() == 0 {
+    let ended = matches!(container["State"]["Status"].as_str(), Some("exited" | "dead"));
+    if !ended && container["RestartCount"].as_u64().unwrap_or_default() == 0 {
         return Ok(None);
     }
     let log = engine.get(&format!("/containers/{id}/logs?stderr=true&tail=20")).await?;
@@ -92,13 +97,37 @@ pub(super) async fn remove(engine: &Client, id: &str) -> anyhow::Result<()> {
     done(engine, http::Method::DELETE, &format!("/containers/{}?force=true&v=true", encode(id)), &[204, 404]).await
 }
 
+/// Stops and removes all of these containers, and goes on where one cannot be removed.
+///
+/// # Errors
+/// Why which could not be removed.
+pub(super) async fn remove_all(engine: &Client, containers: &[Own]) -> anyhow::Result<()> {
+    let mut failed = Vec::new();
+    for own in containers {
+        if let Err(error) = remove(engine, &own.id).await {
+            failed.push(format!("{} could not be removed: {error:#}", own.service.name()));
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    Ok(())
+}
+
 /// Has the engine do something, where these statuses mean that it is done.
 pub(super) async fn done(engine: &Client, method: http::Method, target: &str, statuses: &[u16]) -> anyhow::Result<()> {
     let answer = engine.call(method, target, None).await?;
     if !statuses.contains(&answer.status) {
-        bail!("the engine answered {} to {target}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim());
+        bail!("the engine answered {} to {target}: {}", answer.status, message(&answer));
     }
     Ok(())
+}
+
+/// Returns the reason in an answer that refuses something.
+fn message(answer: &Answer) -> String {
+    let said = serde_json::from_slice::<Value>(&answer.body);
+    let message = said.ok().and_then(|said| said["message"].as_str().map(str::to_owned));
+    message.unwrap_or_else(|| String::from_utf8_lossy(&answer.body).trim().to_owned())
 }
 
 #[cfg(test)]

@@ -79,6 +79,10 @@ pub(super) async fn reset(
             handed_over = hand_over(services, output).await?;
         }
         own::remove(&engine, &own.id).await?;
+        if own.service == Service::Ipam && handed_over.is_some() {
+            // What is still to be done may fail, and whoever tries again shall not be told that nobody has the addresses.
+            forget_addresses(Path::new(STATE_FOLDER))?;
+        }
     }
     for Own { id, .. } in &routers {
         let router = inspect(&engine, id).await?;
@@ -99,6 +103,17 @@ pub(super) async fn reset(
     let names = found.iter().map(|own| own.service.name().to_owned()).collect();
     output.print(&Removed { handed_over, services: names, network: !routers.is_empty(), files, waiting })?;
     Ok(Outcome::Done)
+}
+
+/// Removes what ipam kept, once others own all of it.
+fn forget_addresses(state: &Path) -> anyhow::Result<()> {
+    let store = state.join(STORE);
+    match fs::remove_file(&store) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove {}: run this as root", store.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Has another host take the addresses of this one, and says at once who has them: what comes after may fail.

@@ -11,6 +11,7 @@ use weft_proto::{
     router::v1::{self as router, peer_service_client::PeerServiceClient},
 };
 
+use super::publish;
 use crate::{
     Outcome,
     cli::StatusAbout,
@@ -35,7 +36,7 @@ pub(super) async fn watch(
         match status(about.clone(), services, output).await {
             Err(error) if !is_broken_pipe(&error) => output.complain(&format!("weft: {error:#}")),
             Err(error) => return Err(error),
-            Ok(Outcome::Done | Outcome::Failed | Outcome::Running) => {}
+            Ok(Outcome::Done | Outcome::Failed | Outcome::Running | Outcome::Ended(_)) => {}
         }
     }
 }
@@ -50,6 +51,7 @@ pub(super) async fn status(
         Some(StatusAbout::Peers) => output.print(&Peers::new(&router(services).await?))?,
         Some(StatusAbout::Connections) => output.print(&Connections::new(&router(services).await?))?,
         Some(StatusAbout::Targets) => output.print(&Targets::new(&router(services).await?))?,
+        Some(StatusAbout::Services) => output.print(&publish::list(services).await?)?,
         Some(StatusAbout::Dns) => {
             let (status, records) = tokio::try_join!(dns(services), records(services))?;
             output.print(&Names::new(&status.zone, &records.records))?;
@@ -65,13 +67,14 @@ pub(super) async fn status(
 }
 
 async fn overview(services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let (router, ipam, dns, proxy) = tokio::join!(router(services), ipam(services), dns(services), proxy(services));
-    let status = Status::new(&router, &ipam, &dns, &proxy);
+    let (router, passed_on, ipam, dns, proxy) =
+        tokio::join!(router(services), publish::list(services), ipam(services), dns(services), proxy(services));
+    let status = Status::new(&router, &ipam, &dns, &proxy).with_services(passed_on.as_ref().ok());
     output.print(&status)?;
     Ok(if status.is_whole() { Outcome::Done } else { Outcome::Failed })
 }
 
-pub(super) async fn router(services: &Services) -> Result<router::GetStatusResponse, ServiceError> {
+pub(crate) async fn router(services: &Services) -> Result<router::GetStatusResponse, ServiceError> {
     let call = |channel| async { PeerServiceClient::new(channel).get_status(router::GetStatusRequest {}).await };
     services.ask(Service::Router, call).await
 }
@@ -81,12 +84,12 @@ pub(super) async fn ipam(services: &Services) -> Result<ipam::GetStatusResponse,
     services.ask(Service::Ipam, call).await
 }
 
-pub(super) async fn dns(services: &Services) -> Result<dns::GetStatusResponse, ServiceError> {
+pub(crate) async fn dns(services: &Services) -> Result<dns::GetStatusResponse, ServiceError> {
     let call = |channel| async { NameServiceClient::new(channel).get_status(dns::GetStatusRequest {}).await };
     services.ask(Service::Dns, call).await
 }
 
-pub(super) async fn records(services: &Services) -> Result<dns::ListRecordsResponse, ServiceError> {
+pub(crate) async fn records(services: &Services) -> Result<dns::ListRecordsResponse, ServiceError> {
     let call = |channel| async {
         let mut client = NameServiceClient::new(channel).max_decoding_message_size(64 << 20);
         client.list_records(dns::ListRecordsRequest {}).await

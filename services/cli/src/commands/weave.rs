@@ -28,7 +28,11 @@ impl fmt::Display for Versions {
 }
 
 pub(crate) async fn version(services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let running = status::router(services).await.ok().map(|router| router.version);
+    print_versions(status::router(services).await.ok().map(|router| router.version), output)
+}
+
+/// Shows the version of this command, and that of the router if one runs.
+pub(super) fn print_versions(running: Option<String>, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
     output.print(&Versions { script: env!("CARGO_PKG_VERSION"), running })?;
     Ok(Outcome::Done)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use weft_types::AllowedAddresses;
 
 use crate::{
     Container, CreateRequest, ImageConfig,
@@ -16,6 +17,8 @@ pub const SERVICE_LABEL: &str = "weft.service";
 pub const ADDRESS_LABEL: &str = "weft.cidr";
 /// The label that, with the value `none`, keeps a container from being attached.
 pub const NETWORK_LABEL: &str = "weft.network";
+/// The label that permits a container floating addresses: those that it may give itself.
+pub const ALLOWED_LABEL: &str = "weft.allowed-addresses";
 /// The variables that say which addresses a container is to have: weft's, and Weave Net's.
 pub const VARIABLES: [&str; 2] = ["WEFT_CIDR", "WEAVE_CIDR"];
 
@@ -117,7 +120,19 @@ pub fn of_request(request: &CreateRequest, image: &ImageConfig, driver: Option<&
         }
         Network::Bridge | Network::None | Network::Named(_) => {}
     }
-    addresses(&[request.body(), image.config()], policy.without_asking)
+    let configs = [request.body(), image.config()];
+    match (addresses(&configs, policy.without_asking), allowed(&configs)) {
+        (Decision::Attach { .. }, Err(message)) => Decision::Refuse { message },
+        (decision, _) => decision,
+    }
+}
+
+/// Reads which floating addresses a container's label permits it.
+///
+/// # Errors
+/// One sentence.
+pub fn allowed_addresses(container: &Container) -> Result<AllowedAddresses, String> {
+    allowed(&[&container.config])
 }
 
 /// Decides about a container that exists.
@@ -183,6 +198,11 @@ fn addresses(configs: &[&Object], without_asking: bool) -> Decision {
         Ok(addresses) => Decision::Attach { addresses },
         Err(error) => Decision::Refuse { message: format!("{source} cannot be used: {error}") },
     }
+}
+
+fn allowed(configs: &[&Object]) -> Result<AllowedAddresses, String> {
+    let label = configs.iter().find_map(|config| label(config, ALLOWED_LABEL)).unwrap_or_default();
+    label.parse().map_err(|error| format!("the label {ALLOWED_LABEL} cannot be used: {error}"))
 }
 
 /// Merges environments as the engine does: what a later configuration says counts unless an earlier one names it.
@@ -337,5 +357,27 @@ mod tests {
              net:default"
         );
         assert!(message(json!({ "Labels": { "weft.cidr": "x" } })).starts_with("the label weft.cidr cannot be used"));
+        assert_eq!(
+            message(json!({ "Labels": { "weft.allowed-addresses": "10.32.0.100,db" } })),
+            "the label weft.allowed-addresses cannot be used: \"db\" is no address: write a.b.c.d, a.b.c.d/len or the same of \
+             IPv6, with commas between"
+        );
+    }
+
+    #[test]
+    fn a_label_permits_floating_addresses_to_what_is_attached() {
+        let of = |label: &str| {
+            let reply = json!({ "Id": "4f66", "Config": { "Labels": { "weft.allowed-addresses": label } } });
+            let container = Container::parse(reply.to_string().as_bytes()).expect("a container");
+            allowed_addresses(&container).map(|allowed| allowed.to_string())
+        };
+        assert_eq!(of("10.32.0.100, fd00::7"), Ok("10.32.0.100,fd00::7".to_owned()));
+        assert_eq!(of(""), Ok(String::new()));
+        assert!(of("10.32.0.0/12").is_err());
+        let host = json!({ "Labels": { "weft.allowed-addresses": "db" }, "HostConfig": { "NetworkMode": "host" } });
+        let left = Decision::LeaveAlone { reason: Reason::HostNetwork };
+        assert_eq!(decide(&host, &json!({}), None), left, "the label is none of weft's there");
+        let asked = json!({ "Labels": { "weft.allowed-addresses": "10.32.0.100" } });
+        assert_eq!(decide(&asked, &json!({ "Labels": { "weft.allowed-addresses": "db" } }), None), attach(""));
     }
 }

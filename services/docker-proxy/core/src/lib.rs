@@ -26,6 +26,7 @@ pub mod request;
 pub mod route;
 pub mod shim;
 pub mod top;
+pub mod weave_api;
 pub mod workflow;
 
 pub use address::AddressArgument;

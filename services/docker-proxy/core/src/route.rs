@@ -123,7 +123,7 @@ fn parameter(query: &str, key: &str) -> Option<String> {
 }
 
 /// Decodes `%XX`, and `+` as a space in queries; none if it is not valid or not UTF-8.
-fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> {
+pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

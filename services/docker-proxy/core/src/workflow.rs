@@ -223,6 +223,14 @@ impl Workflow {
         }
     }
 
+    /// The router is told of the container again, once it is: how it is attached has changed, beside its addresses.
+    pub fn attach_again(&mut self, container: &ContainerId) {
+        if let Some(progress) = self.containers.get_mut(container) {
+            progress.attach_again();
+            self.dirty.insert(container.clone());
+        }
+    }
+
     /// Takes addresses away (`weft detach`): those that were got for `arguments`; empty: all, with the interface.
     ///
     /// Answered with [`Event::Ready`], or [`Event::Gone`] if no address is left. Returns false, and does nothing, if it

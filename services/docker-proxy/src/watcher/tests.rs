@@ -12,6 +12,7 @@ use weft_service::Shutdown;
 
 use super::*;
 use crate::{
+    chosen::Chosen,
     config::Config,
     detached::{self, Detached},
     driver::Driver,
@@ -100,7 +101,9 @@ impl Setting {
         let options =
             Options { address_timeout: SOON, step_timeout: SOON, multicast_route: false, rewrite_hosts: false };
         let services = Services::new(folder.path(), options);
-        let driver = Driver::spawn(services.clone(), Detached::load(folder.path().join(detached::FILE)), shutdown);
+        let chosen = Chosen::load(folder.path()).expect("there is none");
+        let driver =
+            Driver::spawn(services.clone(), Detached::load(folder.path().join(detached::FILE)), chosen, shutdown);
         let engine = Engine::new(socket);
         let attacher = Attacher::new(&Config::parse_from(["weft-docker-proxy"]), engine.clone(), driver.clone());
         let (state, _) = watch::channel(EngineState::default());

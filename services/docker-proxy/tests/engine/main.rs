@@ -96,7 +96,7 @@ async fn containers_that_have_another_network_are_left_alone() -> anyhow::Result
     for (network, says) in [("host", "uses the host's network"), ("container:direct", "attach that one")] {
         host.engine(&["run", "--detach", "--name", "guest", "--network", network, image::BUSYBOX, "sleep", "600"])
             .await?;
-        let request = AttachRequest { container: "guest".to_owned(), addresses: Vec::new() };
+        let request = AttachRequest { container: "guest".to_owned(), addresses: Vec::new(), choices: None };
         let refused = host.api().attach(request).await.err().with_context(|| format!("{network}: it is attached"))?;
         ensure!(refused.message().contains(says), "{network}: {refused}");
         host.engine(&["rm", "--force", "guest"]).await?;
@@ -336,7 +336,7 @@ async fn the_engine_may_start_anew() -> anyhow::Result<()> {
     let id = host.via_proxy(&[&run[..], &["returns", image::BUSYBOX], &WAITS[..]].concat()).await?;
     let foreign = host.engine(&[&run[..], &["foreign", image::BUSYBOX], &WAITS[..]].concat()).await?;
     let hand = host.engine(&[&run[..], &["hand", image::BUSYBOX], &WAITS[..]].concat()).await?;
-    host.api().attach(AttachRequest { container: "hand".to_owned(), addresses: Vec::new() }).await?;
+    host.api().attach(AttachRequest { container: "hand".to_owned(), addresses: Vec::new(), choices: None }).await?;
     let addresses = [host.address("returns").await?, host.address("hand").await?];
     for proxy_away in [false, true] {
         if proxy_away {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::runtime::Runtime;
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, codegen::BoxStream, service::Routes};
 use weft_lab::Host;
 use weft_proto::{
     client::Service,
@@ -29,6 +29,8 @@ pub(crate) struct Held {
     pub(crate) addresses: BTreeMap<String, Vec<Ipv4Net>>,
     pub(crate) attached: BTreeMap<String, (u32, Vec<IpNet>)>,
     pub(crate) names: BTreeMap<String, Vec<String>>,
+    /// What the router was asked for last.
+    pub(crate) asked: BTreeMap<String, router::AttachRequest>,
     /// Why ipam gives nothing, if it does not.
     pub(crate) refusal: Option<Status>,
     /// The router takes requests to attach, and does not answer them.
@@ -170,6 +172,7 @@ fn attachment(container_id: &str, addresses: &[IpNet]) -> router::Attachment {
         mac: None,
         addresses: addresses.iter().copied().map(Into::into).collect(),
         host_interface: String::new(),
+        allowed: Vec::new(),
     }
 }
 
@@ -295,6 +298,7 @@ impl attachment_service_server::AttachmentService for Part {
         script.push_str("ip link set ethwe-peer up\nip link set ethwe up\nip link set ethwe alias weft\n");
         self.in_network(request.pid, &script).await?;
         let attachment = Some(attachment(&request.container_id, &addresses));
+        self.held().asked.insert(request.container_id.clone(), request.clone());
         self.held().attached.insert(request.container_id, (request.pid, addresses));
         Ok(Response::new(router::AttachResponse { attachment }))
     }
@@ -393,6 +397,12 @@ fn local_peer() -> PeerName {
 
 #[tonic::async_trait]
 impl name_service_server::NameService for Part {
+    type WatchStream = BoxStream<dns::WatchResponse>;
+
+    async fn watch(&self, _: Request<dns::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("docker-proxy does not watch names"))
+    }
+
     async fn register(
         &self,
         request: Request<dns::RegisterRequest>,

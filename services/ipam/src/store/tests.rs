@@ -235,3 +235,20 @@ fn a_damaged_record_is_named() {
     let error = format!("{:#}", store.load(7).expect_err("damaged"));
     assert!(error.contains("run/0a200000") && error.contains("damaged"), "{error}");
 }
+
+#[test]
+fn names_of_peers_are_read_again_and_may_change() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let info = |number: u8, nickname: &str| PeerInfo {
+        peer: PeerName::from_public_key([number; 32]),
+        name: format!("peer{number}"),
+        nickname: nickname.to_owned(),
+    };
+    let store = Store::open(folder.path()).expect("made");
+    assert_eq!(store.names().expect("read"), []);
+    store.write_names(&[info(1, "db"), info(2, "")]).expect("written");
+    store.write_names(&[info(2, "web")]).expect("written");
+    drop(store);
+    let again = Store::open(folder.path()).expect("opened");
+    assert_eq!(again.names().expect("read"), [info(1, "db"), info(2, "web")]);
+}

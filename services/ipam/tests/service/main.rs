@@ -110,6 +110,28 @@ async fn three_hosts_join_one_ring() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_away_keeps_its_name_over_a_restart() {
+    let routers = Routers::default();
+    let hosts = [Host::new(1), Host::new(2)];
+    let mut running = Vec::new();
+    for (host, targets) in hosts.iter().zip([vec![], vec![hosts[0].peer]]) {
+        let router = routers.start(host.sockets(), host.peer, &targets);
+        running.push((host.start(&[]).await, router));
+    }
+    for host in &hosts {
+        host.allocate("a", None).await.expect("the second joins the first");
+    }
+    drop(running);
+    let [host, away] = &hosts;
+    let _router = routers.start(host.sockets(), host.peer, &[]);
+    let _process = host.start(&[]).await;
+    host.allocate("b", None).await.expect("the router was heard");
+    let status = host.client().get_status(pb::GetStatusRequest {}).await.expect("it answers").into_inner();
+    let share = status.shares.iter().find(|share| share.peer_name == Some(away.peer.into())).expect("it owns some");
+    assert_eq!((share.reachable, share.nickname.clone()), (false, format!("host-{}", away.peer)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_given_is_explained_in_time() {
     let routers = Routers::default();
     let host = Host::new(1);

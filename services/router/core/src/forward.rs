@@ -11,7 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use weft_types::{MacAddress, PeerName};
+use weft_types::{AllowedAddresses, MacAddress, PeerName};
 
 pub use self::{
     drop_reason::DropReason,
@@ -50,6 +50,9 @@ pub struct ForwardingTable {
     pub macs: BTreeMap<MacAddress, PeerName>,
     /// MAC of each remote container's address: who else sends with it is dropped, and questions for it are answered.
     pub addresses: BTreeMap<IpAddr, MacAddress>,
+    /// What the container of each remote MAC may use beside its own addresses, if anything. Nobody knows who uses it now, so questions
+    /// for it go to all.
+    pub allowed: BTreeMap<MacAddress, AllowedAddresses>,
     /// Subnets that the container of each MAC is in, here and elsewhere. One that is in none exchanges no frames.
     pub subnets: BTreeMap<MacAddress, BTreeSet<IpNet>>,
     /// MACs of containers on this host.
@@ -61,6 +64,17 @@ pub struct ForwardingTable {
 }
 
 impl ForwardingTable {
+    /// Tells whether a remote container may use an address that is not its own. What is somebody's own is nobody else's.
+    #[must_use]
+    pub fn allows(&self, mac: MacAddress, address: &IpAddr) -> bool {
+        self.allowed.get(&mac).is_some_and(|allowed| allowed.contains(address)) && !self.is_owned(address)
+    }
+
+    /// Tells whether an address was given to a container.
+    fn is_owned(&self, address: &IpAddr) -> bool {
+        self.addresses.contains_key(address) || self.local_addresses.contains(address)
+    }
+
     /// Returns the subnets of each remote container that shares one with a container on this host.
     #[must_use]
     pub fn sharing(&self) -> BTreeMap<MacAddress, BTreeSet<IpNet>> {
@@ -109,15 +123,20 @@ impl Switch {
         let mut group = |mac| groups.of(table.subnets.get(mac).unwrap_or(&none));
         let remote: HashMap<_, _> = table.macs.iter().map(|(mac, peer)| (*mac, (*peer, group(mac)))).collect();
         let local: HashMap<_, _> = table.local_macs.iter().map(|mac| (*mac, group(mac))).collect();
-        let places: BTreeSet<(PeerName, Group)> = remote.values().copied().collect();
-        let here: HashSet<Group> = local.values().copied().collect();
-        let members = |group: Group| {
-            let sharing = places.iter().filter(|(_, other)| groups.share(group, *other)).map(|(peer, _)| *peer);
-            sharing.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
-        };
+        let mut here: HashMap<u32, Vec<Group>> = HashMap::new();
+        for group in local.values().copied().collect::<BTreeSet<_>>() {
+            groups.subnets(group).iter().for_each(|subnet| here.entry(*subnet).or_default().push(group));
+        }
+        let (mut members, mut heard) = (BTreeMap::<Group, BTreeSet<PeerName>>::new(), HashSet::new());
+        for (peer, other) in remote.values().copied().collect::<BTreeSet<_>>() {
+            for group in groups.subnets(other).iter().filter_map(|subnet| here.get(subnet)).flatten() {
+                members.entry(*group).or_default().insert(peer);
+                heard.insert(other);
+            }
+        }
         Self {
-            members: here.iter().map(|group| (*group, members(*group))).collect(),
-            heard: groups.pairs().filter(|(one, _)| here.contains(one)).map(|(_, other)| other).collect(),
+            members: members.into_iter().map(|(group, peers)| (group, peers.into_iter().collect())).collect(),
+            heard,
             addresses: table
                 .addresses
                 .iter()
@@ -227,7 +246,8 @@ impl Switch {
 
     /// Refuses an address that does not belong to a MAC which lives at the peer.
     fn lives(&self, address: IpAddr, source: MacAddress) -> Result<(), DropReason> {
-        if self.addresses.get(&address) == Some(&source) { Ok(()) } else { Err(DropReason::SpoofedAddress) }
+        let lives = self.addresses.get(&address) == Some(&source) || self.table.allows(source, &address);
+        if lives { Ok(()) } else { Err(DropReason::SpoofedAddress) }
     }
 
     /// The same, where each interface has an address that nobody publishes, because it follows from its MAC.
@@ -237,8 +257,7 @@ impl Switch {
 
     /// Tells whether a packet is from outside of the overlay, by a host that lets such in.
     fn routes(&self, address: IpAddr, source: MacAddress) -> bool {
-        let lives = self.addresses.contains_key(&address) || self.table.local_addresses.contains(&address);
-        self.table.routers.contains(&source) && !lives && is_habitable(&address)
+        self.table.routers.contains(&source) && !self.table.is_owned(&address) && is_habitable(&address)
     }
 }
 

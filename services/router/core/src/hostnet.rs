@@ -12,6 +12,7 @@ mod hosts_file;
 mod legacy;
 mod marker;
 mod ports;
+mod publish;
 mod trusted;
 
 pub use announce::{announcement, announcements};
@@ -19,7 +20,7 @@ pub use difference::{
     Change, DesiredHost, ForwardingEntry, ObservedBridge, ObservedHost, ObservedLink, ObservedPort, ObservedVxlan,
     PortRole, Sysctl, difference,
 };
-pub use expose::{EXPOSE_COMMENT, EXPOSE_TABLE, Exposure, forward_rules, let_in, masquerade_table};
+pub use expose::{EXPOSE_COMMENT, EXPOSE_TABLE, Exposure, forward_rules, keep_apart, let_in, masquerade_table};
 pub use firewall::{
     ACCEPTING_CHAINS, BaseChain, ChainRef, Comparison, Expression, Family, Hook, KeyPart, MetaKey, PayloadBase, Rule,
     Set, Table, TransportProtocol, Verdict, accept_rule, own_table,
@@ -27,7 +28,10 @@ pub use firewall::{
 pub use hosts_file::{HostsFile, rewrite_hosts};
 pub use legacy::{legacy_accept, legacy_removals};
 pub use marker::{ALIAS, PORT_PREFIX, PortMarker, host_interface};
-pub use ports::{PortChanges, PortElement, PortSet, PortSources, Ports, drop_reason, ports_table, remembered};
+pub use ports::{
+    OverlayBridge, PortChanges, PortElement, PortSet, PortSources, Ports, drop_reason, ports_table, remembered,
+};
+pub use publish::{Entrance, PUBLISH_TABLE, Surroundings, Translation, let_translated, translation_table};
 pub use trusted::{
     DesiredTrusted, ObservedTrusted, Sources, TrustedChange, TrustedLink, VXLAN_PORT, VXLAN_PREFIX, VXLAN_TABLE,
     source_keys, trusted_difference, trusted_tables, vxlan_name,

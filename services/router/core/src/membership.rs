@@ -1,9 +1,9 @@
 //! Who may exchange frames: containers that are in a subnet together.
 //!
 //! What a container is in, all its subnets together, is a [`Group`]. A host has few of them however many containers it has, so
-//! that whether two containers share a subnet is a look at a set of pairs.
+//! that whether two containers share a subnet is a look at two short lists.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
@@ -11,12 +11,14 @@ use ipnet::IpNet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(pub u32);
 
-/// Numbers groups, and knows which of them share a subnet.
+/// Numbers groups, and knows which of them share a subnet. What it takes grows with the subnets of all groups, not with the pairs of
+/// groups, because peers decide how many there are.
 #[derive(Debug, Default)]
 pub struct Groups {
     numbers: BTreeMap<BTreeSet<IpNet>, Group>,
-    by_subnet: BTreeMap<IpNet, BTreeSet<Group>>,
-    pairs: HashSet<(Group, Group)>,
+    subnets: BTreeMap<IpNet, u32>,
+    /// Numbers of the subnets of each group, in order.
+    members: Vec<Box<[u32]>>,
 }
 
 impl Groups {
@@ -25,26 +27,32 @@ impl Groups {
         if let Some(group) = self.numbers.get(subnets) {
             return *group;
         }
-        // Four thousand million sets of subnets are more than there is memory for.
-        let group = Group(u32::try_from(self.numbers.len()).unwrap_or(u32::MAX));
-        self.numbers.insert(subnets.clone(), group);
+        // Four thousand million sets of subnets are more than there is memory for, and so are as many subnets.
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let group = Group(number(self.members.len()));
+        let mut numbers: Vec<u32> = Vec::with_capacity(subnets.len());
         for subnet in subnets {
-            let others = self.by_subnet.entry(*subnet).or_default();
-            others.insert(group);
-            self.pairs.extend(others.iter().flat_map(|other| [(group, *other), (*other, group)]));
+            let next = number(self.subnets.len());
+            numbers.push(*self.subnets.entry(*subnet).or_insert(next));
         }
+        numbers.sort_unstable();
+        self.numbers.insert(subnets.clone(), group);
+        self.members.push(numbers.into());
         group
     }
 
     /// Tells whether two groups have a subnet in common.
     #[must_use]
     pub fn share(&self, one: Group, other: Group) -> bool {
-        self.pairs.contains(&(one, other))
+        let (one, other) = (self.subnets(one), self.subnets(other));
+        let (few, many) = if one.len() <= other.len() { (one, other) } else { (other, one) };
+        few.iter().any(|subnet| many.binary_search(subnet).is_ok())
     }
 
-    /// Lists the groups that have a subnet in common, both ways round.
-    pub fn pairs(&self) -> impl Iterator<Item = (Group, Group)> + '_ {
-        self.pairs.iter().copied()
+    /// Returns the subnets of a group, in order of the numbers that they have here.
+    #[must_use]
+    pub fn subnets(&self, group: Group) -> &[u32] {
+        self.members.get(group.0 as usize).map(|subnets| &**subnets).unwrap_or_default()
     }
 }
 
@@ -71,7 +79,23 @@ mod tests {
         assert!(!groups.share(one, other), "a container in both is no way between them");
         assert!(!groups.share(none, none) && !groups.share(none, both));
         assert_eq!(groups.of(&set(&["10.1.0.77/16"])), one, "the number is the subnets' alone");
-        assert_eq!(groups.pairs().count(), 7);
+    }
+
+    #[test]
+    fn as_many_groups_as_a_peer_can_publish_take_no_more_than_they_say() {
+        let mut groups = Groups::default();
+        let common: IpNet = "10.32.0.0/12".parse().expect("a subnet");
+        let with_common = |number: u32| {
+            let own = IpNet::new(std::net::Ipv4Addr::from(0x0b00_0000 + number * 256).into(), 24).expect("a subnet");
+            BTreeSet::from([common, own])
+        };
+        // Entries of one origin. Their pairs would be four thousand million.
+        let all: Vec<Group> = (0..65_536).map(|number| groups.of(&with_common(number))).collect();
+        let alone = groups.of(&set(&["11.0.7.1/24"]));
+        assert!(all.windows(2).all(|pair| groups.share(pair[0], pair[1])));
+        let sharing: Vec<Group> = all.iter().copied().filter(|group| groups.share(*group, alone)).collect();
+        assert_eq!(sharing, [all[7]]);
+        assert_eq!(groups.subnets(alone).len(), 1);
     }
 
     #[test]

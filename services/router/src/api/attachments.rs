@@ -1,10 +1,12 @@
 //! `AttachmentService`: containers' interfaces.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 use tonic::{Code, Request, Response, Status};
 use weft_proto::{
-    common::v1::IpPrefix,
+    common::v1::{IpAddress, IpPrefix},
     convert::InvalidMessage,
     router::v1::{
         AttachRequest, AttachResponse, Attachment as AttachmentMessage, DetachRequest, DetachResponse,
@@ -13,7 +15,7 @@ use weft_proto::{
     },
 };
 use weft_service::trace::{Kind, Span};
-use weft_types::{ContainerId, MacAddress};
+use weft_types::{AllowedAddresses, ContainerId, MacAddress};
 
 use super::failed;
 use crate::{
@@ -49,6 +51,7 @@ impl AttachmentService for Attachments {
             container: container.clone(),
             pid: request.pid,
             addresses: prefixes(&request.addresses)?,
+            allowed: allowed(&request.allowed)?,
             multicast_route: request.multicast_route,
             hosts_file: request.hosts_file.map(hosts_file),
             dns: true,
@@ -56,7 +59,7 @@ impl AttachmentService for Attachments {
         if spec.addresses.is_empty() {
             return Err(InvalidMessage::missing("AttachRequest.addresses").into());
         }
-        let mac = spec.mac;
+        let (mac, allowed) = (spec.mac, spec.allowed.clone());
         let _changing = self.changing.lock().await;
         let span = Span::part(Kind::Internal, "set up ethwe");
         let attached = span.run(self.kernel.attach(spec)).await.map_err(|error| match error {
@@ -69,7 +72,7 @@ impl AttachmentService for Attachments {
         })?;
         drop(span);
         let host_interface = attached.host_interface;
-        let attachment = Attachment { container, mac, addresses: attached.addresses, host_interface };
+        let attachment = Attachment { container, mac, addresses: attached.addresses, allowed, host_interface };
         let remembered = attachment.clone();
         self.driver.ask(|reply| Command::Attach { attachment: remembered, reply }).await?;
         Ok(Response::new(AttachResponse { attachment: Some(message(attachment)) }))
@@ -123,6 +126,11 @@ fn prefixes(prefixes: &[IpPrefix]) -> Result<Vec<IpNet>, InvalidMessage> {
     prefixes.iter().map(IpNet::try_from).collect()
 }
 
+fn allowed(addresses: &[IpAddress]) -> Result<AllowedAddresses, InvalidMessage> {
+    let addresses: Vec<IpAddr> = addresses.iter().map(IpAddr::try_from).collect::<Result<_, _>>()?;
+    AllowedAddresses::new(addresses).map_err(|error| InvalidMessage::invalid("AttachRequest.allowed", error))
+}
+
 fn hosts_file(file: HostsFileMessage) -> HostsFile {
     HostsFile {
         path: file.path.into(),
@@ -138,5 +146,6 @@ fn message(attachment: Attachment) -> AttachmentMessage {
         mac: Some(attachment.mac.into()),
         addresses: attachment.addresses.into_iter().map(Into::into).collect(),
         host_interface: attachment.host_interface,
+        allowed: attachment.allowed.iter().map(Into::into).collect(),
     }
 }

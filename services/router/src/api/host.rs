@@ -43,17 +43,19 @@ impl Host {
 
     /// Makes all exposures those of `wanted`, or leaves them as they were.
     async fn change(&self, before: &Exposed, wanted: Exposed) -> Result<(), Status> {
-        let in_effect = match self.kernel.set_exposed(wanted.exposures()).await {
-            Ok(exposures) => exposures,
-            Err(error) => {
-                if let Err(error) = self.kernel.set_exposed(before.exposures()).await {
-                    tracing::warn!(error = %format_args!("{error:#}"), "failed to take back what the host was exposed with");
-                }
-                return Err(failed(Code::Internal, &error));
-            }
-        };
-        let kept = self.driver.ask(|reply| Command::SetExposed { exposed: wanted, in_effect, reply }).await?;
-        kept.map_err(|error| failed(Code::Internal, &error))
+        let Err(error) = self.set(wanted).await? else { return Ok(()) };
+        if let Err(error) = self.set(before.clone()).await? {
+            tracing::warn!(error = %format_args!("{error:#}"), "failed to take back what the host was exposed with");
+        }
+        Err(failed(Code::Internal, &error))
+    }
+
+    /// Has the kernel do as told, and has it remembered.
+    async fn set(&self, exposed: Exposed) -> Result<anyhow::Result<()>, Status> {
+        match self.kernel.set_exposed(exposed.exposures()).await {
+            Ok(in_effect) => Ok(self.driver.ask(|reply| Command::SetExposed { exposed, in_effect, reply }).await?),
+            Err(error) => Ok(Err(error)),
+        }
     }
 }
 

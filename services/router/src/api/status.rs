@@ -1,6 +1,6 @@
 //! The router's status as a message.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use ipnet::{IpNet, Ipv4Net};
 use weft_proto::{
@@ -17,10 +17,12 @@ use weft_router_core::{
     path::{CandidateState, CandidateView, Via},
     session::Cipher,
 };
+use weft_types::PeerName;
 
 use crate::{
     dataplane::{FacilityState, Statistics},
     driver::{ProblemView, Status},
+    kernel::LinkTraffic,
     trusted::TrustedView,
 };
 
@@ -59,7 +61,7 @@ pub(crate) fn message(status: Status, facts: &Facts) -> GetStatusResponse {
         targets: status.targets.into_iter().map(target).collect(),
         connections,
         peers,
-        data_plane: Some(data_plane(&status.statistics, facts)),
+        data_plane: Some(data_plane(&status.statistics, &status.trusted, facts)),
         problems: status.problems.into_iter().map(problem).collect(),
         trusted_subnets: facts.trusted_subnets.iter().copied().map(Into::into).collect(),
     }
@@ -225,7 +227,7 @@ pub(super) fn peer(view: PeerView) -> Peer {
     }
 }
 
-fn data_plane(statistics: &Statistics, facts: &Facts) -> DataPlaneStatus {
+fn data_plane(statistics: &Statistics, trusted: &BTreeMap<PeerName, TrustedView>, facts: &Facts) -> DataPlaneStatus {
     let named = |wanted: bool| {
         let facilities = statistics.facilities.iter();
         facilities
@@ -233,16 +235,17 @@ fn data_plane(statistics: &Statistics, facts: &Facts) -> DataPlaneStatus {
             .map(|(facility, _)| facility.name().to_owned())
             .collect()
     };
-    let peers = || statistics.peers.values();
+    let by_kernel = |of: fn(&LinkTraffic) -> u64| trusted.values().map(|way| of(&way.traffic)).sum::<u64>();
+    let (sent, received) = (statistics.sent, statistics.received);
     DataPlaneStatus {
         bridge: facts.bridge.clone(),
         mtu_bytes: facts.mtu.into(),
         facilities: named(true),
         missing_facilities: named(false),
-        sent_frames: peers().map(|peer| peer.sent.frames).sum(),
-        sent_bytes: peers().map(|peer| peer.sent.bytes).sum(),
-        received_frames: peers().map(|peer| peer.received.frames).sum(),
-        received_bytes: peers().map(|peer| peer.received.bytes).sum(),
+        sent_frames: sent.frames + by_kernel(|traffic| traffic.sent_frames),
+        sent_bytes: sent.bytes + by_kernel(|traffic| traffic.sent_bytes),
+        received_frames: received.frames + by_kernel(|traffic| traffic.received_frames),
+        received_bytes: received.bytes + by_kernel(|traffic| traffic.received_bytes),
         drops: DropReason::ALL
             .into_iter()
             .map(|reason| (reason.name().to_owned(), statistics.dropped(reason)))

@@ -27,7 +27,7 @@ const LARGEST_HOSTS: u64 = 16 << 20;
 ///
 /// # Errors
 /// Why there is no address.
-pub(super) async fn resolve(root: &Path, address: &DialAddress) -> Result<Vec<SocketAddr>, String> {
+pub(crate) async fn resolve(root: &Path, address: &DialAddress) -> Result<Vec<SocketAddr>, String> {
     let (host, port) = match address {
         DialAddress::Endpoint(endpoint) => return Ok(vec![*endpoint]),
         DialAddress::Name { host, port } => (host, *port),

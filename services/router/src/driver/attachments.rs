@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use prost::Message;
 use weft_proto::mesh::v1::AttachmentInfo;
-use weft_types::{ContainerId, MacAddress};
+use weft_types::{AllowedAddresses, ContainerId, MacAddress};
 
 use crate::{exposed, kernel::ObservedAttachment};
 
@@ -19,6 +19,8 @@ pub struct Attachment {
     pub mac: MacAddress,
     /// Its interface addresses.
     pub addresses: Vec<IpNet>,
+    /// What it may give itself.
+    pub allowed: AllowedAddresses,
     /// The host's end of the veth pair.
     pub host_interface: String,
 }
@@ -29,8 +31,8 @@ impl Attachment {
     #[must_use]
     pub fn observed(observed: Vec<ObservedAttachment>) -> Vec<Self> {
         let attachments = observed.into_iter().map(|observed| {
-            let ObservedAttachment { container, mac, addresses, host_interface, .. } = observed;
-            Self { container, mac, addresses, host_interface }
+            let ObservedAttachment { container, mac, addresses, allowed, host_interface, .. } = observed;
+            Self { container, mac, addresses, allowed, host_interface }
         });
         attachments.filter(|attachment| !attachment.addresses.is_empty()).collect()
     }
@@ -95,6 +97,7 @@ impl Attachments {
                 mac: Some(attachment.mac.into()),
                 addresses: attachment.addresses.iter().map(|address| (*address).into()).collect(),
                 routes: self.routing && attachment.container == exposed::holder(),
+                allowed: attachment.allowed.iter().map(Into::into).collect(),
             };
             (Bytes::from(info.container_id.clone()), Bytes::from(info.encode_to_vec()))
         };
@@ -111,6 +114,7 @@ mod tests {
         Attachment {
             mac: MacAddress::of_container(&container),
             addresses: addresses.iter().map(|text| text.parse().expect("valid")).collect(),
+            allowed: "10.32.0.100".parse().expect("valid"),
             host_interface: format!("vethw{container}"),
             container,
         }
@@ -127,6 +131,7 @@ mod tests {
             pid: 1,
             host_interface: attachment.host_interface,
             addresses: attachment.addresses,
+            allowed: attachment.allowed,
         };
         let of_kernel = vec![observed(attachment("b", &[])), observed(one.clone())];
         assert_eq!(Attachment::observed(of_kernel), [one]);

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use prost::Message;
 use weft_proto::mesh::v1::AttachmentInfo;
 use weft_router_core::{forward::ForwardingTable, membership::subnets, mesh::OriginEntries};
-use weft_types::{ContainerId, MacAddress, PeerName};
+use weft_types::{AllowedAddresses, ContainerId, MacAddress, PeerName};
 
 /// One attachment as its origin publishes it.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub(super) struct Published {
     pub(super) addresses: Vec<IpNet>,
     /// Whether packets come from it that are from outside of the overlay.
     pub(super) routes: bool,
+    /// What it may use beside its own addresses.
+    pub(super) allowed: AllowedAddresses,
 }
 
 /// Returns the attachments of an origin; what cannot be read is left out.
@@ -30,6 +32,9 @@ pub(super) fn attachments(origin: &OriginEntries) -> impl Iterator<Item = Publis
             mac: MacAddress::try_from(info.mac.as_ref()?).ok().filter(|mac| !mac.is_multicast())?,
             addresses: info.addresses.iter().filter_map(|prefix| IpNet::try_from(prefix).ok()).collect(),
             routes: info.routes,
+            allowed: AllowedAddresses::possible(
+                info.allowed.iter().filter_map(|address| IpAddr::try_from(address).ok()),
+            ),
         })
     })
 }
@@ -55,6 +60,9 @@ pub(super) fn table(local: PeerName, origins: &[OriginEntries], reached: impl Fn
             if holder == origin.origin {
                 table.subnets.insert(attachment.mac, subnets(&attachment.addresses));
                 table.routers.extend(attachment.routes.then_some(attachment.mac));
+                if !attachment.allowed.is_empty() {
+                    table.allowed.insert(attachment.mac, attachment.allowed);
+                }
             }
             let addresses: Vec<IpAddr> = attachment.addresses.iter().map(IpNet::addr).collect();
             for address in addresses {
@@ -82,6 +90,7 @@ mod tests {
                 mac: Some(MacAddress::new([2, 0, 0, 0, 0, *mac]).into()),
                 addresses: vec![address.parse::<IpNet>().expect("valid").into()],
                 routes: *mac == 30,
+                allowed: if *mac == 21 { vec![IpAddr::from([10, 32, 0, 100]).into()] } else { Vec::new() },
             };
             (info.container_id.clone().into(), info.encode_to_vec().into())
         });
@@ -104,6 +113,7 @@ mod tests {
         assert_eq!(table.subnets.keys().copied().collect::<Vec<_>>(), [mac(10), mac(20), mac(21), mac(30)]);
         assert!(table.subnets.values().all(|subnets| subnets.iter().eq(&subnet)));
         let address = |text: &str| text.parse::<IpAddr>().expect("valid");
+        assert_eq!(table.allowed, [(mac(21), "10.32.0.100".parse().expect("valid"))].into());
         assert_eq!(table.addresses, [(address("10.32.0.2"), mac(20)), (address("10.32.0.3"), mac(30))].into());
     }
 

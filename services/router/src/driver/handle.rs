@@ -105,6 +105,13 @@ pub enum Command {
         /// Answered when it is on disk, or with why not.
         reply: oneshot::Sender<anyhow::Result<()>>,
     },
+    /// Has all peers hear of addresses that the host has for services, beside those that it is exposed with.
+    SetHeld {
+        /// All of them.
+        addresses: Vec<IpNet>,
+        /// Answered when it is published.
+        reply: oneshot::Sender<()>,
+    },
     /// Lists the attachments of this host.
     Attachments(oneshot::Sender<Vec<Attachment>>),
     /// Lists the attachments of all peers.

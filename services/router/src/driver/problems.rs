@@ -219,6 +219,7 @@ impl Driver {
         let targets = self.mesh.targets(now).into_iter().filter_map(|target| target.problem).map(Into::into);
         let mesh = self.mesh.problems().into_iter().map(Into::into);
         let metrics = self.metrics_problem.borrow().clone().map(Into::into);
+        let services = self.services.borrow().clone().into_iter().map(Into::into);
         let traces = weft_service::trace::problem().map(|message| Found {
             reason: "no_traces".to_owned(),
             message,
@@ -228,6 +229,7 @@ impl Driver {
             .chain(unkept)
             .chain(metrics)
             .chain(traces)
+            .chain(services)
             .chain(refused)
             .chain(mesh)
             .chain(refusals)

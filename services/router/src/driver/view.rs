@@ -127,6 +127,7 @@ impl Driver {
                     container: published.container,
                     mac: published.mac,
                     addresses: published.addresses,
+                    allowed: published.allowed,
                     host_interface: String::new(),
                 },
             }));

@@ -14,7 +14,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustix::event::{Timespec, poll};
 use socket2::{Domain, Socket, Type};
 use weft_router_core::hostnet::{
-    ALIAS, ForwardingEntry, ObservedLink, PortMarker, PortRole, announcements, host_interface,
+    ALIAS, ForwardingEntry, ObservedLink, PortMarker, PortRole, PortSources, announcements, host_interface,
 };
 use weft_types::{ContainerId, MacAddress};
 
@@ -131,13 +131,15 @@ impl Owner {
             self.forget(container);
             return Ok(Vec::new());
         };
-        let present = match (link.peer_namespace, link.peer_index) {
-            (Some(namespace), Some(index)) => self.channel.addresses_elsewhere(namespace, index).unwrap_or_default(),
-            _ => Vec::new(),
+        // Not what the container shows: it may hide an address, or be unable to have one of IPv6.
+        let given = self.guard.given(&link.name);
+        let given = given.or_else(|| self.specs.get(container).map(|spec| spec.addresses.clone()));
+        let given = match given {
+            Some(given) => given,
+            None => self.shown(&link)?,
         };
-        let present = self.guard.permitted(&link.name, present);
-        let named = |present: &IpNet| addresses.is_empty() || addresses.iter().any(|a| a.addr() == present.addr());
-        let (removed, kept): (Vec<IpNet>, Vec<IpNet>) = present.into_iter().partition(named);
+        let named = |given: &IpNet| addresses.is_empty() || addresses.iter().any(|a| a.addr() == given.addr());
+        let (removed, kept): (Vec<IpNet>, Vec<IpNet>) = given.into_iter().partition(named);
         if kept.is_empty() {
             if runs(marker.pid, container) {
                 self.channel.perform(vec![links::delete_link(link.index, &link.name)])?;
@@ -147,21 +149,28 @@ impl Owner {
             self.forget(container);
             return Ok(removed);
         }
-        if !removed.is_empty() {
-            self.remove_addresses(&link, &marker, &removed)
+        // Before anything that may fail: what was taken must neither pass nor be given back.
+        self.guard.withdraw(&link.name, &removed);
+        if let Some(spec) = self.specs.get_mut(container) {
+            spec.addresses.retain(|address| !named(address));
+        }
+        let (taken, left): (Vec<IpNet>, Vec<IpNet>) = self.shown(&link)?.into_iter().partition(named);
+        if !taken.is_empty() {
+            self.remove_addresses(&link, &marker, &taken)
                 .with_context(|| format!("failed to take addresses from the container {container}"))?;
-            self.guard.withdraw(&link.name, &removed);
-            let spec = self.specs.get_mut(container);
-            let hosts = spec.and_then(|spec| {
-                spec.addresses.retain(|address| !named(address));
-                spec.hosts_file.clone()
-            });
-            if let Some(hosts) = hosts {
-                let kept: Vec<IpAddr> = kept.iter().map(IpNet::addr).collect();
-                self.note_hosts(container, &hosts, hosts_file::write(&hosts, &kept));
-            }
+        }
+        if let Some(hosts) = self.specs.get(container).and_then(|spec| spec.hosts_file.clone()) {
+            let kept: Vec<IpAddr> = left.iter().filter(|address| kept.contains(address)).map(IpNet::addr).collect();
+            self.note_hosts(container, &hosts, hosts_file::write(&hosts, &kept));
         }
         Ok(removed)
+    }
+
+    /// Lists the addresses that a container shows at its interface, whoever gave them to it.
+    fn shown(&mut self, port: &ObservedLink) -> anyhow::Result<Vec<IpNet>> {
+        let inside = inside(port).context("the container's interface cannot be found")?;
+        let shown = self.channel.addresses_elsewhere(inside.namespace, inside.index);
+        shown.context("failed to list the container's addresses")
     }
 
     /// Leaves the port of a container that ended to the kernel, and returns what the container had; nothing if it lives, or was
@@ -330,9 +339,15 @@ impl Attaching<'_> {
             None => self.create(&name).inspect_err(|_| self.remove(&name))?,
         };
         let before = if ends.new { Vec::new() } else { self.container.addresses(ends.container)? };
+        // Before the port carries anything: what nobody permitted is dropped.
+        let AttachSpec { mac, addresses, allowed, .. } = self.spec;
+        let addresses = addresses.iter().copied().collect();
+        let sources = PortSources { mac: *mac, addresses, allowed: allowed.clone(), confirmed: true };
+        let permitted_before = self.guard.permit(&name, sources, ends.new);
         match self.configure(&ends, hosts_written) {
             Ok(addresses) => Ok(Attached { host_interface: name, addresses }),
             Err(error) => {
+                self.guard.restore(&name, permitted_before);
                 if ends.new {
                     self.remove(&name);
                 } else {
@@ -405,8 +420,6 @@ impl Attaching<'_> {
         let alias =
             PortMarker { container: self.spec.container.clone(), mac: self.spec.mac, pid: self.spec.pid }.to_string();
         let role = PortRole::Local(self.spec.mac);
-        // Before the port carries anything: what nobody permitted is dropped.
-        self.guard.permit(name, self.spec.mac, &self.spec.addresses, ends.new);
         let port = LinkChange {
             alias: Some(alias),
             mtu: Some(mtu),
@@ -547,7 +560,8 @@ mod tests {
 
     #[test]
     fn losses_remain_while_the_kernel_does_not_list_its_links() {
-        let mut owner = Owner::open(KernelConfig::new("0123abcd", 1400), watch::channel(None).0).expect("opened");
+        let mut owner =
+            Owner::open(KernelConfig::new("0123abcd", 1400), watch::channel(None).0, Arc::default()).expect("opened");
         owner.channel = Channel::unanswered();
         let lost = Interface { namespace: 1, index: 2 };
         let mut losses = Losses::default();

@@ -1,8 +1,10 @@
 //! Keeps the host's own addresses on the bridge, and the rules that let them be of use.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, bail};
 use ipnet::IpNet;
-use weft_router_core::hostnet::{self, ChainRef, EXPOSE_COMMENT, EXPOSE_TABLE, Exposure, Family};
+use weft_router_core::hostnet::{self, ChainRef, EXPOSE_COMMENT, EXPOSE_TABLE, Exposure, Family, PUBLISH_TABLE};
 
 use super::{
     Problem,
@@ -19,6 +21,8 @@ const ROUNDS: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Exposed {
     exposures: Vec<Exposure>,
+    /// Addresses that the host has for services alone: nobody else reaches it there, or anything through it.
+    held: Vec<IpNet>,
     /// Whether an earlier run left nothing, or it was removed.
     clean: bool,
     problem: Option<Problem>,
@@ -32,6 +36,34 @@ impl Exposed {
     pub(super) fn exposures(&self) -> &[Exposure] {
         &self.exposures
     }
+
+    pub(super) fn hold(&mut self, addresses: Vec<IpNet>) {
+        self.held = addresses;
+        self.clean = false;
+    }
+
+    pub(super) fn held(&self) -> &[IpNet] {
+        &self.held
+    }
+
+    /// Returns all addresses on the bridge.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpNet> {
+        self.exposures.iter().map(|exposure| exposure.address).chain(self.held.iter().copied())
+    }
+
+    /// Returns the subnets that the host is in.
+    pub(super) fn subnets(&self) -> BTreeSet<IpNet> {
+        self.addresses().map(|address| address.trunc()).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.addresses().next().is_none()
+    }
+
+    /// Returns what chains of others have to let pass. The table of our own lets pass less of it.
+    fn let_pass(&self) -> Vec<Exposure> {
+        self.addresses().map(|address| Exposure { address, masquerade: true }).collect()
+    }
 }
 
 impl Owner {
@@ -41,12 +73,13 @@ impl Owner {
         exposures.retain(|exposure| ipv6 || exposure.address.addr().is_ipv4());
         self.exposed.exposures.clone_from(&exposures);
         self.exposed.clean = false;
+        self.guard.set_host(self.exposed.subnets());
         exposures
     }
 
     /// Makes addresses and rules as they should be, and returns how many changes that took.
     pub(super) fn reconcile_exposed(&mut self) -> anyhow::Result<usize> {
-        if self.exposed.clean && self.exposed.exposures.is_empty() {
+        if self.exposed.clean && self.exposed.is_empty() {
             return Ok(0);
         }
         let outcome = self.change_exposed();
@@ -82,7 +115,7 @@ impl Owner {
             return Ok(0);
         };
         let present = self.channel.addresses(bridge.index)?;
-        let wanted: Vec<IpNet> = self.exposed.exposures.iter().map(|exposure| exposure.address).collect();
+        let wanted: Vec<IpNet> = self.exposed.addresses().collect();
         let missing: Vec<IpNet> = wanted.iter().filter(|address| !present.contains(address)).copied().collect();
         let surplus = present.iter().filter(|address| !wanted.contains(address));
         let removals = surplus.map(|address| links::remove_address(bridge.index, *address));
@@ -111,10 +144,11 @@ impl Owner {
 
     /// The rules come last in the chain: what the engine's users put in `DOCKER-USER` counts before.
     fn change_forwarding(&mut self) -> anyhow::Result<usize> {
+        let let_pass = self.exposed.let_pass();
         let Some(nftables) = &mut self.nftables else { return Ok(0) };
         let mut changes = 0;
         for (chain, present) in rules(nftables)? {
-            let wanted = hostnet::forward_rules(chain.family, &self.config.bridge, &self.exposed.exposures);
+            let wanted = hostnet::forward_rules(chain.family, &self.config.bridge, &let_pass);
             if present.iter().map(|(_, rule)| rule).eq(&wanted) {
                 continue;
             }
@@ -129,7 +163,7 @@ impl Owner {
 
     fn legacy_problem(&self) -> Option<Problem> {
         let legacy = |family| legacy_filter(family).unwrap_or(false);
-        if self.exposed.exposures.is_empty() || !(legacy(Family::Ipv4) || legacy(Family::Ipv6)) {
+        if self.exposed.is_empty() || !(legacy(Family::Ipv4) || legacy(Family::Ipv6)) {
             return None;
         }
         let bridge = &self.config.bridge;
@@ -160,11 +194,12 @@ fn rules(nftables: &mut Nftables) -> anyhow::Result<Rules> {
     Ok(chains)
 }
 
-/// Removes the rules that let the host be reached and reach; its addresses go with the bridge.
+/// Removes the rules that let the host be reached and reach, and those of services; its addresses go with the bridge.
 pub(super) fn remove_rules(nftables: &mut Nftables) -> anyhow::Result<()> {
     let chains = rules(nftables)?;
     let deletes =
         chains.iter().flat_map(|(chain, rules)| rules.iter().map(move |(handle, _)| Step::DeleteRule(chain, *handle)));
-    let steps: Vec<Step<'_>> = deletes.chain([Step::RemoveTable(Family::Inet, EXPOSE_TABLE)]).collect();
+    let tables = [EXPOSE_TABLE, PUBLISH_TABLE].map(|name| Step::RemoveTable(Family::Inet, name));
+    let steps: Vec<Step<'_>> = deletes.chain(tables).collect();
     nftables.transact(&steps)
 }

@@ -3,7 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    sync::Arc,
+    net::IpAddr,
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
@@ -11,20 +12,21 @@ use anyhow::{Context, anyhow, bail};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use weft_router_core::hostnet::{
-    self, ChainRef, Change, DesiredHost, Family, ForwardingEntry, ObservedHost, ObservedLink, PortMarker,
+    self, ChainRef, Change, DesiredHost, Family, ForwardingEntry, ObservedHost, ObservedLink, PortMarker, PortSources,
 };
-use weft_types::ContainerId;
+use weft_types::{AllowedAddresses, ContainerId};
 
 use super::{
     AttachSpec, DnsSockets, HostRoute, KernelConfig, ObservedAttachment, Problem,
     dns::DnsPort,
     expose::{self, Exposed},
     legacy,
-    links::{self, LinkChange, Which},
+    links::{self, IPV6_MINIMUM_MTU, LinkChange, Which},
     namespace::Namespace,
     news::Watched,
     nftables::{self, Nftables, Step},
     ports::PortGuard,
+    publish::Published,
     rtnetlink::{Channel, Request},
     trusted::Trusted,
 };
@@ -51,6 +53,7 @@ pub(super) struct Owner {
     /// When the guard of ports is to be compared with the kernel next.
     guard_due: Option<Instant>,
     pub(super) exposed: Exposed,
+    pub(super) published: Published,
     dns: Option<DnsPort>,
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
     subnets: BTreeSet<IpNet>,
@@ -62,6 +65,7 @@ impl Owner {
     pub(super) fn open(
         config: KernelConfig,
         dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
+        direct: Arc<Mutex<BTreeSet<IpAddr>>>,
     ) -> anyhow::Result<Self> {
         let guard = PortGuard::open(&config);
         Ok(Self {
@@ -77,6 +81,7 @@ impl Owner {
             ports: Vec::new(),
             guard_due: None,
             exposed: Exposed::default(),
+            published: Published::new(direct),
             dns: None,
             dns_sockets,
             subnets: BTreeSet::new(),
@@ -95,7 +100,7 @@ impl Owner {
     pub(super) fn problems(&self) -> Vec<Problem> {
         let guard = self.guard.problem();
         let others = self.hosts_problems.values().next().into_iter().chain(self.trusted.problem());
-        let others = others.chain(self.exposed.problem());
+        let others = others.chain(self.exposed.problem()).chain(self.published.problem());
         self.problems.iter().chain(others).chain(&guard).cloned().collect()
     }
 
@@ -112,8 +117,9 @@ impl Owner {
         let trusted = self.reconcile_trusted().unwrap_or_default();
         // The same: the overlay works without the host in it.
         let exposed = self.reconcile_exposed().unwrap_or_default();
+        let published = self.reconcile_published().unwrap_or_default();
         let guarded = self.keep_guard();
-        outcome.map(|count| count + filters + trusted + exposed + guarded)
+        Ok(outcome? + filters + trusted + exposed + published + guarded?)
     }
 
     /// Has the guard of ports compared with the kernel the next time, because somebody changed rules.
@@ -122,32 +128,40 @@ impl Owner {
     }
 
     /// Makes the guard of ports as it should be, and returns how many changes that took.
-    fn keep_guard(&mut self) -> usize {
+    fn keep_guard(&mut self) -> anyhow::Result<usize> {
         let now = super::attach::now();
         let check = self.guard_due.is_none_or(|due| due <= now);
         if check {
             self.guard_due = Some(now + self.config.check_interval);
         }
         for link in &self.ports {
-            let Some(marker) = marker(link).filter(|marker| !self.guard.knows(&link.name, marker.mac)) else {
+            let Some(marker) = marker(link) else { continue };
+            if self.guard.knows(&link.name, marker.mac)? {
                 continue;
-            };
+            }
             let addresses = match (link.peer_namespace, link.peer_index) {
                 (Some(namespace), Some(index)) => {
                     self.channel.addresses_elsewhere(namespace, index).unwrap_or_default()
                 }
                 _ => Vec::new(),
             };
-            self.guard.permit(&link.name, marker.mac, &addresses, true);
+            let addresses = addresses.into_iter().collect();
+            tracing::warn!(
+                container = %marker.container,
+                "nobody remembers what the container was given: it is published when it is attached again"
+            );
+            let allowed = AllowedAddresses::default();
+            self.guard.permit(&link.name, PortSources { mac: marker.mac, addresses, allowed, confirmed: false }, true);
         }
-        self.guard.keep(&self.ports.iter().map(|link| link.name.as_str()).collect(), check)
+        Ok(self.guard.keep(&self.ports.iter().map(|link| link.name.as_str()).collect(), check))
     }
 
     pub(super) fn reconcile_kernel(&mut self) -> anyhow::Result<usize> {
         let mut count = 0;
         for _ in 0..ROUNDS {
             let dns = self.dns.as_ref().map(DnsPort::index);
-            let desired = super::desired(&self.config, dns, self.exposed.exposures());
+            let translations = &self.published.desired().translations;
+            let desired = super::desired(&self.config, dns, &self.exposed, translations);
             let observed = self.observe(&desired)?;
             self.problems = self.find_problems(&desired, &observed);
             let changes = hostnet::difference(&desired, &observed);
@@ -213,10 +227,11 @@ impl Owner {
                 mac: marker.mac,
                 pid: marker.pid,
                 addresses: self.guard.permitted(&link.name, addresses),
+                allowed: self.guard.allowed(&link.name),
                 host_interface: link.name,
             });
         }
-        attachments.sort_unstable();
+        attachments.sort_unstable_by(|one, other| one.container.cmp(&other.container));
         Ok(attachments)
     }
 
@@ -231,6 +246,7 @@ impl Owner {
         self.trusted.forget();
         note(self.reconcile_trusted().map(drop));
         self.exposed = Exposed::default();
+        self.published = Published::default();
         self.dns = None;
         self.dns_sockets.send_replace(None);
         self.specs.clear();
@@ -315,6 +331,8 @@ impl Owner {
                 return Ok(());
             }
             Change::SetLink { index, name, alias, mac, mtu, tx_queue_length, master, quiet, up } => {
+                // With a smaller MTU the link loses IPv6 as a whole, and the kernel refuses settings of it.
+                let quiet = quiet && desired.mtu >= IPV6_MINIMUM_MTU;
                 let change = LinkChange { alias, mac, mtu, tx_queue_length, master, quiet, up };
                 links::set_link(Which::Index(index), &name, change)
             }

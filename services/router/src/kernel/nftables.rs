@@ -3,6 +3,7 @@
 //! Only what our own rules consist of is understood; anything else is kept by name, so that it never compares equal.
 
 mod attributes;
+mod conntrack;
 mod expressions;
 mod sets;
 
@@ -20,9 +21,13 @@ use weft_router_core::hostnet::{ALIAS, BaseChain, ChainRef, Family, Hook, PortEl
 
 use self::attributes::{Attributes, Writer};
 use super::rtnetlink;
+use crate::socket::set_option;
 
 /// Room for one datagram of the kernel.
 const DATAGRAM: usize = 64 * 1024;
+
+/// Room for what a transaction consists of, and for the answers, in bytes: 16,000 rules of 600 bytes.
+const BUFFER: libc::c_int = 16 << 20;
 
 /// How long the kernel may take for a transaction; it answers before the call returns, so this only ends a wait for an
 /// answer that will never come.
@@ -125,6 +130,7 @@ impl Nftables {
         SockRef::from(&rtnetlink::borrow(&socket))
             .set_read_timeout(Some(PATIENCE))
             .context("failed to set up a netfilter netlink socket")?;
+        enlarge(&socket);
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) })
     }
 
@@ -266,15 +272,26 @@ impl Nftables {
             .with_context(|| format!("failed to list the rules of the chain {chain}"))
     }
 
-    /// Sends one request and returns the attributes of the objects that come back.
+    /// Sends one request to nftables and returns the attributes of the objects that come back.
     fn ask(&mut self, kind: u16, family: Family, flags: u16, content: Writer) -> io::Result<Vec<Vec<u8>>> {
+        self.request(SUBSYSTEM << 8 | kind, number(family), flags, &content, |_| true)
+    }
+
+    /// Sends one request to a part of netfilter and returns the attributes of the objects that come back and are wanted.
+    fn request(
+        &mut self,
+        kind: u16,
+        family: u8,
+        flags: u16,
+        content: &Writer,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<Vec<u8>>> {
         /// Other programs may keep changing what is listed; then the list is asked for again.
         const TRIES: usize = 10;
         for _ in 0..TRIES {
             self.sequence = self.sequence.wrapping_add(1);
             let flags = NLM_F_REQUEST | flags | if flags & NLM_F_DUMP == 0 { NLM_F_ACK } else { 0 };
-            let kind = SUBSYSTEM << 8 | kind;
-            let message = message(kind, flags, self.sequence, number(family), 0, content.bytes());
+            let message = message(kind, flags, self.sequence, family, 0, content.bytes());
             self.socket.send(&message, 0)?;
             let mut objects = Vec::new();
             let mut interrupted = false;
@@ -285,6 +302,7 @@ impl Nftables {
                     }
                     interrupted |= flags & NLM_F_DUMP_INTR != 0;
                     match answer {
+                        Answer::Object(attributes) if !wanted(&attributes) => {}
                         Answer::Object(attributes) => objects.push(attributes),
                         Answer::Done(Err(error)) if error.raw_os_error() == Some(libc::EINTR) => interrupted = true,
                         Answer::Done(Err(error)) => return Err(error),
@@ -322,6 +340,15 @@ impl Nftables {
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
         Ok(answers)
+    }
+}
+
+/// Makes room for a transaction of many rules and its answers. Where that is not permitted, smaller ones work.
+fn enlarge(socket: &Socket) {
+    for option in [libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE] {
+        if let Err(error) = set_option(&rtnetlink::borrow(socket), libc::SOL_SOCKET, option, BUFFER) {
+            tracing::debug!(%error, "the buffers of a netfilter socket stay small");
+        }
     }
 }
 
@@ -449,9 +476,10 @@ fn number(family: Family) -> u8 {
 /// `NF_INET_*` (linux/netfilter.h), `NF_BR_*` (linux/netfilter_bridge.h).
 fn hook_number(hook: Hook) -> u32 {
     match hook {
-        Hook::Prerouting => 0,
+        Hook::Prerouting | Hook::TranslateDestination => 0,
         Hook::Input => 1,
         Hook::Forward => 2,
+        Hook::Output | Hook::TranslateOutgoing => 3,
         Hook::TranslateSource => 4,
     }
 }
@@ -459,8 +487,8 @@ fn hook_number(hook: Hook) -> u32 {
 /// Returns the type of chains that hang there.
 fn chain_type(hook: Hook) -> &'static str {
     match hook {
-        Hook::Prerouting | Hook::Input | Hook::Forward => "filter",
-        Hook::TranslateSource => "nat",
+        Hook::Prerouting | Hook::Input | Hook::Output | Hook::Forward => "filter",
+        Hook::TranslateSource | Hook::TranslateDestination | Hook::TranslateOutgoing => "nat",
     }
 }
 
@@ -487,11 +515,18 @@ fn read_chain(message: &[u8], table: &str) -> Option<BaseChain> {
     let read = || {
         let hook = Attributes::new(chain.value(CHAIN_HOOK)?);
         let priority = i32::from_be_bytes(hook.value(HOOK_PRIORITY)?.try_into().ok()?);
-        let number = hook.number(HOOK_NUMBER)?;
-        let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::TranslateSource];
-        let hook = hooks.into_iter().find(|hook| hook_number(*hook) == number)?;
-        let like_ours = chain.number(CHAIN_POLICY)? == NF_ACCEPT && chain.string(CHAIN_TYPE)? == chain_type(hook);
-        like_ours.then_some((hook, priority))
+        let (number, kind) = (hook.number(HOOK_NUMBER)?, chain.string(CHAIN_TYPE)?);
+        let hooks = [
+            Hook::Prerouting,
+            Hook::Input,
+            Hook::Output,
+            Hook::Forward,
+            Hook::TranslateSource,
+            Hook::TranslateDestination,
+            Hook::TranslateOutgoing,
+        ];
+        let hook = hooks.into_iter().find(|hook| hook_number(*hook) == number && chain_type(*hook) == kind)?;
+        (chain.number(CHAIN_POLICY)? == NF_ACCEPT).then_some((hook, priority))
     };
     let (hook, priority) = read().unwrap_or((Hook::Input, i32::MIN));
     Some(BaseChain { name, hook, priority, rules: Vec::new() })

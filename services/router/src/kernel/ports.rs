@@ -9,9 +9,9 @@ use anyhow::Context;
 use ipnet::IpNet;
 use weft_router_core::{
     forward::DropReason,
-    hostnet::{self, ALIAS, Family, PortChanges, PortSources, Ports, Problem, Table},
+    hostnet::{self, ALIAS, Family, OverlayBridge, PortChanges, PortSources, Ports, Problem, Table},
 };
-use weft_types::MacAddress;
+use weft_types::{AllowedAddresses, MacAddress};
 
 use super::{
     KernelConfig,
@@ -33,8 +33,7 @@ pub(super) struct PortGuard {
 #[derive(Debug)]
 struct Inner {
     nftables: Option<Nftables>,
-    /// Names of the data plane's device and of the name server's port.
-    names: (String, String),
+    bridge: OverlayBridge,
     ports: Ports,
     /// Whether it has begun: only then the kernel is told.
     active: bool,
@@ -56,7 +55,11 @@ impl PortGuard {
         let socket = nftables.as_ref().map(Nftables::port);
         let inner = Inner {
             nftables,
-            names: (config.tap.clone(), config.dns_port.clone()),
+            bridge: OverlayBridge {
+                tap: config.tap.clone(),
+                dns_port: config.dns_port.clone(),
+                mac: config.bridge_mac,
+            },
             ports: Ports::default(),
             active: false,
             remembered: None,
@@ -81,16 +84,24 @@ impl PortGuard {
         self.lock().problem.clone()
     }
 
-    /// Lets a port send from these addresses too, or from them alone if it is a new one. Returns all that it may send from then.
-    pub(super) fn permit(&self, port: &str, mac: MacAddress, addresses: &[IpNet], new: bool) -> BTreeSet<IpNet> {
+    /// Lets a port send from these addresses too, or from them alone if it is a new one, or if nobody confirmed others. What it is allowed beside its own is
+    /// what it was allowed last. Returns what [`PortGuard::restore`] takes.
+    pub(super) fn permit(&self, port: &str, mut sources: PortSources, new: bool) -> Option<PortSources> {
         let mut inner = self.lock();
-        let before = inner.ports.get(port).filter(|before| !new && before.mac == mac);
-        let mut permitted = before.map(|before| before.addresses.clone()).unwrap_or_default();
-        permitted.extend(addresses);
-        let sources = PortSources { mac, addresses: permitted.clone() };
+        let before = inner.ports.get(port).filter(|_| !new).cloned();
+        if let Some(before) = before.as_ref().filter(|before| before.mac == sources.mac && before.confirmed) {
+            sources.addresses.extend(&before.addresses);
+        }
         let changes = inner.ports.set(port, Some(sources));
         inner.change(changes.as_ref());
-        permitted
+        before
+    }
+
+    /// Lets a port send what it might before, which is nothing if it was a new one.
+    pub(super) fn restore(&self, port: &str, before: Option<PortSources>) {
+        let mut inner = self.lock();
+        let changes = inner.ports.set(port, before);
+        inner.change(changes.as_ref());
     }
 
     /// Takes addresses from a port.
@@ -102,12 +113,22 @@ impl PortGuard {
         inner.change(changes.as_ref());
     }
 
-    /// Tells which of these addresses a port may send from. Of a port that is not known, all.
-    pub(super) fn permitted(&self, port: &str, addresses: Vec<IpNet>) -> Vec<IpNet> {
-        match self.lock().ports.get(port) {
-            Some(sources) => addresses.into_iter().filter(|address| sources.addresses.contains(address)).collect(),
-            None => addresses,
-        }
+    /// Tells which of these addresses somebody gave to a port's container.
+    pub(super) fn permitted(&self, port: &str, mut addresses: Vec<IpNet>) -> Vec<IpNet> {
+        let inner = self.lock();
+        let sources = inner.ports.get(port).filter(|sources| sources.confirmed);
+        addresses.retain(|address| sources.is_some_and(|sources| sources.addresses.contains(address)));
+        addresses
+    }
+
+    /// Returns the addresses that were given to a port's container, if it is known what it may send.
+    pub(super) fn given(&self, port: &str) -> Option<Vec<IpNet>> {
+        self.lock().ports.get(port).map(|sources| sources.addresses.iter().copied().collect())
+    }
+
+    /// Returns what a port may send from though nobody gave it to the container.
+    pub(super) fn allowed(&self, port: &str) -> AllowedAddresses {
+        self.lock().ports.get(port).map(|sources| sources.allowed.clone()).unwrap_or_default()
     }
 
     /// Says in which subnets the containers of other hosts are.
@@ -117,18 +138,29 @@ impl PortGuard {
         inner.change(Some(&changes));
     }
 
+    /// Says in which subnets the host itself has addresses: it exchanges frames with members of those alone.
+    pub(super) fn set_host(&self, subnets: BTreeSet<IpNet>) {
+        let mut inner = self.lock();
+        if inner.ports.set_host(subnets) {
+            inner.change(None);
+        }
+    }
+
     /// Tells whether it is known what a port may send: because somebody said so, or the kernel remembers it from an earlier run.
-    pub(super) fn knows(&self, port: &str, mac: MacAddress) -> bool {
+    ///
+    /// # Errors
+    /// If the kernel does not tell what it remembers.
+    pub(super) fn knows(&self, port: &str, mac: MacAddress) -> anyhow::Result<bool> {
         let mut inner = self.lock();
         if inner.ports.get(port).is_some_and(|sources| sources.mac == mac) {
-            return true;
+            return Ok(true);
         }
         if inner.active {
-            return false;
+            return Ok(false);
         }
         let remembered = match inner.remembered.take() {
             Some(remembered) => remembered,
-            None => inner.read_remembered(),
+            None => inner.read_remembered().context("failed to read what containers may send")?,
         };
         let sources = remembered.get(port).filter(|sources| sources.mac == mac).cloned();
         inner.remembered = Some(remembered);
@@ -136,7 +168,7 @@ impl PortGuard {
         if known {
             inner.ports.set(port, sources);
         }
-        known
+        Ok(known)
     }
 
     /// Makes the table and what is in it as they should be, knows only these ports from then on, and returns how many changes that
@@ -162,6 +194,8 @@ impl PortGuard {
     /// Removes the table, and knows nothing any more.
     pub(super) fn remove(&self) -> anyhow::Result<()> {
         let mut inner = self.lock();
+        inner.count();
+        inner.counted.clear();
         inner.ports = Ports::default();
         (inner.active, inner.in_step, inner.problem) = (false, false, None);
         let Inner { nftables: Some(nftables), .. } = &mut *inner else { return Ok(()) };
@@ -174,14 +208,11 @@ impl PortGuard {
 
 impl Inner {
     /// Reads what ports may send from the kernel, if it has the table.
-    fn read_remembered(&mut self) -> BTreeMap<String, PortSources> {
-        let Some(nftables) = &mut self.nftables else { return BTreeMap::new() };
-        match nftables.table(Family::Bridge, ALIAS) {
-            Ok(Some(table)) => {
-                nftables.elements(&table).map(|elements| hostnet::remembered(&elements)).unwrap_or_default()
-            }
-            _ => BTreeMap::new(),
-        }
+    fn read_remembered(&mut self) -> anyhow::Result<BTreeMap<String, PortSources>> {
+        let Some(nftables) = &mut self.nftables else { return Ok(BTreeMap::new()) };
+        let table = nftables.table(Family::Bridge, ALIAS)?;
+        let elements = table.map(|table| nftables.elements(&table)).transpose()?;
+        Ok(elements.map(|elements| hostnet::remembered(&elements)).unwrap_or_default())
     }
 
     /// Tells the kernel what changed, or all if it does not have what was before, or needs another table. What fails is tried
@@ -217,7 +248,7 @@ impl Inner {
     fn repair(&mut self) -> anyhow::Result<usize> {
         let nftables = self.nftables.as_mut().context("the kernel has no nftables")?;
         let found = nftables.table(Family::Bridge, ALIAS)?;
-        let table = self.ports.table(&self.names.0, &self.names.1);
+        let table = self.ports.table(&self.bridge);
         let right = found.as_ref() == Some(&table);
         let present = if right { nftables.elements(&table)? } else { BTreeSet::new() };
         let changes = PortChanges::between(&present, &self.ports.elements());
@@ -234,6 +265,10 @@ impl Inner {
             self.count();
         }
         self.write((!right).then_some(&table), &changes)?;
+        if !right {
+            // Its rules have counted nothing yet.
+            self.counted.clear();
+        }
         Ok(changes.add.len() + changes.remove.len() + usize::from(!right))
     }
 
@@ -258,16 +293,8 @@ impl Inner {
 
     /// Adds what rules counted since they were read last.
     fn count(&mut self) {
-        let Some(nftables) = &mut self.nftables else { return };
-        let mut counted: BTreeMap<DropReason, u64> = BTreeMap::new();
-        for chain in ["forward", "prerouting"] {
-            let rules = nftables.counted(Family::Bridge, ALIAS, chain).unwrap_or_default();
-            for (comment, packets) in rules {
-                if let Some(reason) = hostnet::drop_reason(&comment) {
-                    *counted.entry(reason).or_default() += packets;
-                }
-            }
-        }
+        // What cannot be read now is read later.
+        let Ok(counted) = self.read_counted() else { return };
         for (reason, packets) in &counted {
             let before = self.counted.get(reason).copied().unwrap_or_default();
             // Fewer than before are those of new rules.
@@ -275,5 +302,19 @@ impl Inner {
             *self.dropped.entry(*reason).or_default() += more;
         }
         self.counted = counted;
+    }
+
+    /// Reads what the rules that there are have counted.
+    fn read_counted(&mut self) -> anyhow::Result<BTreeMap<DropReason, u64>> {
+        let nftables = self.nftables.as_mut().context("the kernel has no nftables")?;
+        let mut counted: BTreeMap<DropReason, u64> = BTreeMap::new();
+        for chain in ["forward", "input", "output", "prerouting"] {
+            for (comment, packets) in nftables.counted(Family::Bridge, ALIAS, chain)? {
+                if let Some(reason) = hostnet::drop_reason(&comment) {
+                    *counted.entry(reason).or_default() += packets;
+                }
+            }
+        }
+        Ok(counted)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
@@ -17,8 +18,8 @@ use tokio::sync::{
 use weft_types::ContainerId;
 
 use super::{
-    AttachError, AttachSpec, Attached, COMMANDS, DesiredTrusted, DnsSockets, Exposure, HostRoute, KernelConfig,
-    LinkTraffic, ObservedAttachment, Problem, TrustedState,
+    AttachError, AttachSpec, Attached, COMMANDS, DesiredServices, DesiredTrusted, DnsSockets, Exposure, HostRoute,
+    KernelConfig, LinkTraffic, ObservedAttachment, Problem, TrustedState,
     attach::Attempted,
     elsewhere::{self, Losses},
     host::Owner,
@@ -48,6 +49,7 @@ pub(super) enum Command {
     SetSubnets { subnets: BTreeSet<IpNet>, reply: oneshot::Sender<anyhow::Result<()>> },
     SetTrusted { desired: DesiredTrusted, ahead: u64, reply: oneshot::Sender<TrustedState> },
     SetExposed { exposures: Vec<Exposure>, reply: oneshot::Sender<anyhow::Result<Vec<Exposure>>> },
+    SetPublished { desired: DesiredServices, reply: oneshot::Sender<anyhow::Result<Vec<IpNet>>> },
     VxlanTraffic { reply: oneshot::Sender<anyhow::Result<BTreeMap<String, LinkTraffic>>> },
     HostRoutes { reply: oneshot::Sender<anyhow::Result<Vec<HostRoute>>> },
     Observe { reply: oneshot::Sender<anyhow::Result<Vec<ObservedAttachment>>> },
@@ -80,11 +82,12 @@ pub(super) fn spawn(
     commands: mpsc::Receiver<Command>,
     problems: Arc<Mutex<Vec<Problem>>>,
     dns_sockets: watch::Sender<Option<Arc<DnsSockets>>>,
+    direct: Arc<Mutex<BTreeSet<IpAddr>>>,
 ) -> anyhow::Result<(Arc<Waker>, Arc<AtomicU64>, PortGuard)> {
     let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("failed to make an eventfd")?;
     let woken = Arc::new(event.try_clone().context("failed to duplicate an eventfd")?);
     let check_interval = config.check_interval;
-    let owner = Owner::open(config, dns_sockets)?;
+    let owner = Owner::open(config, dns_sockets, direct)?;
     let (ahead, guard) = (owner.trusted.ahead(), owner.guard.clone());
     let links_changed = rtnetlink::Notifications::open()?;
     let (rules_changed, containers_changed) = (nftables::Notifications::open(), elsewhere::Notifications::open());
@@ -222,6 +225,7 @@ impl Worker {
             | Command::Observe { .. }
             | Command::SetTrusted { .. }
             | Command::SetExposed { .. }
+            | Command::SetPublished { .. }
             | Command::RemoveAll { .. } => self.attaching.is_empty(),
         };
         if may { self.queue.pop_front() } else { None }
@@ -285,6 +289,11 @@ impl Worker {
                 let outcome = if self.active { self.expose() } else { Ok(()) };
                 let _ = reply.send(outcome.map(|()| exposures));
             }
+            Command::SetPublished { desired, reply } => {
+                let addresses = self.owner.set_published(desired);
+                let outcome = if self.active { self.publish() } else { Ok(()) };
+                let _ = reply.send(outcome.map(|()| addresses));
+            }
             Command::VxlanTraffic { reply } => {
                 let _ = reply.send(self.owner.vxlan_traffic());
             }
@@ -323,6 +332,12 @@ impl Worker {
     fn expose(&mut self) -> anyhow::Result<()> {
         self.owner.reconcile_kernel()?;
         self.owner.reconcile_exposed().map(drop)
+    }
+
+    /// The addresses first, so that what is led has where to come from; what is let pass goes last where it is taken back.
+    fn publish(&mut self) -> anyhow::Result<()> {
+        self.expose()?;
+        self.owner.reconcile_published().map(drop)
     }
 
     fn reconcile(&mut self) -> anyhow::Result<usize> {

@@ -139,10 +139,16 @@ impl Drop for Lab {
     }
 }
 
-/// Waits until a side's kernel knows that packets to `destination` have at most `mtu` bytes.
-pub(crate) fn wait_for(lab: &Lab, number: u8, destination: IpAddr, mtu: u16) {
+/// When a program that has heard nothing says it again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Waits until a side's kernel knows that packets to `destination` have at most `mtu` bytes. What tells it is sent again each
+/// second, as a program would: a kernel without time gives up looking for its neighbours, and drops what waits for them.
+pub(crate) fn wait_for(lab: &Lab, number: u8, destination: IpAddr, mtu: u16, send: impl Fn()) {
     #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
-    let deadline = Instant::now() + DEADLINE;
+    let began = Instant::now();
+    let (deadline, mut again) = (began + DEADLINE, began + AGAIN);
+    send();
     loop {
         let route = lab.enter(number, || ip(&format!("route get {destination} dev {TAP}")));
         if route.contains(&format!(" mtu {mtu} ")) {
@@ -150,7 +156,11 @@ pub(crate) fn wait_for(lab: &Lab, number: u8, destination: IpAddr, mtu: u16) {
         }
         #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
         let now = Instant::now();
-        assert!(now < deadline, "not within {DEADLINE:?}: {route}");
+        assert!(now < deadline, "not within {DEADLINE:?}: {route}, {:?}", lab.counts());
+        if now > again {
+            send();
+            again = now + AGAIN;
+        }
         thread::yield_now();
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, UdpSocket},
     time::Duration,
 };
 
 use ipnet::IpNet;
-use weft_router::kernel::Kernel;
+use weft_router::kernel::{AttachSpec, Exposure, Kernel};
 use weft_router_core::{forward::DropReason, virtio};
 use weft_types::MacAddress;
 
@@ -267,5 +267,125 @@ fn the_guard_is_kept_over_restarts_and_back_within_a_second() {
         assert_eq!(seen(attacker, attacker, neighbour, vec![withdrawn]), BTreeSet::new());
         kernel.remove_all().await.expect("removed");
         assert!(!output("nft", &["list", "ruleset"]).contains("bridge weft"));
+    });
+}
+
+#[test]
+fn an_allowed_address_passes_until_it_is_allowed_no_more() {
+    on_host(|Host { kernel, config, .. }| async move {
+        let containers = Containers::attach(&kernel).await;
+        let Containers { attacker, neighbour, apart, both } = &containers;
+        let (own, victim, stranger) = (mac(attacker), mac(neighbour), mac(both));
+        let (float4, float6) = (ipv4(1, 100), ipv6(1, 100));
+        let says = |mac: Mac, own6: Ipv6Addr| {
+            vec![
+                frame(BROADCAST, mac, 0x0806, &arp(1, mac, float4, float4, 0)),
+                frame(victim, mac, 0x0806, &arp(2, mac, float4, ipv4(1, 2), 1)),
+                frame(victim, mac, 0x0800, &udp4(float4, ipv4(1, 2), (1, 2), 2)),
+                frame(ALL_NODES, mac, 0x86dd, &neighbour_advertisement(own6, EVERYBODY, float6, 3)),
+                frame(victim, mac, 0x86dd, &udp6(float6, ipv6(1, 2), (1, 2), 4)),
+            ]
+        };
+        let all: BTreeSet<u16> = (0..5).collect();
+        let spec = attacker.spec(&addresses(&[(1, 1)]).iter().map(String::as_str).collect::<Vec<_>>());
+        let allowing = |allowed: &str| {
+            let allowed = allowed.parse().expect("addresses");
+            AttachSpec { allowed, ..spec.clone() }
+        };
+        let from_attacker = || seen(attacker, attacker, neighbour, says(own, ipv6(1, 1)));
+        assert_eq!(from_attacker(), BTreeSet::new());
+        kernel.attach(allowing("10.1.0.100,fd12:0:0:1::64")).await.expect("attached");
+        assert_eq!(from_attacker(), all);
+        assert_eq!(
+            seen(both, both, neighbour, says(stranger, ipv6(1, 4))),
+            BTreeSet::new(),
+            "it is allowed to one alone"
+        );
+        let elsewhere = frame(mac(apart), own, 0x0800, &udp4(float4, ipv4(2, 3), (1, 2), 1));
+        assert_eq!(seen(attacker, both, apart, vec![elsewhere]), BTreeSet::new(), "it makes nobody a member");
+
+        // Given to itself it is not its own, and is allowed still.
+        attacker.output("ip", &["address", "add", "10.1.0.100/24", "dev", "ethwe"]);
+        drop(kernel);
+        let kernel = Kernel::start(config).expect("privileges");
+        kernel.prepare().await.expect("prepared");
+        let observed = kernel.observe().await.expect("listed");
+        let of_attacker = observed.iter().find(|one| one.container == attacker.id).expect("there");
+        assert_eq!(
+            (of_attacker.addresses.len(), of_attacker.allowed.to_string()),
+            (2, "10.1.0.100,fd12:0:0:1::64".into())
+        );
+        assert_eq!(from_attacker(), all, "after a restart of the router");
+        output("nft", &["flush", "set", "bridge", "weft", "sources4"]);
+        eventually("repaired", || from_attacker() == all).await;
+
+        kernel.attach(allowing("fd12:0:0:1::64")).await.expect("attached");
+        assert_eq!(from_attacker(), [3, 4].into());
+        let before = kernel.dropped()[&DropReason::SpoofedAddress];
+        kernel.attach(allowing("")).await.expect("attached");
+        assert_eq!(from_attacker(), BTreeSet::new());
+        assert!(kernel.dropped()[&DropReason::SpoofedAddress] >= before + 5, "{:?}", kernel.dropped());
+    });
+}
+
+/// Tells whether a datagram that `send` sends arrives at a container, whatever it was for.
+fn arrives(at: &Container, send: impl FnOnce()) -> bool {
+    let receiver = at.run(|| UdpSocket::bind("0.0.0.0:7001").expect("a bound socket"));
+    receiver.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
+    send();
+    receiver.recv(&mut [0; 16]).is_ok()
+}
+
+#[test]
+fn an_exposed_host_is_a_member_of_its_subnets_and_no_way_between_them() {
+    on_host(|Host { kernel, config, .. }| async move {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a host that routes");
+        let Containers { attacker, apart, .. } = &Containers::attach(&kernel).await;
+        let exposed = |addresses: &[&str]| {
+            let exposure = |text: &&str| Exposure { address: text.parse().expect("valid"), masquerade: true };
+            addresses.iter().map(exposure).collect::<Vec<_>>()
+        };
+        let from_host = |to: &str| {
+            let sent = UdpSocket::bind("0.0.0.0:0").expect("bound").send_to(b"weft", (to, 7001));
+            assert_eq!(sent.expect("sent"), 4);
+        };
+        kernel.set_exposed(exposed(&["10.1.0.9/24", "10.2.0.9/24"])).await.expect("exposed");
+        assert!(arrives(attacker, || from_host("10.1.0.1")), "the host is a member of one");
+        assert!(arrives(apart, || from_host("10.2.0.3")), "and of the other");
+        attacker.output("ip", &["route", "add", "10.2.0.0/24", "via", "10.1.0.9"]);
+        assert!(!attacker.reaches(apart, "10.2.0.3"), "the host carries it over");
+        let forward = output("nft", &["list", "chain", "inet", "weft", "forward"]);
+        let dropped =
+            forward.lines().find(|line| line.contains(r#"iifname "weft" oifname "weft""#) && line.contains("drop"));
+        assert!(dropped.is_some_and(|rule| !rule.contains("packets 0 ")), "it was not sent: {forward}");
+        assert_eq!(kernel.prepare().await.expect("prepared"), 0, "all is as it should be");
+
+        // What the host says to all goes to members alone.
+        kernel.set_exposed(exposed(&["10.1.0.9/24"])).await.expect("exposed");
+        let to_all = || {
+            let socket = UdpSocket::bind("10.1.0.9:0").expect("bound");
+            let socket = socket2::Socket::from(socket);
+            socket.bind_device(Some(b"weft")).expect("bound to the bridge");
+            socket.set_broadcast(true).expect("set");
+            let all: std::net::SocketAddr = "255.255.255.255:7001".parse().expect("an address");
+            socket.send_to(b"weft", &all.into()).expect("sent");
+        };
+        assert!(arrives(attacker, to_all), "a member gets it");
+        assert!(!arrives(apart, to_all), "it reaches who is no member");
+
+        // Nor is it enough that addresses look like members'.
+        kernel.set_exposed(exposed(&["10.1.0.9/12"])).await.expect("exposed");
+        let before = kernel.dropped().get(&DropReason::ForeignSubnet).copied().unwrap_or_default();
+        let neighbour = config.bridge_mac.to_string();
+        attacker.run(move || {
+            output("ip", &["neigh", "replace", "10.1.0.9", "lladdr", &neighbour, "dev", "ethwe", "nud", "permanent"]);
+        });
+        let service = UdpSocket::bind("10.1.0.9:7001").expect("bound");
+        service.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
+        attacker.run(|| UdpSocket::bind("0.0.0.0:0").expect("bound").send_to(b"weft", "10.1.0.9:7001").expect("sent"));
+        assert!(service.recv(&mut [0; 16]).is_err(), "the host is reached from a smaller subnet");
+        assert_eq!(kernel.dropped()[&DropReason::ForeignSubnet], before + 1);
+        attacker.output("ip", &["route", "replace", "10.2.0.0/24", "via", "10.1.0.9"]);
+        assert!(!attacker.reaches(apart, "10.2.0.3"), "through the host");
     });
 }

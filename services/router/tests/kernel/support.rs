@@ -18,7 +18,7 @@ use weft_router::{
     dataplane::{Tap, open_tap},
     kernel::{AttachSpec, Kernel, KernelConfig},
 };
-use weft_types::{ContainerId, MacAddress};
+use weft_types::{AllowedAddresses, ContainerId, MacAddress};
 
 use crate::files;
 
@@ -121,6 +121,7 @@ impl Container {
             pid: self.pid,
             mac: MacAddress::of_container(&self.id),
             addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
+            allowed: AllowedAddresses::default(),
             multicast_route: true,
             hosts_file: None,
             dns: true,

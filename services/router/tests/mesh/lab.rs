@@ -287,6 +287,7 @@ impl Host {
             addresses: vec![address.parse::<ipnet::IpNet>().expect("valid").into()],
             multicast_route: false,
             hosts_file: None,
+            allowed: Vec::new(),
         };
         self.attachments().attach(request).await.expect("attached");
     }

@@ -47,6 +47,15 @@ struct Attached {
     configured: Vec<IpNet>,
 }
 
+/// Whether the router is to be told of an interface that works already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Again {
+    #[default]
+    No,
+    Wanted,
+    UnderWay,
+}
+
 /// What one container has got, what it is to have, and what is under way.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -67,6 +76,7 @@ pub(super) struct Progress {
     /// What is to be taken from it while it runs.
     releasing: Vec<DualAddress>,
     attached: Option<Attached>,
+    again: Again,
     /// None while it is not known what dns holds.
     registered: Option<Registered>,
     /// Whether dns, router and ipam said, since its end, that nothing of it is left.
@@ -141,6 +151,11 @@ impl Progress {
         }
         self.deadline = deadline.or(self.deadline);
         (self.tell, self.names_failed, self.retry_at, self.failures) = (true, false, None, 0);
+    }
+
+    /// The router is to be told of the interface once more.
+    pub(super) fn attach_again(&mut self) {
+        self.again = Again::Wanted;
     }
 
     /// Takes back what was got for `arguments`, or everything.
@@ -241,7 +256,12 @@ impl Progress {
             Life::Running => self.step_up(),
             Life::Dead | Life::Abandoned | Life::Removed => self.step_down(),
         };
-        self.attach_tried |= matches!(step, Some(Step::Attach { .. }));
+        if matches!(step, Some(Step::Attach { .. })) {
+            self.attach_tried = true;
+            if self.again == Again::Wanted {
+                self.again = Again::UnderWay;
+            }
+        }
         self.register_tried |= matches!(step, Some(Step::Register { .. }));
         self.in_flight.clone_from(&step);
         step
@@ -290,7 +310,8 @@ impl Progress {
     /// Tells whether this process has an interface with exactly the addresses that the container has got.
     fn is_attached_to(&self, pid: u32) -> bool {
         let addresses = interface_addresses(&self.addresses());
-        self.attached.as_ref().is_some_and(|attached| attached.pid == pid && attached.asked == addresses)
+        let attached = self.attached.as_ref().filter(|_| self.again == Again::No);
+        attached.is_some_and(|attached| attached.pid == pid && attached.asked == addresses)
     }
 
     /// Names before interface before address, as everything is undone.
@@ -371,6 +392,9 @@ impl Progress {
     /// Takes the outcome of the step under way; returns why the start is given up, if it is.
     pub(super) fn take_outcome(&mut self, outcome: Outcome, now: Instant) -> Option<String> {
         let step = self.in_flight.take()?;
+        if self.again == Again::UnderWay {
+            self.again = if matches!(outcome, Outcome::Attached(_)) { Again::No } else { Again::Wanted };
+        }
         match (step, outcome) {
             (step, Outcome::Failed { reason, permanent }) => return self.fail(&step, reason, permanent, now),
             (Step::Lookup, Outcome::Held(held)) => {

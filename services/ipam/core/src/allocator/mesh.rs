@@ -95,6 +95,13 @@ impl Allocator {
         self.publish(true);
     }
 
+    /// Takes how people call peers, as an earlier run had heard.
+    pub fn know(&mut self, peers: Vec<PeerInfo>) {
+        for info in peers {
+            self.names.entry(info.peer).or_insert(info);
+        }
+    }
+
     /// Reports that the router is away. What this host owns can still be given to containers.
     pub fn handle_disconnected(&mut self) {
         self.mesh = None;

@@ -50,6 +50,9 @@ fn switch() -> Switch {
         local_macs: [HERE, APART, BOTH].into(),
         local_addresses: [address(1)].into(),
         routers: [OTHER].into(),
+        allowed: [THERE, OTHER]
+            .map(|mac| (mac, "10.32.0.1,10.32.0.2,10.32.0.100,fd00::64".parse().expect("valid")))
+            .into(),
     }))
 }
 
@@ -220,6 +223,31 @@ fn what_no_container_can_have_is_nobodys_even_when_published() {
         let verdict = switch.inbound(&PEER, &frame(HERE, THERE, 0x0800, &packet));
         assert_eq!(verdict, Err(DropReason::SpoofedAddress), "{address}");
     }
+}
+
+#[test]
+fn an_allowed_address_is_whose_it_is_now_and_never_takes_one_that_was_given() {
+    let switch = switch();
+    let float = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x64);
+    for (peer, mac, local) in [(PEER, THERE, THERE.link_local()), (OTHER_PEER, OTHER, OTHER.link_local())] {
+        let from = |kind, packet: &[u8]| switch.inbound(&peer, &frame(HERE, mac, kind, packet));
+        let announced = frame(MacAddress::BROADCAST, mac, 0x0806, &arp(1, [10, 32, 0, 100], [10, 32, 0, 100]));
+        assert_eq!(switch.inbound(&peer, &announced), Ok(()));
+        assert_eq!(from(0x0806, &arp(2, [10, 32, 0, 100], [10, 32, 0, 1])), Ok(()));
+        assert_eq!(from(0x0800, &ipv4(100, 6, [0; 4])), Ok(()));
+        assert_eq!(from(0x86dd, &ipv6(float, 6, &[0; 20])), Ok(()));
+        assert_eq!(from(0x86dd, &ipv6(local, ICMPV6, &advertisement(float))), Ok(()));
+        assert_eq!(from(0x0800, &ipv4(1, 6, [0; 4])), Err(DropReason::SpoofedAddress), "it is our own");
+    }
+    let of_nobody = frame(HERE, THERE, 0x0800, &ipv4(101, 6, [0; 4]));
+    assert_eq!(switch.inbound(&PEER, &of_nobody), Err(DropReason::SpoofedAddress));
+    let of_another = frame(HERE, OTHER, 0x0800, &ipv4(2, 6, [0; 4]));
+    assert_eq!(switch.inbound(&OTHER_PEER, &of_another), Err(DropReason::SpoofedAddress), "it is another's own");
+    let stranger = frame(HERE, FAR_APART, 0x0806, &arp(1, [10, 32, 0, 100], [10, 32, 0, 100]));
+    assert!(switch.inbound(&APART_PEER, &stranger).is_err());
+    // Who has it now answers for itself.
+    let question = frame(MacAddress::BROADCAST, HERE, 0x0806, &arp(1, [10, 32, 0, 1], [10, 32, 0, 100]));
+    assert_eq!(flooded(&question), Some(vec![PEER, OTHER_PEER]));
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use weft_types::MacAddress;
 
 use super::{
     BaseChain, Comparison, Expression, Family, Hook, MetaKey, PayloadBase, Rule, Table, TransportProtocol, Verdict,
     firewall::{interface_name, marked},
+    publish::translated,
 };
 
 /// Name of the table that translates addresses, in the family [`Family::Inet`].
@@ -53,6 +55,29 @@ pub fn let_in(mut table: Table, bridge: &str, exposures: &[Exposure]) -> Table {
         if let Some(chain) = table.chains.iter_mut().find(|chain| chain.name == name) {
             chain.rules.splice(0..0, rules);
         }
+    }
+    table
+}
+
+/// Has the table of our own drop, before all that it lets pass, what a host that has addresses on the overlay would carry from one
+/// container to another: whether those may exchange anything is decided where frames pass between them, which this goes around.
+/// What services lead elsewhere goes on.
+///
+/// Bridged frames pass the same hook, between the same links, where `bridge-nf-call-iptables` is on. Only what the host
+/// routes was addressed to the bridge.
+#[must_use]
+pub fn keep_apart(mut table: Table, bridge: &str, mac: MacAddress) -> Table {
+    let carried = || {
+        let to_bridge = [
+            Expression::Payload { base: PayloadBase::Link, offset: 0, length: 6 },
+            Expression::Compare(Comparison::Equal, mac.octets().to_vec()),
+        ];
+        [link(MetaKey::InterfaceIn, true, bridge), link(MetaKey::InterfaceOut, true, bridge), to_bridge.into()].concat()
+    };
+    let led = marked([carried(), translated(), vec![accept()]].concat());
+    let dropped = marked([carried(), vec![Expression::Counter, Expression::Verdict(Verdict::Drop)]].concat());
+    if let Some(chain) = table.chains.iter_mut().find(|chain| chain.name == "forward") {
+        chain.rules.splice(0..0, [led, dropped]);
     }
     table
 }
@@ -124,16 +149,16 @@ pub fn forward_rules(family: Family, bridge: &str, exposures: &[Exposure]) -> Ve
 
 /// Which address of a packet.
 #[derive(Clone, Copy)]
-enum End {
+pub(super) enum End {
     Source,
     Destination,
 }
 
-fn accept() -> Expression {
+pub(super) fn accept() -> Expression {
     Expression::Verdict(Verdict::Accept)
 }
 
-fn is_ipv6(net: &IpNet) -> bool {
+pub(super) fn is_ipv6(net: &IpNet) -> bool {
     net.addr().is_ipv6()
 }
 
@@ -151,12 +176,12 @@ fn comparison(equal: bool) -> Comparison {
     if equal { Comparison::Equal } else { Comparison::NotEqual }
 }
 
-fn link(key: MetaKey, equal: bool, name: &str) -> Vec<Expression> {
+pub(super) fn link(key: MetaKey, equal: bool, name: &str) -> Vec<Expression> {
     vec![Expression::Meta(key), Expression::Compare(comparison(equal), interface_name(name))]
 }
 
 /// Passes established and related connections (`NF_CT_STATE_BIT`, linux/netfilter/nf_conntrack_common.h).
-fn answers() -> Vec<Expression> {
+pub(super) fn answers() -> Vec<Expression> {
     const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
     vec![
         Expression::ConnectionState,
@@ -166,7 +191,7 @@ fn answers() -> Vec<Expression> {
 }
 
 /// Passes a message of ICMPv6 (RFC 4861) of this type.
-fn neighbour(kind: u8) -> Vec<Expression> {
+pub(super) fn neighbour(kind: u8) -> Vec<Expression> {
     vec![
         Expression::Meta(MetaKey::NetworkProtocol),
         Expression::Compare(Comparison::Equal, vec![NFPROTO_IPV6]),
@@ -182,7 +207,7 @@ const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 
 /// Passes packets of the net's family with an address in it, or not in it.
-fn within(end: End, net: &IpNet, inside: bool) -> Vec<Expression> {
+pub(super) fn within(end: End, net: &IpNet, inside: bool) -> Vec<Expression> {
     let family = if is_ipv6(net) { NFPROTO_IPV6 } else { NFPROTO_IPV4 };
     let family =
         [Expression::Meta(MetaKey::NetworkProtocol), Expression::Compare(Comparison::Equal, vec![family])].to_vec();
@@ -190,7 +215,7 @@ fn within(end: End, net: &IpNet, inside: bool) -> Vec<Expression> {
 }
 
 /// Loads an address: of IPv4 (RFC 791, section 3.1) or IPv6 (RFC 8200, section 3).
-fn address_of(end: End, like: &IpNet) -> Vec<Expression> {
+pub(super) fn address_of(end: End, like: &IpNet) -> Vec<Expression> {
     let (offset, length) = match (is_ipv6(like), end) {
         (false, End::Source) => (12, 4),
         (false, End::Destination) => (16, 4),
@@ -200,7 +225,7 @@ fn address_of(end: End, like: &IpNet) -> Vec<Expression> {
     vec![Expression::Payload { base: PayloadBase::Network, offset, length }]
 }
 
-fn in_subnet(net: &IpNet, inside: bool) -> Vec<Expression> {
+pub(super) fn in_subnet(net: &IpNet, inside: bool) -> Vec<Expression> {
     let bytes = |address: IpAddr| match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -234,6 +259,16 @@ mod tests {
             assert_eq!(open.rules[added..], closed.rules);
             assert!(open.rules[..added].iter().all(|rule| rule.expressions.last() == Some(&accept())));
         }
+    }
+
+    #[test]
+    fn what_would_be_carried_between_containers_is_dropped_before_anything_is_let_in() {
+        let open = let_in(own_table("weft", &[1]), "weft", &exposures(true));
+        let apart = keep_apart(open.clone(), "weft", MacAddress::new([2; 6]));
+        let forward =
+            |table: &Table| table.chains.iter().find(|chain| chain.name == "forward").expect("there").rules.clone();
+        assert_eq!(forward(&apart)[2..], forward(&open));
+        assert_eq!(forward(&apart)[1].expressions.last(), Some(&Expression::Verdict(Verdict::Drop)));
     }
 
     #[test]

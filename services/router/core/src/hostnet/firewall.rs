@@ -24,10 +24,16 @@ pub enum Hook {
     Prerouting,
     /// Packets to the host itself.
     Input,
+    /// What the host itself sends: frames of bridges, in the family of bridges.
+    Output,
     /// Packets passing through, bridged ones included where `bridge-nf-call-iptables` is on.
     Forward,
     /// Where source addresses of new connections are translated, after routing.
     TranslateSource,
+    /// Where destinations of new connections that come in are translated, before routing.
+    TranslateDestination,
+    /// Where destinations of new connections of the host's own programs are translated.
+    TranslateOutgoing,
 }
 
 /// What a `meta` expression loads (`NFT_META_*`, linux/netfilter/nf_tables.h).
@@ -41,10 +47,12 @@ pub enum MetaKey {
     NetworkProtocol,
     /// Transport protocol, an IP protocol number.
     TransportProtocol,
+    /// Whom a frame is for, as the host sees it (`PACKET_*`, linux/if_packet.h).
+    PacketType,
 }
 
 /// IP protocol numbers that rules name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TransportProtocol {
     /// TCP.
     Tcp = 6,
@@ -118,8 +126,23 @@ pub enum Expression {
     ReversePath,
     /// Loads the state of the packet's connection, as bits (`NFT_CT_STATE`).
     ConnectionState,
+    /// Loads the status of the packet's connection, as bits (`NFT_CT_STATUS`).
+    ConnectionStatus,
+    /// Loads what the packet's source, or its destination, is to the host (`RTN_*`, linux/rtnetlink.h).
+    AddressKind {
+        /// Of the source.
+        source: bool,
+    },
+    /// Loads these bytes.
+    Immediate(Vec<u8>),
+    /// Loads a random number below this one.
+    Random(u32),
     /// Gives the connection the address of the link that it leaves by as its source, and ends the rule.
     Masquerade,
+    /// Gives the connection the address in the first register as its source, and ends the rule.
+    TranslateSource(Family),
+    /// Leads the connection to the address in the first register and the port four units behind it, and ends the rule.
+    TranslateDestination(Family),
     /// An expression that rules of ours do not have, by its name.
     Other(String),
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use weft_types::MacAddress;
+use weft_types::{AllowedAddresses, MacAddress};
 
 pub use self::rules::ports_table;
 use super::Table;
@@ -20,6 +20,21 @@ use crate::{forward::DropReason, membership::subnets};
 
 /// Bytes that the kernel has for the name of a link.
 const LINK_NAME: usize = 16;
+/// Comment of addresses that are permitted and not the container's own.
+const ALLOWED: &str = "allowed";
+/// Comment of a port and its MAC if what goes with them is what the container shows, because nobody knew what it was given.
+const UNCONFIRMED: &str = "unconfirmed";
+
+/// What the bridge has beside the ports of containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverlayBridge {
+    /// Name of the data plane's device.
+    pub tap: String,
+    /// Name of the name server's port.
+    pub dns_port: String,
+    /// Address of the bridge itself, which is the host's on the overlay.
+    pub mac: MacAddress,
+}
 
 /// Which set of [`ports_table`] an element is in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,7 +89,7 @@ pub struct PortElement {
     pub set: PortSet,
     /// In the order of registers.
     pub key: Vec<u8>,
-    /// What listings show, and what is read again after a restart: the length of an address' prefix.
+    /// What listings show, and what is read again after a restart: the length of an address' prefix, or that it is only allowed.
     pub comment: Option<String>,
 }
 
@@ -85,6 +100,10 @@ pub struct PortSources {
     pub mac: MacAddress,
     /// Its interface addresses.
     pub addresses: BTreeSet<IpNet>,
+    /// What it may give itself. It makes it no member of a subnet.
+    pub allowed: AllowedAddresses,
+    /// Whether somebody gave it those, rather than that it shows them.
+    pub confirmed: bool,
 }
 
 /// Elements to remove, and then to add, in one transaction.
@@ -118,7 +137,9 @@ impl PortChanges {
 pub struct Ports {
     ports: BTreeMap<String, PortSources>,
     remote: BTreeMap<MacAddress, BTreeSet<IpNet>>,
-    /// Subnets that the table has sets for: those of the ports, since all were compared last.
+    /// Subnets that the host itself has addresses in.
+    host: BTreeSet<IpNet>,
+    /// Subnets that the table has sets for: those of the ports and the host, since all were compared last.
     subnets: BTreeSet<IpNet>,
 }
 
@@ -159,10 +180,16 @@ impl Ports {
         PortChanges { remove: of(&present, &self.remote), add: of(&self.remote, &present) }
     }
 
+    /// Says in which subnets the host itself is, and tells whether that takes another table.
+    pub fn set_host(&mut self, subnets: BTreeSet<IpNet>) -> bool {
+        std::mem::replace(&mut self.host, subnets) != self.host
+    }
+
     /// Returns the table that there has to be.
-    pub fn table(&mut self, tap: &str, dns_port: &str) -> Table {
-        self.subnets = self.ports.values().flat_map(|port| subnets(&port.addresses)).collect();
-        ports_table(tap, dns_port, &self.subnets)
+    pub fn table(&mut self, bridge: &OverlayBridge) -> Table {
+        let of_ports = self.ports.values().flat_map(|port| subnets(&port.addresses));
+        self.subnets = of_ports.chain(self.host.iter().copied()).collect();
+        ports_table(bridge, &self.subnets, &self.host)
     }
 
     /// Returns all elements that there have to be in the table that was returned last.
@@ -173,7 +200,9 @@ impl Ports {
     }
 
     fn of_port(&self, port: &str) -> BTreeSet<PortElement> {
-        let Some(PortSources { mac, addresses }) = self.ports.get(port) else { return BTreeSet::new() };
+        let Some(PortSources { mac, addresses, allowed, confirmed }) = self.ports.get(port) else {
+            return BTreeSet::new();
+        };
         let mut name = port.as_bytes().to_vec();
         name.resize(LINK_NAME, 0);
         let source = [&name[..], &mac.octets(), &[0, 0]].concat();
@@ -186,8 +215,12 @@ impl Ports {
         };
         let mut elements: BTreeSet<PortElement> =
             addresses.iter().map(|address| of(address.addr(), Some(format!("/{}", address.prefix_len())))).collect();
+        let own = |address: &IpAddr| addresses.iter().any(|own| own.addr() == *address) || *address == mac.link_local();
+        elements
+            .extend(allowed.iter().filter(|address| !own(address)).map(|address| of(address, Some(ALLOWED.into()))));
         elements.insert(of(mac.link_local().into(), None));
-        elements.insert(PortElement { set: PortSet::Sources, key: source.clone(), comment: None });
+        let comment = (!confirmed).then(|| UNCONFIRMED.into());
+        elements.insert(PortElement { set: PortSet::Sources, key: source.clone(), comment });
         let member = |subnet| PortElement { set: PortSet::Ports(subnet), key: name.clone(), comment: None };
         elements.extend(subnets(addresses).intersection(&self.subnets).copied().map(member));
         elements
@@ -200,10 +233,13 @@ impl Ports {
     }
 }
 
-/// Returns what the kernel remembers of ports, which nobody but the host's root can have changed.
+/// Returns what the kernel remembers of ports, which nobody but the host's root can have changed. What was never confirmed is
+/// not among it.
 #[must_use]
 pub fn remembered(elements: &BTreeSet<PortElement>) -> BTreeMap<String, PortSources> {
     let mut ports: BTreeMap<String, PortSources> = BTreeMap::new();
+    let mut allowed: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    let mut unconfirmed: BTreeSet<String> = BTreeSet::new();
     for PortElement { set, key, comment, .. } in elements {
         let (Some((name, rest)), PortSet::Sources | PortSet::Sources4 | PortSet::Sources6) =
             (key.split_first_chunk::<LINK_NAME>(), set)
@@ -214,16 +250,27 @@ pub fn remembered(elements: &BTreeSet<PortElement>) -> BTreeMap<String, PortSour
         let mac = MacAddress::new([a, b, c, d, e, f]);
         let Ok(name) = std::str::from_utf8(name) else { continue };
         let name = name.trim_end_matches('\0').to_owned();
-        let port = ports.entry(name).or_insert_with(|| PortSources { mac, addresses: BTreeSet::new() });
+        let new =
+            || PortSources { mac, addresses: BTreeSet::new(), allowed: AllowedAddresses::default(), confirmed: true };
+        let port = ports.entry(name.clone()).or_insert_with(new);
         let address = match address.len() {
             4 => address.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
             _ => address.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
         };
         let length = comment.as_deref().and_then(|comment| comment.strip_prefix('/')?.parse().ok());
-        if let (Some(address), Some(length)) = (address, length) {
-            port.addresses.extend(IpNet::new(address, length).ok());
+        match (address, length) {
+            (Some(address), Some(length)) => port.addresses.extend(IpNet::new(address, length).ok()),
+            (Some(address), None) if comment.as_deref() == Some(ALLOWED) => {
+                allowed.entry(name).or_default().push(address);
+            }
+            (None, _) if comment.as_deref() == Some(UNCONFIRMED) => drop(unconfirmed.insert(name)),
+            _ => {}
         }
     }
+    for (name, allowed) in allowed {
+        ports.entry(name).and_modify(|port| port.allowed = AllowedAddresses::possible(allowed));
+    }
+    ports.retain(|name, _| !unconfirmed.contains(name));
     ports
 }
 

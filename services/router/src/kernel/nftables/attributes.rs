@@ -32,6 +32,11 @@ impl Writer {
         self.bytes_of(kind, &bytes);
     }
 
+    /// Appends attributes that were read, as one that has them.
+    pub(super) fn nest_of(&mut self, kind: u16, attributes: &[u8]) {
+        self.bytes_of(kind | NESTED, attributes);
+    }
+
     pub(super) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let mut inner = Self::default();
         fill(&mut inner);

@@ -1,6 +1,6 @@
 //! Expressions of rules (linux/netfilter/nf_tables.h).
 
-use weft_router_core::hostnet::{Comparison, Expression, MetaKey, PayloadBase, Verdict};
+use weft_router_core::hostnet::{Comparison, Expression, Family, MetaKey, PayloadBase, Verdict};
 
 use super::attributes::{Attributes, Writer};
 
@@ -40,10 +40,29 @@ const FIB_FLAGS: u16 = 3;
 const FIB_RESULT_LINK: u32 = 1;
 /// By the source, and only the link that the packet came by.
 const FIB_REVERSE: u32 = 1 | 8;
+/// What an address is to the host.
+const FIB_RESULT_KIND: u32 = 3;
+const FIB_SOURCE: u32 = 1;
+const FIB_DESTINATION: u32 = 2;
 const CONNECTION_REGISTER: u16 = 1;
 const CONNECTION_KEY: u16 = 2;
 /// State of the connection, as bits.
 const CONNECTION_STATE: u32 = 0;
+/// Status of the connection, as bits.
+const CONNECTION_STATUS: u32 = 2;
+const RANDOM_REGISTER: u16 = 1;
+const RANDOM_BELOW: u16 = 2;
+const RANDOM_KIND: u16 = 3;
+/// Random, not one after the other.
+const RANDOM: u32 = 1;
+const NAT_KIND: u16 = 1;
+const NAT_SOURCE: u32 = 0;
+const NAT_DESTINATION: u32 = 1;
+const NAT_FAMILY: u16 = 2;
+const NAT_ADDRESS: u16 = 3;
+const NAT_PORT: u16 = 5;
+/// Units of four bytes that addresses take.
+const ADDRESS_UNITS: u8 = 4;
 const IMMEDIATE_REGISTER: u16 = 1;
 const IMMEDIATE_DATA: u16 = 2;
 
@@ -124,7 +143,36 @@ fn write_into(list: &mut Writer, expression: &Expression, register: u32) {
             data.number(CONNECTION_REGISTER, register);
             data.number(CONNECTION_KEY, CONNECTION_STATE);
         }),
+        Expression::ConnectionStatus => one("ct", &|data| {
+            data.number(CONNECTION_REGISTER, register);
+            data.number(CONNECTION_KEY, CONNECTION_STATUS);
+        }),
+        Expression::AddressKind { source } => one("fib", &|data| {
+            data.number(FIB_REGISTER, register);
+            data.number(FIB_RESULT, FIB_RESULT_KIND);
+            data.number(FIB_FLAGS, if *source { FIB_SOURCE } else { FIB_DESTINATION });
+        }),
+        Expression::Immediate(value) => one("immediate", &|data| {
+            data.number(IMMEDIATE_REGISTER, register);
+            data.nested(IMMEDIATE_DATA, |data| data.bytes_of(DATA_VALUE, value));
+        }),
+        Expression::Random(below) => one("numgen", &|data| {
+            data.number(RANDOM_REGISTER, register);
+            data.number(RANDOM_BELOW, *below);
+            data.number(RANDOM_KIND, RANDOM);
+        }),
         Expression::Masquerade => one("masq", &|_| {}),
+        Expression::TranslateSource(family) => one("nat", &|data| {
+            data.number(NAT_KIND, NAT_SOURCE);
+            data.number(NAT_FAMILY, super::number(*family).into());
+            data.number(NAT_ADDRESS, REGISTER);
+        }),
+        Expression::TranslateDestination(family) => one("nat", &|data| {
+            data.number(NAT_KIND, NAT_DESTINATION);
+            data.number(NAT_FAMILY, super::number(*family).into());
+            data.number(NAT_ADDRESS, REGISTER);
+            data.number(NAT_PORT, register_behind(ADDRESS_UNITS));
+        }),
         // A load into two places at once is none.
         Expression::Into(..) | Expression::Other(_) => {}
     }
@@ -158,8 +206,13 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expression> {
     match name {
         "meta" => {
             let number = data.number(META_KEY)?;
-            let keys =
-                [MetaKey::InterfaceIn, MetaKey::InterfaceOut, MetaKey::NetworkProtocol, MetaKey::TransportProtocol];
+            let keys = [
+                MetaKey::InterfaceIn,
+                MetaKey::InterfaceOut,
+                MetaKey::NetworkProtocol,
+                MetaKey::TransportProtocol,
+                MetaKey::PacketType,
+            ];
             into(META_REGISTER, Expression::Meta(keys.into_iter().find(|key| meta_number(*key) == number)?))
         }
         "payload" => {
@@ -195,17 +248,44 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expression> {
         }
         "fib" => {
             register(FIB_REGISTER, REGISTER)?;
-            let is_reverse = data.number(FIB_RESULT)? == FIB_RESULT_LINK && data.number(FIB_FLAGS)? == FIB_REVERSE;
-            is_reverse.then_some(Expression::ReversePath)
+            match (data.number(FIB_RESULT)?, data.number(FIB_FLAGS)?) {
+                (FIB_RESULT_LINK, FIB_REVERSE) => Some(Expression::ReversePath),
+                (FIB_RESULT_KIND, FIB_SOURCE) => Some(Expression::AddressKind { source: true }),
+                (FIB_RESULT_KIND, FIB_DESTINATION) => Some(Expression::AddressKind { source: false }),
+                _ => None,
+            }
         }
         "ct" => {
             register(CONNECTION_REGISTER, REGISTER)?;
-            (data.number(CONNECTION_KEY)? == CONNECTION_STATE).then_some(Expression::ConnectionState)
+            match data.number(CONNECTION_KEY)? {
+                CONNECTION_STATE => Some(Expression::ConnectionState),
+                CONNECTION_STATUS => Some(Expression::ConnectionStatus),
+                _ => None,
+            }
+        }
+        "numgen" => {
+            register(RANDOM_REGISTER, REGISTER)?;
+            (data.number(RANDOM_KIND)? == RANDOM).then_some(Expression::Random(data.number(RANDOM_BELOW)?))
+        }
+        "nat" => {
+            register(NAT_ADDRESS, REGISTER)?;
+            let number = data.number(NAT_FAMILY)?;
+            let mut families = [Family::Ipv4, Family::Ipv6].into_iter();
+            let family = families.find(|family| number == u32::from(super::number(*family)))?;
+            match (data.number(NAT_KIND)?, data.number(NAT_PORT)) {
+                (NAT_SOURCE, None) => Some(Expression::TranslateSource(family)),
+                (NAT_DESTINATION, Some(port)) if port == register_behind(ADDRESS_UNITS) => {
+                    Some(Expression::TranslateDestination(family))
+                }
+                _ => None,
+            }
         }
         // One with attributes chooses ports, or how.
         "masq" => data.iter().next().is_none().then_some(Expression::Masquerade),
+        "immediate" if data.number(IMMEDIATE_REGISTER) != Some(VERDICT_REGISTER) => {
+            into(IMMEDIATE_REGISTER, Expression::Immediate(inner(IMMEDIATE_DATA, DATA_VALUE)?.to_vec()))
+        }
         "immediate" => {
-            register(IMMEDIATE_REGISTER, VERDICT_REGISTER)?;
             let number = Attributes::new(inner(IMMEDIATE_DATA, DATA_VERDICT)?).number(VERDICT_CODE)?;
             [Verdict::Accept, Verdict::Drop]
                 .into_iter()
@@ -222,6 +302,7 @@ fn meta_number(key: MetaKey) -> u32 {
         MetaKey::InterfaceOut => 7,
         MetaKey::NetworkProtocol => 15,
         MetaKey::TransportProtocol => 16,
+        MetaKey::PacketType => 19,
     }
 }
 
@@ -250,7 +331,8 @@ fn verdict_number(verdict: Verdict) -> u32 {
 #[cfg(test)]
 mod tests {
     use weft_router_core::hostnet::{
-        Exposure, accept_rule, let_in, masquerade_table, own_table, ports_table, trusted_tables,
+        Entrance, Exposure, OverlayBridge, Surroundings, Translation, TransportProtocol, accept_rule, keep_apart,
+        let_in, let_translated, masquerade_table, own_table, ports_table, translation_table, trusted_tables,
     };
 
     use super::*;
@@ -261,8 +343,26 @@ mod tests {
             .map(|text| Exposure { address: text.parse().expect("valid"), masquerade: true });
         let open = let_in(own_table("weft", &[6784]), "weft", &exposures);
         let masquerade = masquerade_table("weft", &exposures).expect("a table");
-        let ports = ports_table("weft-tap", "weft-dns", &["10.32.0.0/12".parse().expect("a subnet")].into());
-        let tables = [vec![open, masquerade, ports], trusted_tables("weft").into()].concat();
+        let mac = weft_types::MacAddress::new([2; 6]);
+        let bridge = OverlayBridge { tap: "weft-tap".into(), dns_port: "weft-dns".into(), mac };
+        let subnets = ["10.32.0.0/12".parse().expect("a subnet")].into();
+        let ports = ports_table(&bridge, &subnets, &subnets);
+        let published = Translation {
+            entrance: Entrance::Host(None),
+            protocol: TransportProtocol::Udp,
+            port: 53,
+            targets: ["10.32.0.1:53", "10.32.0.2:53", "[fd12::1]:53"].map(|text| text.parse().expect("valid")).into(),
+        };
+        let surroundings = Surroundings {
+            direct: [("10.32.0.1".parse().expect("valid"), ["172.17.0.0/16".parse().expect("valid")].into())].into(),
+            routes_ipv4: true,
+            routes_ipv6: true,
+        };
+        let published = [published];
+        let translation = translation_table("weft", &published, &surroundings).expect("a table");
+        let open = let_translated(open, "weft", &["10.32.0.9/12".parse().expect("valid")], &published);
+        let open = keep_apart(open, "weft", mac);
+        let tables = [vec![open, masquerade, ports, translation], trusted_tables("weft").into()].concat();
         let rules = tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules).cloned();
         for expression in rules.chain([accept_rule("weft")]).flat_map(|rule| rule.expressions) {
             let mut list = Writer::default();

@@ -142,17 +142,17 @@ const fn type_number(part: KeyPart) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use weft_router_core::hostnet::{PortSources, Ports, ports_table, trusted_tables};
+    use weft_router_core::hostnet::{OverlayBridge, PortSources, Ports, ports_table, trusted_tables};
+    use weft_types::MacAddress;
 
     use super::*;
 
     #[test]
     fn every_set_of_ours_is_read_back() {
-        for table in trusted_tables("weft").into_iter().chain([ports_table(
-            "weft-tap",
-            "weft-dns",
-            &["10.32.0.0/12".parse().expect("a subnet")].into(),
-        )]) {
+        let mac = MacAddress::new([2, 0, 0, 0, 0, 1]);
+        let bridge = OverlayBridge { tap: "weft-tap".into(), dns_port: "weft-dns".into(), mac };
+        let subnets = ["10.32.0.0/12".parse().expect("a subnet")].into();
+        for table in trusted_tables("weft").into_iter().chain([ports_table(&bridge, &subnets, &subnets)]) {
             for set in &table.sets {
                 let written = write_set(&table.name, set, 1);
                 assert_eq!(read_set(written.bytes(), &table.name).as_ref(), Some(set));
@@ -169,12 +169,14 @@ mod tests {
         read_keys(written.bytes(), &mut read);
         assert_eq!(read, keys);
     }
+
     #[test]
     fn elements_are_read_back_with_all_they_say() {
         let mut ports = Ports::default();
         let addresses = ["10.32.0.1/12", "fd00::1/108"].map(|text| text.parse().expect("an address")).into();
-        let mac = weft_types::MacAddress::new([2, 0, 0, 0, 0, 1]);
-        ports.set("vethwa", Some(PortSources { mac, addresses }));
+        let mac = MacAddress::new([2, 0, 0, 0, 0, 1]);
+        let allowed = weft_types::AllowedAddresses::default();
+        ports.set("vethwa", Some(PortSources { mac, addresses, allowed, confirmed: false }));
         let elements = ports.elements();
         let mut read = BTreeSet::new();
         for element in &elements {

@@ -5,7 +5,7 @@ use super::{
         ALIAS, BaseChain, Comparison, Expression, Family, Hook, KeyPart, MetaKey, PORT_PREFIX, PayloadBase, Rule, Set,
         Table, TransportProtocol, VXLAN_PREFIX, Verdict, firewall::interface_name,
     },
-    PortSet,
+    OverlayBridge, PortSet,
 };
 use crate::forward::DropReason;
 use Comparison::{Equal, NotEqual};
@@ -37,9 +37,12 @@ const REDIRECT: u8 = 137;
 ///   what is for all, too. For other hosts' containers, by their MACs. What is for one container and came by the TAP device, or
 ///   goes there, was or will be looked at by the router ([`crate::forward::Switch`]).
 ///
+/// - `input` and `output`, where the host itself is in the subnets `host`: it exchanges frames with members of those alone, also
+///   where it routes, whatever addresses say.
+///
 /// A port or a MAC that is in no set exchanges nothing.
 #[must_use]
-pub fn ports_table(tap: &str, dns_port: &str, subnets: &BTreeSet<IpNet>) -> Table {
+pub fn ports_table(bridge: &OverlayBridge, subnets: &BTreeSet<IpNet>, host: &BTreeSet<IpNet>) -> Table {
     use KeyPart::{Interface, Ipv4, Ipv6, Mac};
     let set = |set: PortSet, key: &[KeyPart]| Set { name: set.name(), key: key.to_vec() };
     let chain = |name: &str, hook, rules| BaseChain { name: name.into(), hook, priority: PRIORITY, rules };
@@ -51,15 +54,67 @@ pub fn ports_table(tap: &str, dns_port: &str, subnets: &BTreeSet<IpNet>) -> Tabl
     ];
     sets.extend(subnets.iter().flat_map(of_subnet));
     sets.sort_by(|one, other| one.name.cmp(&other.name));
-    Table {
-        family: Family::Bridge,
-        name: ALIAS.into(),
-        sets,
-        chains: vec![
-            chain("forward", Hook::Forward, forward_rules(tap, dns_port, subnets)),
-            chain("prerouting", Hook::Prerouting, source_rules()),
-        ],
+    let mut chains = vec![chain("forward", Hook::Forward, forward_rules(bridge, subnets))];
+    if !host.is_empty() {
+        chains.push(chain("input", Hook::Input, to_host(bridge, host)));
+        chains.push(chain("output", Hook::Output, from_host(bridge, host)));
     }
+    chains.push(chain("prerouting", Hook::Prerouting, source_rules()));
+    Table { family: Family::Bridge, name: ALIAS.into(), sets, chains }
+}
+
+/// What comes for the host, which is all that a bridge does not pass on. The router has looked at what came by the TAP device, but not
+/// at copies of what is for all.
+fn to_host(bridge: &OverlayBridge, host: &BTreeSet<IpNet>) -> Vec<Rule> {
+    /// Not for the host, who sees it because somebody captures at the bridge (`PACKET_OTHERHOST`, linux/if_packet.h).
+    const FOR_OTHERS: u8 = 3;
+    let mut rules = vec![
+        elsewhere(MetaKey::InterfaceIn, bridge),
+        rule([vec![Meta(MetaKey::PacketType), Compare(Equal, vec![FOR_OTHERS])], accept()]),
+        // A port's own address is the host's as well, and nobody's to use.
+        dropping(
+            DropReason::ForeignSubnet,
+            [multicast(0), vec![load(Link, 0, 6), Compare(NotEqual, bridge.mac.octets().to_vec())]],
+        ),
+    ];
+    for subnet in host {
+        rules.extend([
+            rule([vec![Meta(MetaKey::InterfaceIn)], found(PortSet::Ports(*subnet)), accept()]),
+            rule([vec![load(Link, 6, 6)], found(PortSet::Macs(*subnet)), accept()]),
+        ]);
+    }
+    rules.extend(rest());
+    rules
+}
+
+/// What the host sends or routes into the overlay. The router looks at what goes by the TAP device.
+fn from_host(bridge: &OverlayBridge, host: &BTreeSet<IpNet>) -> Vec<Rule> {
+    let by_tap = vec![Meta(MetaKey::InterfaceOut), Compare(Equal, interface_name(&bridge.tap))];
+    let mut rules = vec![elsewhere(MetaKey::InterfaceOut, bridge), rule([by_tap, accept()])];
+    for subnet in host {
+        rules.extend([
+            rule([vec![Meta(MetaKey::InterfaceOut)], found(PortSet::Ports(*subnet)), accept()]),
+            rule([vec![load(Link, 0, 6)], found(PortSet::Macs(*subnet)), accept()]),
+        ]);
+    }
+    rules.extend(rest());
+    rules
+}
+
+/// Accepts what is not by a port of a container, nor by one to other hosts: other bridges' ports, and the name server's.
+fn elsewhere(key: MetaKey, bridge: &OverlayBridge) -> Rule {
+    let other = |name: Vec<u8>| vec![Meta(key), Compare(NotEqual, name)];
+    rule([other(PORT_PREFIX.into()), other(interface_name(&bridge.tap)), other(VXLAN_PREFIX.into()), accept()])
+}
+
+/// Drops the rest. A copy of what is for all, on its way to who is not concerned, is not counted: nobody did wrong.
+fn rest() -> [Rule; 2] {
+    [rule([multicast(1), vec![Expression::Verdict(Verdict::Drop)]]), dropping(DropReason::ForeignSubnet, [Vec::new()])]
+}
+
+/// Passes what is for all, or what is for one.
+fn multicast(bit: u8) -> Vec<Expression> {
+    vec![load(Link, 0, 1), Mask(vec![1]), Compare(Equal, vec![bit])]
 }
 
 fn source_rules() -> Vec<Rule> {
@@ -120,10 +175,10 @@ fn source_rules() -> Vec<Rule> {
     rules
 }
 
-fn forward_rules(tap: &str, dns_port: &str, subnets: &BTreeSet<IpNet>) -> Vec<Rule> {
+fn forward_rules(bridge: &OverlayBridge, subnets: &BTreeSet<IpNet>) -> Vec<Rule> {
+    let OverlayBridge { tap, dns_port, .. } = bridge;
     let is = |key, name: &str| vec![Meta(key), Compare(Equal, interface_name(name))];
     let other = |name: Vec<u8>| vec![Meta(MetaKey::InterfaceIn), Compare(NotEqual, name)];
-    let multicast = |bit| vec![load(Link, 0, 1), Mask(vec![1]), Compare(Equal, vec![bit])];
     let within = |load: Expression, set: PortSet| [vec![load], found(set)].concat();
     let mut rules = vec![
         rule([is(MetaKey::InterfaceIn, tap), multicast(0), accept()]),
@@ -149,9 +204,7 @@ fn forward_rules(tap: &str, dns_port: &str, subnets: &BTreeSet<IpNet>) -> Vec<Ru
             rule([within(from, ports()), within(receiver, macs()), accept()]),
         ]);
     }
-    // A copy of what is for all, on its way to a port that is not concerned: nobody did wrong.
-    rules.push(rule([multicast(1), vec![Expression::Verdict(Verdict::Drop)]]));
-    rules.push(dropping(DropReason::ForeignSubnet, [Vec::new()]));
+    rules.extend(rest());
     rules
 }
 

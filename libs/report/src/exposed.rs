@@ -44,11 +44,15 @@ impl From<&pb::Exposed> for HostAddress {
 }
 
 impl HostAddresses {
-    pub(crate) fn exposed(exposed: &[pb::Exposed]) -> Self {
+    /// Takes what the router says that the host has.
+    #[must_use]
+    pub fn exposed(exposed: &[pb::Exposed]) -> Self {
         Self::Exposed(exposed.iter().map(Into::into).collect())
     }
 
-    pub(crate) fn removed(removed: &[pb::Exposed]) -> Self {
+    /// Takes what the router says that the host had.
+    #[must_use]
+    pub fn removed(removed: &[pb::Exposed]) -> Self {
         Self::Removed(removed.iter().map(Into::into).collect())
     }
 }
@@ -64,6 +68,7 @@ impl fmt::Display for HostAddresses {
 }
 
 /// Reads an interface address.
-pub(crate) fn net(prefix: Option<&IpPrefix>) -> Option<IpNet> {
+#[must_use]
+pub fn net(prefix: Option<&IpPrefix>) -> Option<IpNet> {
     IpNet::try_from(prefix?).ok()
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Connections, Containers, Ipam, Names, Peers, Section, Status, Targets};
+use super::{Connections, Containers, Ipam, Names, PassedOn, Peers, Section, Status, Targets};
 
 /// Everything that the services of this host know: under each verb's word what its `--output json` gives.
 ///
@@ -19,6 +19,8 @@ pub struct Whole {
     pub connections: Section<Connections>,
     /// `status targets`.
     pub targets: Section<Targets>,
+    /// `status services`.
+    pub services: Section<PassedOn>,
     /// `status ipam`.
     pub ipam: Section<Ipam>,
     /// `status dns`.
@@ -31,7 +33,8 @@ impl Whole {
     /// Tells whether no part is missing.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        let of_router = self.peers.is_here() && self.connections.is_here() && self.targets.is_here();
+        let of_mesh = self.peers.is_here() && self.connections.is_here() && self.targets.is_here();
+        let of_router = of_mesh && self.services.is_here();
         let of_others = self.ipam.is_here() && self.dns.is_here() && self.ps.is_here();
         self.status.is_whole() && of_router && of_others
     }

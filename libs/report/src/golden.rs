@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use weft_proto::{common::v1 as common, dns::v1 as dns, ipam::v1 as ipam, proxy::v1 as proxy, router::v1 as router};
 
 use super::*;
-use crate::services::ServiceError;
+use crate::ServiceError;
 
 fn peer(n: u8) -> Option<common::PeerName> {
     Some(PeerName::from_public_key([n; 32]).into())
@@ -338,6 +338,7 @@ fn a_report_is_whole_if_nothing_is_missing() {
             peers: Section::made(router.as_ref(), Peers::new),
             connections: Section::made(router.as_ref(), Connections::new),
             targets: Section::made(router.as_ref(), Targets::new),
+            services: Section::made(Ok(()), |()| PassedOn::new(&[], &[])),
             ipam: Section::made(ipam.as_ref(), |status| Ipam::new(status, None)),
             dns: Section::made(names, |()| Names::new("weft.internal.", &[])),
             ps: Section::made(Ok(()), |()| Containers::new([].iter())),

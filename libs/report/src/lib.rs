@@ -1,7 +1,9 @@
-//! What the command prints: values that serialize to its JSON, and display as its text.
+//! What the services say of themselves, and why one says nothing: values that serialize to JSON, and display as text.
 //!
 //! The types are the schema of `--output json`. Fields are added in later versions, not renamed or removed; addresses are
 //! text as in `10.32.0.1/12`, times are seconds, sizes bytes.
+
+#![forbid(unsafe_code)]
 
 mod connections;
 mod containers;
@@ -11,6 +13,8 @@ mod log_levels;
 mod names;
 mod overview;
 mod peers;
+mod published;
+mod service_error;
 mod weave;
 mod whole;
 
@@ -18,16 +22,17 @@ use std::{fmt, net::IpAddr, net::SocketAddr};
 
 pub use connections::{Connection, Connections, Reached, Target, Targets, Way};
 pub use containers::{Container, Containers};
-pub(crate) use exposed::net;
-pub use exposed::{HostAddress, HostAddresses};
+pub use exposed::{HostAddress, HostAddresses, net};
 pub use ipam::{Ipam, Pending, Primed, Share};
 use ipnet::IpNet;
 pub use log_levels::{LogLevel, LogLevels};
 pub use names::{ChangedNames, Name, Names, ResolverOptions};
 pub use overview::{DataPlane, DnsSection, IpamSection, Listener, ProxySection, RouterSection, Section, Status};
 pub use peers::{Link, PasswordReload, Peer, Peers};
+pub use published::{Backend, ImportedService, ImportedServices, PassedOn, PublishedPort, PublishedPorts};
 use serde::{Serialize, Serializer, ser::SerializeMap};
-pub use weave::{Answers, WeaveReport};
+pub use service_error::ServiceError;
+pub use weave::{Answers, WeaveReport, weave_names};
 use weft_proto::{client::Service, common::v1 as pb};
 use weft_types::PeerName;
 pub use whole::Whole;
@@ -106,19 +111,25 @@ pub struct Words(Lines);
 pub struct Changed(Lines);
 
 impl Lines {
-    pub(crate) fn new(key: &'static str, words: Vec<String>) -> Self {
+    /// Takes the words; `key` is their name in JSON.
+    #[must_use]
+    pub fn new(key: &'static str, words: Vec<String>) -> Self {
         Self { key, words }
     }
 }
 
 impl Words {
-    pub(crate) fn new(key: &'static str, words: Vec<String>) -> Self {
+    /// Takes the words; `key` is their name in JSON.
+    #[must_use]
+    pub fn new(key: &'static str, words: Vec<String>) -> Self {
         Self(Lines::new(key, words))
     }
 }
 
 impl Changed {
-    pub(crate) fn new(key: &'static str, words: Vec<String>) -> Self {
+    /// Takes the words; `key` is their name in JSON.
+    #[must_use]
+    pub fn new(key: &'static str, words: Vec<String>) -> Self {
         Self(Lines::new(key, words))
     }
 }
@@ -184,7 +195,9 @@ pub struct ServiceVersion {
 }
 
 impl Versions {
-    pub(crate) fn new(services: [(Service, Result<String, String>); 4]) -> Self {
+    /// Takes the version of each service, or why it does not say it.
+    #[must_use]
+    pub fn new(services: [(Service, Result<String, String>); 4]) -> Self {
         let services = services.map(|(service, version)| {
             let (version, problem) = version.map_or_else(|why| (None, Some(why)), |version| (Some(version), None));
             ServiceVersion { service: service.name(), version, problem }
@@ -205,12 +218,14 @@ impl fmt::Display for Versions {
 }
 
 /// Writes an address; what is none is shown as a question mark.
-pub(crate) fn address(address: &pb::IpAddress) -> String {
+#[must_use]
+pub fn address(address: &pb::IpAddress) -> String {
     IpAddr::try_from(address).map_or_else(|_| "?".to_owned(), |address| address.to_string())
 }
 
 /// Writes an address with its prefix length.
-pub(crate) fn prefix(prefix: &pb::IpPrefix) -> String {
+#[must_use]
+pub fn prefix(prefix: &pb::IpPrefix) -> String {
     IpNet::try_from(prefix).map_or_else(|_| "?".to_owned(), |net| net.to_string())
 }
 

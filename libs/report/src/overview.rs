@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use serde::Serialize;
 use weft_proto::{dns::v1 as dns, ipam::v1 as ipam, proxy::v1 as proxy, router::v1 as router};
 
-use super::{Identity, Problem, endpoint, prefix};
-use crate::services::ServiceError;
+use super::{Identity, PassedOn, Problem, endpoint, prefix};
+use crate::ServiceError;
 
 /// Everything on this host.
 #[derive(Debug, Serialize)]
@@ -45,7 +45,7 @@ impl<T> Section<T> {
     }
 
     /// Makes of an answer what `make` makes of it.
-    pub(crate) fn made<A>(answer: Result<A, &ServiceError>, make: impl FnOnce(A) -> T) -> Self {
+    pub fn made<A>(answer: Result<A, &ServiceError>, make: impl FnOnce(A) -> T) -> Self {
         match answer {
             Ok(answer) => Self::Here(make(answer)),
             Err(error) => {
@@ -92,6 +92,12 @@ pub struct RouterSection {
     /// The way of the containers' frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_plane: Option<DataPlane>,
+    /// How many ports of the host lead to containers; absent where nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published_ports: Option<usize>,
+    /// How many services outside have names inside; absent where nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imported_services: Option<usize>,
     /// What keeps the router from working as it should, worst first.
     pub problems: Vec<Problem>,
 }
@@ -227,6 +233,8 @@ impl From<&router::GetStatusResponse> for RouterSection {
             established_links: links().filter(|link| link.data_direct || link.data_stream).count(),
             pending_links: links().filter(|link| !link.data_direct && !link.data_stream).count(),
             data_plane: status.data_plane.as_ref().map(Into::into),
+            published_ports: None,
+            imported_services: None,
             problems: status.problems.iter().map(Into::into).collect(),
         }
     }
@@ -311,7 +319,8 @@ impl From<&proxy::Listener> for Listener {
 
 impl Status {
     /// Takes what the services say, or why they do not.
-    pub(crate) fn new(
+    #[must_use]
+    pub fn new(
         router: &Result<router::GetStatusResponse, ServiceError>,
         ipam: &Result<ipam::GetStatusResponse, ServiceError>,
         dns: &Result<dns::GetStatusResponse, ServiceError>,
@@ -326,7 +335,19 @@ impl Status {
         }
     }
 
-    pub(crate) const fn is_whole(&self) -> bool {
+    /// Takes what the router says that it passes on, if it says it.
+    #[must_use]
+    pub fn with_services(mut self, services: Option<&PassedOn>) -> Self {
+        if let Section::Here(router) = &mut self.router {
+            router.published_ports = services.map(|services| services.published.len());
+            router.imported_services = services.map(|services| services.imported.len());
+        }
+        self
+    }
+
+    /// Tells whether all services answered.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
         self.router.is_here() && self.ipam.is_here() && self.dns.is_here() && self.proxy.is_here()
     }
 }
@@ -392,6 +413,12 @@ impl fmt::Display for RouterSection {
         line(f, "Peers", format_args!("{peers}{links}{unreachable}"))?;
         let trusted = self.trusted_subnets.join(", ");
         line(f, "TrustedSubnets", if trusted.is_empty() { "none" } else { &trusted })?;
+        if let Some(count) = self.published_ports.filter(|count| *count > 0) {
+            line(f, "PublishedPorts", count)?;
+        }
+        if let Some(count) = self.imported_services.filter(|count| *count > 0) {
+            line(f, "ImportedServices", count)?;
+        }
         if let Some(data_plane) = &self.data_plane {
             line(f, "Bridge", format_args!("{} (MTU {})", data_plane.bridge, data_plane.mtu_bytes))?;
             if !data_plane.missing_facilities.is_empty() {

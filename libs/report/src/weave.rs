@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use weft_proto::{dns::v1 as dns, ipam::v1 as ipam, proxy::v1 as proxy, router::v1 as router};
 
@@ -13,7 +13,7 @@ const SECTIONS: [&str; 4] = ["Router", "IPAM", "DNS", "Proxy"];
 
 /// The fields of Weave Net's report that mean something in weft, under their names there. Those of a service that is away are
 /// absent.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WeaveReport(Value);
 
@@ -171,6 +171,19 @@ fn of_ipam(status: &ipam::GetStatusResponse) -> Value {
 }
 
 fn of_dns(status: &dns::GetStatusResponse, records: &[dns::Record]) -> Value {
+    let upstreams = status.upstreams.iter().filter_map(|upstream| upstream.endpoint.as_ref());
+    json!({
+        "Domain": status.zone,
+        "Upstream": upstreams.map(endpoint).collect::<Vec<_>>(),
+        "Address": status.address.as_ref().map(endpoint),
+        "TTL": status.ttl_seconds,
+        "Entries": weave_names(records),
+    })
+}
+
+/// Returns all names that are answered, as Weave Net lists them.
+#[must_use]
+pub fn weave_names(records: &[dns::Record]) -> Value {
     let entries = records.iter().filter(|record| !record.suspended).flat_map(|record| {
         record.addresses.iter().map(move |found| {
             json!({
@@ -181,14 +194,7 @@ fn of_dns(status: &dns::GetStatusResponse, records: &[dns::Record]) -> Value {
             })
         })
     });
-    let upstreams = status.upstreams.iter().filter_map(|upstream| upstream.endpoint.as_ref());
-    json!({
-        "Domain": status.zone,
-        "Upstream": upstreams.map(endpoint).collect::<Vec<_>>(),
-        "Address": status.address.as_ref().map(endpoint),
-        "TTL": status.ttl_seconds,
-        "Entries": entries.collect::<Vec<_>>(),
-    })
+    entries.collect()
 }
 
 fn of_proxy(status: &proxy::GetStatusResponse) -> Value {

@@ -1,0 +1,176 @@
+//! Where a command does its work: on this host, by the services' own sockets, or where another engine runs.
+
+use std::{
+    fs,
+    net::{IpAddr, UdpSocket},
+    path::Path,
+};
+
+use anyhow::Context;
+use weft_proto::client::{SOCKET_FOLDER, Service};
+
+use crate::{
+    Environment,
+    compose::{Docker, Engine},
+};
+
+/// Port of weft's proxy where nobody names another.
+const PROXY_PORT: u16 = 12375;
+
+/// Where a command does its work.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// On this host.
+    Here,
+    /// Where this engine runs.
+    Elsewhere(Docker),
+}
+
+impl Place {
+    /// Finds out where the environment leads, for a command that is given this folder of sockets.
+    ///
+    /// # Errors
+    /// If `DOCKER_CONTEXT` names a context that Docker's client does not know.
+    pub(crate) async fn of(environment: &Environment, sockets: &Path) -> anyhow::Result<Self> {
+        if sockets != Path::new(SOCKET_FOLDER) {
+            return Ok(Self::Here);
+        }
+        let served = Service::ALL.into_iter().any(|service| service.socket(sockets).exists());
+        if let Some(host) = environment.set("DOCKER_HOST") {
+            let own = Own { is_own: &is_own, served };
+            return Ok(own.engine(host, environment.get("ORIG_DOCKER_HOST")).map_or(Self::Here, |engine| {
+                let mut docker = Docker::at(engine);
+                // `weft env` took it away where the proxy has no TLS.
+                if let Some(verify) = environment.set("ORIG_DOCKER_TLS_VERIFY").filter(|_| engine != host) {
+                    docker.set("DOCKER_TLS_VERIFY", verify);
+                }
+                Self::Elsewhere(docker)
+            }));
+        }
+        let Some(name) = environment.set("DOCKER_CONTEXT").filter(|name| *name != "default") else {
+            return Ok(Self::Here);
+        };
+        let docker = Docker::of(Engine::Context(name.to_owned()));
+        let format = "{{.Endpoints.docker.Host}}";
+        let address = docker.docker(&["context", "inspect", name, "--format", format]).await;
+        let address = address.with_context(|| format!("DOCKER_CONTEXT names {name:?}"))?;
+        Ok(if authority(&address).is_none() { Self::Here } else { Self::Elsewhere(docker) })
+    }
+}
+
+/// What a host knows of itself.
+struct Own<'a> {
+    /// Tells whether a name or an address is its own.
+    is_own: &'a dyn Fn(&str) -> bool,
+    /// Whether weft has sockets here.
+    served: bool,
+}
+
+impl Own<'_> {
+    /// Returns the engine elsewhere that `DOCKER_HOST` leads to, if it leads elsewhere. `original` is what it was before
+    /// `weft env`: then it leads to weft's proxy, and the engine is the one behind that.
+    fn engine<'a>(&self, host: &'a str, original: Option<&'a str>) -> Option<&'a str> {
+        let (name, port) = authority(host)?;
+        let is_own = (self.is_own)(name);
+        match original.map(|original| (original, authority(original))) {
+            Some((original, Some((same, _)))) if same == name => return self.engine(original, None),
+            Some((_, None)) if is_own => return None,
+            Some(_) | None => {}
+        }
+        let here = is_own && (self.served || port == Some(PROXY_PORT));
+        (!here).then_some(host)
+    }
+}
+
+/// Returns the host name, or the address, and the port of what `DOCKER_HOST` may be; nothing for what is on this host in any case.
+pub(crate) fn authority(host: &str) -> Option<(&str, Option<u16>)> {
+    let (scheme, rest) = host.split_once("://")?;
+    if matches!(scheme, "unix" | "fd" | "npipe") {
+        return None;
+    }
+    let rest = rest.split_once('/').map_or(rest, |(authority, _)| authority);
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    if let Some((address, port)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return Some((address, port.strip_prefix(':').and_then(|port| port.parse().ok())));
+    }
+    match rest.split_once(':') {
+        Some((name, port)) => Some((name, port.parse().ok())),
+        None => Some((rest, None)),
+    }
+}
+
+/// Tells whether a name or an address is this host's own, without asking anybody.
+fn is_own(name: &str) -> bool {
+    match name.parse::<IpAddr>() {
+        // The kernel lets sockets have its own addresses only.
+        Ok(address) => address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok(),
+        Err(_) => {
+            let own = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            name.is_empty() || name == "localhost" || name == own.trim()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_found_in_addresses() {
+        for (host, expected) in [
+            ("unix:///var/run/docker.sock", None),
+            ("/var/run/docker.sock", None),
+            ("tcp://host1:2375", Some(("host1", Some(2375)))),
+            ("tcp://[fd00::1]:2376/", Some(("fd00::1", Some(2376)))),
+            ("ssh://me@host1", Some(("host1", None))),
+            ("ssh://host1:22/run/docker.sock", Some(("host1", Some(22)))),
+            ("tcp://:2375", Some(("", Some(2375)))),
+        ] {
+            assert_eq!(authority(host), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn the_engine_that_the_environment_leads_to_is_found() {
+        let own = |served| Own { is_own: &|name| matches!(name, "127.0.0.1" | "host1"), served };
+        let proxy = "tcp://host2:12375";
+        for (host, original, expected) in [
+            ("unix:///run/weft/docker/docker.sock", None, None),
+            ("tcp://host2:2375", None, Some("tcp://host2:2375")),
+            ("ssh://me@host2", None, Some("ssh://me@host2")),
+            // An engine of this host by TCP, and weft runs here.
+            ("tcp://127.0.0.1:2375", None, None),
+            ("tcp://host1:2375", None, None),
+            // weft's proxy, with what was before it, also where that has gone stale.
+            (proxy, Some("tcp://host2:2375"), Some("tcp://host2:2375")),
+            (proxy, Some("ssh://me@host2"), Some("ssh://me@host2")),
+            (proxy, Some("tcp://host3:2375"), Some(proxy)),
+            (proxy, Some(""), Some(proxy)),
+            (proxy, None, Some(proxy)),
+            ("tcp://127.0.0.1:12375", Some(""), None),
+            ("tcp://127.0.0.1:12375", Some("unix:///var/run/docker.sock"), None),
+        ] {
+            assert_eq!(own(true).engine(host, original), expected, "{host} after {original:?}");
+        }
+        // Where weft has no sockets, an engine of this host may be one that is only reached by it, as by a tunnel.
+        assert_eq!(own(false).engine("tcp://127.0.0.1:2375", None), Some("tcp://127.0.0.1:2375"));
+        assert_eq!(own(false).engine("tcp://127.0.0.1:12375", None), None, "the proxy before a launch");
+    }
+
+    #[test]
+    fn a_host_knows_itself() {
+        assert!(is_own("127.0.0.1") && is_own("::1") && is_own("localhost"));
+        assert!(!is_own("192.0.2.1") && !is_own("another.example"));
+    }
+
+    #[tokio::test]
+    async fn a_folder_of_sockets_is_this_hosts() {
+        let environment = Environment::of([("DOCKER_HOST", "tcp://192.0.2.1:2375")]);
+        let place = Place::of(&environment, Path::new("/tmp/sockets")).await.expect("no context");
+        assert!(matches!(place, Place::Here));
+        let place = Place::of(&environment, Path::new(SOCKET_FOLDER)).await.expect("no context");
+        assert!(matches!(place, Place::Elsewhere(docker) if docker.engine().to_string() == "tcp://192.0.2.1:2375"));
+        let nothing = Environment::of([("DOCKER_HOST", ""), ("DOCKER_CONTEXT", "default")]);
+        assert!(matches!(Place::of(&nothing, Path::new(SOCKET_FOLDER)).await, Ok(Place::Here)));
+    }
+}

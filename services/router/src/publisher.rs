@@ -1,0 +1,600 @@
+//! Has ports of the host lead to containers, and names inside to services outside: knows what is published and imported, finds out
+//! who is there, and tells the kernel.
+//!
+//! One task owns all of it. It hears of names from dns, of addresses from the driver, and takes the host's own addresses from ipam.
+
+mod forwarder;
+mod import;
+mod imports;
+mod names;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tonic::transport::Channel;
+use weft_proto::{
+    client::{Service, channel},
+    ipam::v1::{AllocateRequest, FreeRequest, address_service_client::AddressServiceClient},
+};
+use weft_router_core::mesh::Problem;
+use weft_service::Shutdown;
+
+use self::{forwarder::Forwarder, imports::Imports, names::Names};
+use crate::{
+    driver::{self, DriverHandle},
+    exposed,
+    kernel::Kernel,
+    published::{HostPort, Import, MOST_PORTS, PUBLISHED_FILE, Protocol, Published, Target, Terms},
+    store::Store,
+};
+
+/// Holder of the addresses that the host has to reach containers.
+const HOLDER: &str = "weft:publish";
+
+/// Commands that may wait; who sends more waits.
+const COMMANDS: usize = 64;
+
+/// How often is looked for who is where, and what failed is tried again.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long ipam may take for an address.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long after the start addresses count as there that were: other hosts are met again within seconds.
+const HOLD: Duration = Duration::from_secs(10);
+
+/// What the task starts with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The driver.
+    pub driver: DriverHandle,
+    /// The owner of kernel network state.
+    pub kernel: Kernel,
+    /// Where state is kept.
+    pub store: Store,
+    /// What was published, and is in the kernel.
+    pub published: Published,
+    /// The overlay's range.
+    pub range: Ipv4Net,
+    /// Ports of TCP and UDP that are weft's own.
+    pub own_ports: BTreeSet<u16>,
+    /// Where the host's root folder is seen.
+    pub host_root: PathBuf,
+}
+
+/// Why something is not published.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Something has to be otherwise first.
+    #[error("{0}")]
+    NotNow(String),
+    /// Somebody did not do what was asked.
+    #[error("{0:#}")]
+    Failed(anyhow::Error),
+}
+
+/// A port as it is now.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Which.
+    pub port: HostPort,
+    /// Where it leads.
+    pub terms: Terms,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Publish { port: HostPort, terms: Terms, reply: oneshot::Sender<Result<View, Refused>> },
+    Unpublish { which: Which, reply: oneshot::Sender<Result<Vec<View>, Refused>> },
+    List { reply: oneshot::Sender<Vec<View>> },
+    Import { name: String, import: Import, reply: oneshot::Sender<Result<ImportView, Refused>> },
+    Unimport { name: String, reply: oneshot::Sender<Result<Vec<ImportView>, Refused>> },
+    ListImports { reply: oneshot::Sender<Vec<ImportView>> },
+}
+
+/// A service outside as it is now.
+#[derive(Debug, Clone)]
+pub struct ImportView {
+    /// Its name inside.
+    pub name: String,
+    /// Where it leads.
+    pub import: Import,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Ports that are meant.
+#[derive(Debug, Clone, Copy)]
+pub struct Which {
+    /// Their number.
+    pub port: u16,
+    /// Of this protocol, or both.
+    pub protocol: Option<Protocol>,
+    /// Of this address, or whatever it is.
+    pub address: Option<IpAddr>,
+}
+
+/// Reaches the task.
+#[derive(Debug, Clone)]
+pub struct PublisherHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl PublisherHandle {
+    /// Has a port lead to containers.
+    ///
+    /// # Errors
+    /// [`Refused`]; then all is as it was.
+    pub async fn publish(&self, port: HostPort, terms: Terms) -> Result<View, Refused> {
+        self.ask(|reply| Command::Publish { port, terms, reply }).await?
+    }
+
+    /// Takes ports back, and returns those that there were.
+    ///
+    /// # Errors
+    /// If they could not be taken back.
+    pub async fn unpublish(&self, which: Which) -> Result<Vec<View>, Refused> {
+        self.ask(|reply| Command::Unpublish { which, reply }).await?
+    }
+
+    /// Lists all ports, in order.
+    ///
+    /// # Errors
+    /// If the router is stopping.
+    pub async fn list(&self) -> Result<Vec<View>, Refused> {
+        self.ask(|reply| Command::List { reply }).await
+    }
+
+    /// Gives a service outside a name inside.
+    ///
+    /// # Errors
+    /// [`Refused`]; then all is as it was.
+    pub async fn import(&self, name: String, import: Import) -> Result<ImportView, Refused> {
+        self.ask(|reply| Command::Import { name, import, reply }).await?
+    }
+
+    /// Takes a service outside away, and returns it if it was there.
+    ///
+    /// # Errors
+    /// If it could not be taken away.
+    pub async fn unimport(&self, name: String) -> Result<Vec<ImportView>, Refused> {
+        self.ask(|reply| Command::Unimport { name, reply }).await?
+    }
+
+    /// Lists all services outside, in order of their names.
+    ///
+    /// # Errors
+    /// If the router is stopping.
+    pub async fn list_imports(&self) -> Result<Vec<ImportView>, Refused> {
+        self.ask(|reply| Command::ListImports { reply }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Refused> {
+        let stopping = || Refused::NotNow(driver::Stopping.to_string());
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+}
+
+/// Makes the handle, and what the task of [`run`] is to be given. The last is where it says what is wrong.
+#[must_use]
+pub fn make() -> (PublisherHandle, Inbox, watch::Receiver<Vec<Problem>>) {
+    let (commands, queue) = mpsc::channel(COMMANDS);
+    let (sender, problems) = watch::channel(Vec::new());
+    (PublisherHandle { commands }, Inbox { commands: queue, problems: sender }, problems)
+}
+
+/// What the task listens to, and speaks by.
+#[derive(Debug)]
+pub struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    problems: watch::Sender<Vec<Problem>>,
+}
+
+/// Does all of it until `shutdown`. What is published stays in the kernel.
+pub async fn run(parts: Parts, mut inbox: Inbox, sockets: &Path, shutdown: Shutdown) {
+    let dns = channel(&Service::Dns.socket(sockets));
+    let mut names = Names::new(dns.clone());
+    let mut imports = Imports::new(&parts.host_root);
+    let mut publisher = Publisher {
+        driver: parts.driver,
+        kernel: parts.kernel,
+        store: parts.store,
+        ipam: channel(&Service::Ipam.socket(sockets)),
+        dns,
+        range: parts.range,
+        own_ports: parts.own_ports,
+        told: Some(parts.published.clone()),
+        published: parts.published,
+        confirmed: BTreeSet::new(),
+        forwarders: BTreeMap::new(),
+        problems: BTreeMap::new(),
+        import_problems: BTreeMap::new(),
+        began: Instant::now(),
+    };
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return,
+            command = inbox.commands.recv() => match command {
+                Some(command) => publisher.perform(command, &names, &imports).await,
+                None => return,
+            },
+            () = names.changed() => publisher.settle(&names, &imports).await,
+            () = imports.changed() => publisher.settle(&names, &imports).await,
+            _ = tick.tick() => publisher.settle(&names, &imports).await,
+        }
+        imports.watch(&publisher.published.imports);
+        names.watch(publisher.published.ports.values().filter_map(|terms| match &terms.target {
+            Target::Name(name) => Some(name.as_str()),
+            Target::Address(_) => None,
+        }));
+        let problems =
+            publisher.problems.values().chain(publisher.import_problems.values()).flatten().cloned().collect();
+        inbox.problems.send_if_modified(|known| {
+            let changed = *known != problems;
+            *known = problems;
+            changed
+        });
+    }
+}
+
+struct Publisher {
+    driver: DriverHandle,
+    kernel: Kernel,
+    store: Store,
+    ipam: Channel,
+    dns: Channel,
+    range: Ipv4Net,
+    own_ports: BTreeSet<u16>,
+    published: Published,
+    /// What kernel, mesh and disk have, if they have the same.
+    told: Option<Published>,
+    /// Subnets in which ipam has said since the start that the address is ours.
+    confirmed: BTreeSet<Ipv4Net>,
+    forwarders: BTreeMap<HostPort, Forwarder>,
+    /// What is wrong with a port; `None` has what is wrong with all.
+    problems: BTreeMap<Option<HostPort>, Vec<Problem>>,
+    /// What is wrong with an import.
+    import_problems: BTreeMap<String, Vec<Problem>>,
+    began: Instant,
+}
+
+impl Publisher {
+    async fn perform(&mut self, command: Command, names: &Names, imports: &Imports) {
+        // Whoever asked may have gone meanwhile: what is done stays done.
+        match command {
+            Command::Publish { port, terms, reply } => {
+                let _ = reply.send(self.publish(port, terms, names, imports).await);
+            }
+            Command::Unpublish { which, reply } => {
+                let _ = reply.send(self.unpublish(which).await);
+            }
+            Command::List { reply } => {
+                let _ = reply.send(self.published.ports.iter().map(|(port, terms)| self.view(*port, terms)).collect());
+            }
+            Command::Import { name, import, reply } => {
+                let _ = reply.send(self.import(name, import, names, imports).await);
+            }
+            Command::Unimport { name, reply } => {
+                let _ = reply.send(self.unimport(&name).await);
+            }
+            Command::ListImports { reply } => {
+                let _ = reply.send(self.imports());
+            }
+        }
+    }
+
+    fn view(&self, port: HostPort, terms: &Terms) -> View {
+        View { port, terms: terms.clone(), problems: self.problems.get(&Some(port)).cloned().unwrap_or_default() }
+    }
+
+    async fn publish(
+        &mut self,
+        port: HostPort,
+        mut terms: Terms,
+        names: &Names,
+        imports: &Imports,
+    ) -> Result<View, Refused> {
+        self.check(port, &terms)?;
+        let addresses = match &terms.target {
+            Target::Name(name) => {
+                let addresses = names.ask(name).await?;
+                if addresses.is_empty() {
+                    return Err(Refused::NotNow(format!(
+                        "no container has the name {name}: start one, or see with `weft status dns` which names there are"
+                    )));
+                }
+                addresses
+            }
+            Target::Address(address) => [*address].into(),
+        };
+        let located = self.locate().await?;
+        let found: Vec<IpNet> = addresses.iter().filter_map(|address| located.get(address).copied()).collect();
+        if found.is_empty() {
+            return Err(self.nobody(&terms.target, &addresses));
+        }
+        terms.set_backends(found);
+
+        let before = self.published.ports.clone();
+        self.published.ports.insert(port, terms);
+        if let Err(error) = self.establish(port).await {
+            self.published.ports = before;
+            self.forwarders.retain(|port, _| self.published.ports.contains_key(port));
+            self.settle(names, imports).await;
+            return Err(error);
+        }
+        let terms = &self.published.ports[&port];
+        Ok(self.view(port, terms))
+    }
+
+    /// Refuses what cannot be, whoever is there.
+    fn check(&self, port: HostPort, terms: &Terms) -> Result<(), Refused> {
+        if self.own_ports.contains(&port.port) {
+            return Err(Refused::Invalid(format!("port {} of the host is weft's own: choose another", port.port)));
+        }
+        if terms.proxy_protocol && port.protocol == Protocol::Udp {
+            let text = "the PROXY protocol is for connections of TCP: publish without it, or by TCP";
+            return Err(Refused::Invalid(text.to_owned()));
+        }
+        let other = self.published.ports.keys().find(|known| **known != port && known.overlaps(&port));
+        if let Some(other) = other {
+            return Err(Refused::NotNow(format!(
+                "port {port} is published as {other} already: `weft unpublish {}` first",
+                other.port
+            )));
+        }
+        if self.published.ports.len() >= MOST_PORTS && !self.published.ports.contains_key(&port) {
+            return Err(Refused::NotNow(format!(
+                "{MOST_PORTS} ports are published, and there may not be more: `weft unpublish` one first"
+            )));
+        }
+        Ok(())
+    }
+
+    fn nobody(&self, target: &Target, addresses: &BTreeSet<IpAddr>) -> Refused {
+        let outside = |address: &IpAddr| matches!(address, IpAddr::V4(address) if !self.range.contains(address));
+        match target {
+            Target::Address(address) if outside(address) => Refused::Invalid(format!(
+                "{address} is no container's, and outside of the overlay's range {}: name a container, or its address as \
+                 `weft ps` has it",
+                self.range
+            )),
+            Target::Address(address) => Refused::NotNow(format!(
+                "no container that can be reached has the address {address}: start it, or see with `weft ps` on its host which \
+                 address it has"
+            )),
+            Target::Name(name) => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                Refused::NotNow(format!(
+                    "the name {name} means {}, which is no container that can be reached: name one that runs",
+                    addresses.join(", ")
+                ))
+            }
+        }
+    }
+
+    /// Does all that a new port needs, or says what could not be done.
+    async fn establish(&mut self, port: HostPort) -> Result<(), Refused> {
+        self.listen(port).map_err(|error| listening(port, &error))?;
+        self.hold().await.map_err(Refused::Failed)?;
+        self.tell().await.map_err(Refused::Failed)
+    }
+
+    async fn unpublish(&mut self, which: Which) -> Result<Vec<View>, Refused> {
+        let meant = |port: &HostPort| {
+            let address = which.address.is_none() || which.address == port.address;
+            port.port == which.port && address && which.protocol.is_none_or(|protocol| protocol == port.protocol)
+        };
+        let ports: Vec<HostPort> = self.published.ports.keys().filter(|port| meant(port)).copied().collect();
+        let mut removed = Vec::new();
+        for port in ports {
+            if let Some(terms) = self.published.ports.remove(&port) {
+                removed.push(self.view(port, &terms));
+            }
+            self.forwarders.remove(&port);
+            self.problems.remove(&Some(port));
+        }
+        self.hold().await.map_err(Refused::Failed)?;
+        self.tell().await.map_err(Refused::Failed)?;
+        Ok(removed)
+    }
+
+    /// Makes all as it should be, as far as it can be; the rest is a problem, and tried again.
+    async fn settle(&mut self, names: &Names, imports: &Imports) {
+        if self.published == Published::default() && self.told.as_ref() == Some(&self.published) {
+            return;
+        }
+        self.find(names).await;
+        self.find_imports(imports);
+        let ports: Vec<HostPort> = self.published.ports.keys().copied().collect();
+        for port in ports {
+            let mut problems = Vec::new();
+            if let Err(error) = self.listen(port) {
+                let message = format!(
+                    "{}; until then the port is reached neither from the host's loopback nor by the PROXY protocol",
+                    listening(port, &error)
+                );
+                problems.push(problem("port_not_held", message));
+            }
+            let terms = &self.published.ports[&port];
+            if terms.backends.is_empty() {
+                let message = format!(
+                    "port {port} leads to {}, and no container that can be reached has that at present: start one, or `weft \
+                     unpublish {}`",
+                    terms.target, port.port
+                );
+                problems.push(problem("nobody_to_publish", message));
+            }
+            self.problems.insert(Some(port), problems);
+        }
+        self.problems.retain(|port, _| port.is_none_or(|port| self.published.ports.contains_key(&port)));
+        let mut general = Vec::new();
+        for outcome in [self.hold().await, self.tell().await] {
+            if let Err(error) = outcome {
+                let message = format!(
+                    "published ports are not as they should be, which is tried again ({error:#}): correct that"
+                );
+                general.push(problem("publish_refused", message));
+            }
+        }
+        self.problems.insert(None, general);
+    }
+
+    /// Finds out who is there now.
+    async fn find(&mut self, names: &Names) {
+        // The driver ends with the service.
+        let Ok(located) = self.locate().await else { return };
+        let settled = self.began.elapsed() > HOLD;
+        for terms in self.published.ports.values_mut() {
+            let known: BTreeMap<IpAddr, IpNet> = terms.backends.iter().map(|net| (net.addr(), *net)).collect();
+            let place = |address: &IpAddr| located.get(address).or_else(|| known.get(address)).copied();
+            let found: BTreeSet<IpNet> = match &terms.target {
+                // Until dns says who has the name, those have it who had.
+                Target::Name(name) => match names.addresses(name) {
+                    Some(addresses) => addresses.iter().filter_map(place).collect(),
+                    None => continue,
+                },
+                Target::Address(address) => {
+                    located.get(address).copied().or_else(|| place(address).filter(|_| !settled)).into_iter().collect()
+                }
+            };
+            if terms.set_backends(found) {
+                tracing::info!(target = %terms.target, backends = terms.backends.len(), "a published port leads elsewhere");
+            }
+        }
+    }
+
+    /// Returns the interface addresses of all containers that can be reached.
+    async fn locate(&self) -> Result<BTreeMap<IpAddr, IpNet>, Refused> {
+        let stopping = |error: driver::Stopping| Refused::NotNow(error.to_string());
+        let own = self.driver.ask(driver::Command::Attachments).await.map_err(stopping)?;
+        let located = self.driver.ask(driver::Command::Locations).await.map_err(stopping)?;
+        let others = located.into_iter().filter(|located| located.reachable).map(|located| located.attachment);
+        let containers = own.into_iter().chain(others).filter(|attachment| attachment.container != exposed::holder());
+        Ok(containers.flat_map(|attachment| attachment.addresses).map(|net| (net.addr(), net)).collect())
+    }
+
+    /// Holds a port, and hands on what comes there to who is there now.
+    fn listen(&mut self, port: HostPort) -> io::Result<()> {
+        let Some(terms) = self.published.ports.get(&port) else { return Ok(()) };
+        let known = self.forwarders.remove(&port).filter(|known| known.proxy_protocol() == terms.proxy_protocol);
+        let forwarder = match known {
+            Some(known) => known,
+            None => Forwarder::start(port, terms.proxy_protocol)?,
+        };
+        forwarder.set_backends(terms.targets().into_iter().collect::<Vec<SocketAddr>>());
+        self.forwarders.insert(port, forwarder);
+        Ok(())
+    }
+
+    /// Takes addresses from ipam for the subnets that need one, and gives those back that are needed no longer.
+    async fn hold(&mut self) -> anyhow::Result<()> {
+        let wanted = self.published.subnets();
+        let mut failures = Vec::new();
+        for subnet in wanted.difference(&self.confirmed.clone()) {
+            match self.allocate(HOLDER, Some(*subnet)).await {
+                Ok((address, twin)) => {
+                    self.published.held.retain(|known, _| known.trunc() != *subnet);
+                    self.published.held.insert(address, twin);
+                    self.confirmed.insert(*subnet);
+                }
+                Err(error) => failures.push(error.context(format!("the host got no address in {subnet}"))),
+            }
+        }
+        let surplus: Vec<Ipv4Net> =
+            self.published.held.keys().filter(|address| !wanted.contains(&address.trunc())).copied().collect();
+        if !surplus.is_empty() {
+            for address in &surplus {
+                self.published.held.remove(address);
+                self.confirmed.remove(&address.trunc());
+            }
+            // Nobody else may get them before the kernel has let go of them.
+            self.tell().await?;
+            if let Err(error) = self.free(HOLDER, &surplus).await {
+                failures.push(error.context("addresses of the host were not given back"));
+            }
+        }
+        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Takes an address, of the default subnet if none is named.
+    async fn allocate(&self, holder: &str, subnet: Option<Ipv4Net>) -> anyhow::Result<(Ipv4Net, Option<Ipv6Net>)> {
+        let mut client = AddressServiceClient::new(self.ipam.clone());
+        let subnet = subnet.map(Into::into);
+        let request = AllocateRequest { container_id: holder.to_owned(), subnet, timeout_millis: 0 };
+        let answer = timeout(PATIENCE, client.allocate(request)).await.context("ipam did not answer within 5 s")?;
+        let address = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner().address;
+        let address = address.context("ipam names no address")?;
+        let v4 = Ipv4Net::try_from(address.v4.as_ref().context("ipam names no address of IPv4")?)?;
+        match address.v6.as_ref().map(IpNet::try_from).transpose()? {
+            Some(IpNet::V6(twin)) => Ok((v4, Some(twin))),
+            Some(IpNet::V4(_)) | None => Ok((v4, None)),
+        }
+    }
+
+    async fn free(&self, holder: &str, addresses: &[Ipv4Net]) -> anyhow::Result<()> {
+        let mut client = AddressServiceClient::new(self.ipam.clone());
+        let addresses = addresses.iter().map(|address| (*address).into()).collect();
+        let request = FreeRequest { container_id: holder.to_owned(), addresses };
+        let answer = timeout(PATIENCE, client.free(request)).await.context("ipam did not answer within 5 s")?;
+        answer.map_err(|status| anyhow::anyhow!("{}", status.message())).map(drop)
+    }
+
+    /// Has kernel, mesh and disk know what is published, if that is news.
+    async fn tell(&mut self) -> anyhow::Result<()> {
+        if self.told.as_ref() == Some(&self.published) {
+            return Ok(());
+        }
+        // Until all have it, it is not known who has what.
+        let before = self.told.take();
+        let addresses = self.kernel.set_published(self.published.desired()).await?;
+        let held = |published: &Published| published.desired().addresses;
+        if before.is_none_or(|before| held(&before) != held(&self.published)) {
+            self.driver.ask(|reply| driver::Command::SetHeld { addresses, reply }).await?;
+        }
+        let (store, content) = (self.store.clone(), self.published.clone());
+        spawn_blocking(move || store.save(PUBLISHED_FILE, &content)).await.context("writing failed")??;
+        self.told = Some(self.published.clone());
+        Ok(())
+    }
+}
+
+/// Says why a port cannot be held.
+fn listening(port: HostPort, error: &io::Error) -> Refused {
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        let text = "of the host is in use already: choose another, or stop what has it (`ss -lntup`)";
+        Refused::NotNow(format!("port {port} {text}"))
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        Refused::Invalid(format!("the host does not have the address of port {port}: name one that it has, or none"))
+    } else if kind == io::ErrorKind::PermissionDenied {
+        let text = "start weft with the compose.yaml of this version, which lets it";
+        Refused::NotNow(format!("the router may not open port {port}: {text}"))
+    } else {
+        Refused::Failed(anyhow::anyhow!("port {port} of the host cannot be opened: {error}"))
+    }
+}
+
+fn problem(reason: &'static str, message: String) -> Problem {
+    Problem { reason, message, is_final: false }
+}

@@ -1,0 +1,127 @@
+//! Which addresses names have, as dns tells.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+use tonic::{Code, Status, transport::Channel};
+use weft_proto::dns::v1::{WatchRequest, WatchResponse, name_service_client::NameServiceClient};
+
+use super::Refused;
+
+/// News that may wait.
+const NEWS: usize = 64;
+
+/// Pause before dns is asked again after it went away.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// How long dns may take to tell.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Listens to dns. Of a name that is watched, what was heard last stays while dns is away.
+#[derive(Debug)]
+pub(super) struct Names {
+    dns: Channel,
+    known: BTreeMap<String, BTreeSet<IpAddr>>,
+    watched: BTreeMap<String, Watch>,
+    news: (mpsc::Sender<News>, mpsc::Receiver<News>),
+}
+
+type News = (String, BTreeSet<IpAddr>);
+
+/// Listens until it is dropped.
+#[derive(Debug)]
+struct Watch(AbortHandle);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Names {
+    pub(super) fn new(dns: Channel) -> Self {
+        Self { dns, known: BTreeMap::new(), watched: BTreeMap::new(), news: mpsc::channel(NEWS) }
+    }
+
+    /// Watches these names and no others.
+    pub(super) fn watch<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        let names: BTreeSet<&str> = names.collect();
+        self.watched.retain(|name, _| names.contains(name.as_str()));
+        self.known.retain(|name, _| names.contains(name.as_str()));
+        for name in names {
+            if !self.watched.contains_key(name) {
+                let task = tokio::spawn(follow(self.dns.clone(), name.to_owned(), self.news.0.clone()));
+                self.watched.insert(name.to_owned(), Watch(task.abort_handle()));
+            }
+        }
+    }
+
+    /// Waits for news and takes them in. Cancel safe.
+    pub(super) async fn changed(&mut self) {
+        if let Some((name, addresses)) = self.news.1.recv().await {
+            self.known.insert(name, addresses);
+        }
+    }
+
+    /// Returns the addresses of a name that is watched, once dns has told them.
+    pub(super) fn addresses(&self, name: &str) -> Option<&BTreeSet<IpAddr>> {
+        self.known.get(name)
+    }
+
+    /// Asks for the addresses of any name.
+    ///
+    /// # Errors
+    /// If it is none, or dns does not tell.
+    pub(super) async fn ask(&self, name: &str) -> Result<BTreeSet<IpAddr>, Refused> {
+        let mut client = NameServiceClient::new(self.dns.clone());
+        let asked = async {
+            let mut told = client.watch(WatchRequest { name: name.to_owned() }).await?.into_inner();
+            told.message().await
+        };
+        match timeout(PATIENCE, asked).await {
+            Ok(Ok(Some(told))) => Ok(read(&told)),
+            Ok(Err(status)) if status.code() == Code::InvalidArgument => {
+                Err(Refused::Invalid(status.message().to_owned()))
+            }
+            Ok(Err(status)) => Err(away(name, &status)),
+            Ok(Ok(None)) | Err(_) => Err(Refused::NotNow(format!(
+                "dns does not tell who has the name {name}: `weft status` says what it waits for"
+            ))),
+        }
+    }
+}
+
+fn away(name: &str, status: &Status) -> Refused {
+    Refused::NotNow(format!(
+        "who has the name {name} is not known, because dns does not answer ({}): `weft status` says why",
+        status.message()
+    ))
+}
+
+/// Tells what dns says of a name, for as long as somebody hears it.
+async fn follow(dns: Channel, name: String, news: mpsc::Sender<News>) {
+    let mut client = NameServiceClient::new(dns);
+    loop {
+        if let Ok(told) = client.watch(WatchRequest { name: name.clone() }).await {
+            let mut told = told.into_inner();
+            while let Ok(Some(told)) = told.message().await {
+                if news.send((name.clone(), read(&told))).await.is_err() {
+                    return;
+                }
+            }
+        }
+        sleep(RETRY).await;
+    }
+}
+
+fn read(told: &WatchResponse) -> BTreeSet<IpAddr> {
+    told.addresses.iter().filter_map(|address| IpAddr::try_from(address).ok()).collect()
+}

@@ -1,0 +1,291 @@
+//! Ports of the host that lead to containers.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use weft_router::kernel::{DesiredServices, Entrance, Translation, TransportProtocol};
+
+use crate::{
+    SIX,
+    support::{Container, Host, eventually, now, on_host, output},
+};
+
+/// How long an answer that does not come is waited for.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Connections by which all of two targets are met: all go to one with a probability of 2 in 2^40.
+const MANY: usize = 40;
+
+const PORT: u16 = 8080;
+
+/// Has a container tell each client by TCP and by UDP its own word and the client's address.
+fn serve(word: &'static str, port: u16) {
+    let listener = TcpListener::bind(("::", port)).expect("a free port");
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let from = client.peer_addr().expect("connected").ip().to_canonical();
+            let _ = client.write_all(format!("{word} {from}").as_bytes());
+        }
+    });
+    let socket = UdpSocket::bind(("::", port)).expect("a free port");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            let text = format!("{word} {}", from.ip().to_canonical());
+            let _ = socket.send_to(text.as_bytes(), from);
+        }
+    });
+}
+
+/// Returns what a service says; nothing if it is not reached.
+fn ask(to: SocketAddr) -> Option<String> {
+    let mut client = TcpStream::connect_timeout(&to, PATIENCE).ok()?;
+    client.set_read_timeout(Some(PATIENCE)).expect("set");
+    let mut said = String::new();
+    client.read_to_string(&mut said).ok()?;
+    Some(said)
+}
+
+fn ask_by(socket: &UdpSocket, to: SocketAddr) -> Option<String> {
+    socket.set_read_timeout(Some(PATIENCE)).expect("set");
+    socket.send_to(b"?", to).expect("sent");
+    let mut buffer = [0; 64];
+    let length = socket.recv(&mut buffer).ok()?;
+    Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+fn client_for(to: SocketAddr) -> UdpSocket {
+    UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).expect("a socket")
+}
+
+/// The port of both protocols, of any address, and whom it leads to.
+fn published(targets: &[&str]) -> DesiredServices {
+    let targets: BTreeSet<SocketAddr> = targets.iter().map(|text| text.parse().expect("valid")).collect();
+    let translation =
+        |protocol| Translation { entrance: Entrance::Host(None), protocol, port: PORT, targets: targets.clone() };
+    DesiredServices {
+        addresses: ["10.32.0.9/12".to_owned(), format!("{SIX}:9/108")].map(|text| text.parse().expect("valid")).into(),
+        translations: [TransportProtocol::Tcp, TransportProtocol::Udp].map(translation).into(),
+    }
+}
+
+fn words(said: impl Iterator<Item = Option<String>>) -> BTreeSet<String> {
+    said.map(|said| said.expect("an answer").split(' ').next().expect("a word").to_owned()).collect()
+}
+
+/// Makes a station outside, and returns its and the host's addresses.
+fn outside() -> (Container, [IpAddr; 2]) {
+    for path in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        std::fs::write(format!("/proc/sys/{path}"), "1").expect("a host that routes");
+    }
+    let outside = Container::start("0c");
+    let pid = outside.pid.to_string();
+    output("ip", &["link", "set", "lo", "up"]);
+    output("ip", &["link", "add", "out", "type", "veth", "peer", "name", "eth0", "netns", &pid]);
+    output("ip", &["address", "add", "192.0.2.1/24", "dev", "out"]);
+    output("ip", &["address", "add", "2001:db8::1/64", "dev", "out", "nodad"]);
+    output("ip", &["link", "set", "out", "up"]);
+    outside.run(|| std::fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0").expect("IPv6 is switched on"));
+    outside.output("ip", &["address", "add", "192.0.2.2/24", "dev", "eth0"]);
+    outside.output("ip", &["address", "add", "2001:db8::2/64", "dev", "eth0", "nodad"]);
+    outside.output("ip", &["link", "set", "eth0", "up"]);
+    (outside, ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().expect("valid")))
+}
+
+#[test]
+fn a_port_leads_to_containers_and_to_those_that_are_left() {
+    on_host(|Host { kernel, .. }| async move {
+        let (outside, own) = outside();
+        // The engine drops what it does not know.
+        for family in ["ip", "ip6"] {
+            let chain = format!(
+                "add table {family} filter; add chain {family} filter FORWARD {{ type filter hook forward priority 0; policy drop; }}"
+            );
+            output("nft", &[&chain]);
+        }
+        kernel.prepare().await.expect("prepared");
+        let containers = [Container::start("a1"), Container::start("b2")];
+        for (container, last) in containers.iter().zip(1..) {
+            let addresses = [format!("10.32.0.{last}/12"), format!("{SIX}:{last}/108")];
+            kernel.attach(container.spec(&[&addresses[0], &addresses[1]])).await.expect("attached");
+        }
+        containers[0].run(|| serve("one", 80));
+        containers[1].run(|| serve("two", 80));
+        let at = own.map(|address| SocketAddr::new(address, PORT));
+        let all: Vec<String> = ["10.32.0.1:80", "10.32.0.2:80"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([1, 2].map(|last| format!("[{SIX}:{last}]:80")))
+            .collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let both: BTreeSet<String> = ["one", "two"].map(str::to_owned).into();
+
+        for to in at {
+            assert_eq!(outside.run(move || ask(to)), None, "nothing is published");
+        }
+        kernel.set_published(published(&all)).await.expect("published");
+        for to in at {
+            let own = move || words((0..MANY).map(|_| ask(to)));
+            assert_eq!((own(), outside.run(own)), (both.clone(), both.clone()), "{to} by TCP");
+            let own = move || words((0..MANY).map(|_| ask_by(&client_for(to), to)));
+            assert_eq!((own(), outside.run(own)), (both.clone(), both.clone()), "{to} by UDP");
+        }
+        // Only the port is open.
+        let to = SocketAddr::new("10.32.0.1".parse().expect("valid"), 80);
+        outside.output("ip", &["route", "add", "10.32.0.0/12", "via", "192.0.2.1"]);
+        assert_eq!(outside.run(move || ask(to)), None, "a container is reached by another way");
+        serve("host", 8081);
+        let to = SocketAddr::new("10.32.0.9".parse().expect("valid"), 8081);
+        assert_eq!(containers[0].run(move || ask(to)), None, "the host is reached");
+        let to = SocketAddr::new("10.32.0.9".parse().expect("valid"), PORT);
+        assert_eq!(containers[0].run(move || ask(to)), None, "a container reaches the port from inside");
+
+        // A client by UDP goes on from one port, and is led to whoever is left.
+        for to in at {
+            kernel.set_published(published(&all)).await.expect("published");
+            let client = outside.run(move || client_for(to));
+            let first = ask_by(&client, to).expect("an answer");
+            let (left, word) = if first.starts_with("one") { (2, "two") } else { (1, "one") };
+            let left = [format!("10.32.0.{left}:80"), format!("[{SIX}:{left}]:80")];
+            kernel.set_published(published(&[&left[0], &left[1]])).await.expect("published");
+            assert!(ask_by(&client, to).expect("an answer").starts_with(word), "{to}: first {first}");
+            let met = outside.run(move || words((0..MANY).map(|_| ask(to))));
+            assert_eq!(met, [word.to_owned()].into());
+        }
+
+        // Whatever somebody takes away is back, and what is somebody's stays.
+        kernel.set_published(published(&all)).await.expect("published");
+        let damages: [&[&str]; 4] = [
+            &["nft", "flush", "ruleset"],
+            &["nft", "delete", "table", "inet", "weft-publish"],
+            &["nft", "flush", "chain", "inet", "weft-publish", "prerouting"],
+            &["ip", "-4", "address", "flush", "dev", "weft"],
+        ];
+        for damage in damages {
+            output(damage[0], &damage[1..]);
+            let start = now();
+            eventually("published again", || at.into_iter().all(|to| outside.run(move || ask(to)).is_some())).await;
+            assert!(start.elapsed() < Duration::from_secs(1), "{damage:?} took {:?}", start.elapsed());
+        }
+        eventually("settled", || true).await;
+        assert_eq!(kernel.prepare().await.expect("prepared"), 0);
+        assert_eq!(kernel.problems(), []);
+
+        kernel.set_published(DesiredServices::default()).await.expect("taken back");
+        let rules = output("nft", &["list", "ruleset"]).replace(&output("nft", &["list", "ruleset", "bridge"]), "");
+        assert!(!rules.contains("10.32") && !rules.contains("weft-publish"), "{rules}");
+        assert_eq!(output("ip", &["-o", "address", "show", "dev", "weft", "scope", "global"]), "");
+        for to in at {
+            assert_eq!(outside.run(move || ask(to)), None, "nothing is published any more");
+        }
+    });
+}
+
+#[test]
+fn containers_whose_answers_come_back_through_the_host_see_clients() {
+    on_host(|Host { kernel, .. }| async move {
+        let (outside, [own, _]) = outside();
+        kernel.prepare().await.expect("prepared");
+        let (plain, engines) = (Container::start("a1"), Container::start("b2"));
+        kernel.attach(plain.spec(&["10.32.0.1/12"])).await.expect("attached");
+        kernel.attach(engines.spec(&["10.32.0.2/12"])).await.expect("attached");
+        // As the engine connects a container.
+        let pid = engines.pid.to_string();
+        output("ip", &["link", "add", "docker0", "type", "bridge"]);
+        output("ip", &["address", "add", "172.17.0.1/16", "dev", "docker0"]);
+        output("ip", &["link", "set", "docker0", "up"]);
+        output("ip", &["link", "add", "veth1", "type", "veth", "peer", "name", "eth0", "netns", &pid]);
+        output("ip", &["link", "set", "veth1", "master", "docker0", "up"]);
+        engines.output("ip", &["address", "add", "172.17.0.2/16", "dev", "eth0"]);
+        engines.output("ip", &["link", "set", "eth0", "up"]);
+        engines.output("ip", &["route", "add", "default", "via", "172.17.0.1"]);
+        for path in ["all", "docker0"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{path}/rp_filter"), "0").expect("no filter");
+        }
+        plain.run(|| serve("plain", 80));
+        engines.run(|| serve("engine's", 80));
+        let to = SocketAddr::new(own, PORT);
+
+        kernel.set_published(published(&["10.32.0.1:80"])).await.expect("published");
+        assert_eq!(kernel.direct(), BTreeSet::new());
+        assert_eq!(outside.run(move || ask(to)).as_deref(), Some("plain 10.32.0.9"));
+        kernel.set_published(published(&["10.32.0.2:80"])).await.expect("published");
+        assert_eq!(kernel.direct(), ["10.32.0.2".parse().expect("valid")].into());
+        assert_eq!(outside.run(move || ask(to)).as_deref(), Some("engine's 192.0.2.2"));
+        let by = outside.run(move || client_for(to));
+        assert_eq!(ask_by(&by, to).as_deref(), Some("engine's 192.0.2.2"));
+        assert_eq!(ask(to).as_deref(), Some("engine's 10.32.0.9"), "the host itself");
+
+        // A host that lets in no packet by another way than it would answer has nothing to choose.
+        std::fs::write("/proc/sys/net/ipv4/conf/docker0/rp_filter", "1").expect("a filter");
+        kernel.set_published(published(&["10.32.0.2:80"])).await.expect("published");
+        assert_eq!(kernel.direct(), BTreeSet::new());
+        assert_eq!(outside.run(move || ask(to)).as_deref(), Some("engine's 10.32.0.9"));
+
+        kernel.remove_all().await.expect("removed");
+        let rules = output("nft", &["list", "ruleset"]);
+        assert!(!rules.contains("weft"), "{rules}");
+    });
+}
+
+#[test]
+fn a_service_outside_is_reached_at_an_address_inside() {
+    on_host(|Host { kernel, .. }| async move {
+        let (outside, own) = outside();
+        kernel.prepare().await.expect("prepared");
+        let one = Container::start("a1");
+        kernel.attach(one.spec(&["10.32.0.1/12", &format!("{SIX}:1/108")])).await.expect("attached");
+        outside.run(|| serve("outside", PORT));
+        serve("host", 8081);
+        let inside = ["10.32.0.9".to_owned(), format!("{SIX}:9")].map(|text| text.parse::<IpAddr>().expect("valid"));
+        let theirs = ["192.0.2.2", "2001:db8::2"].map(|text| text.parse::<IpAddr>().expect("valid"));
+        let led = |port, targets: [IpAddr; 2]| {
+            let one = |(inside, target): (IpAddr, IpAddr)| {
+                [TransportProtocol::Tcp, TransportProtocol::Udp].map(|protocol| Translation {
+                    entrance: Entrance::Overlay(inside),
+                    protocol,
+                    port,
+                    targets: [SocketAddr::new(target, port)].into(),
+                })
+            };
+            let translations = inside.into_iter().zip(targets).flat_map(one).collect();
+            DesiredServices { translations, ..published(&[]) }
+        };
+        for at in inside {
+            let to = SocketAddr::new(at, PORT);
+            assert_eq!(one.run(move || ask(to)), None, "nothing is imported");
+        }
+        kernel.set_published(led(PORT, theirs)).await.expect("imported");
+        for (at, sees) in inside.into_iter().zip(own) {
+            let to = SocketAddr::new(at, PORT);
+            let expected = format!("outside {sees}");
+            assert_eq!(one.run(move || ask(to)).as_ref(), Some(&expected), "by TCP");
+            assert_eq!(one.run(move || ask_by(&client_for(to), to)).as_ref(), Some(&expected), "by UDP");
+            assert_eq!(ask(to).as_ref(), Some(&expected), "the host itself");
+        }
+        // Nothing else outside is reached, nor the host.
+        one.output("ip", &["route", "add", "192.0.2.0/24", "via", "10.32.0.9"]);
+        let straight = SocketAddr::new(theirs[0], PORT);
+        assert_eq!(one.run(move || ask(straight)), None, "what is outside is reached by another way");
+        let host = SocketAddr::new(inside[0], 8081);
+        assert_eq!(one.run(move || ask(host)), None, "the host is reached");
+
+        // What the host itself serves can be imported, too.
+        kernel.set_published(led(8081, own)).await.expect("imported");
+        for at in inside {
+            let to = SocketAddr::new(at, 8081);
+            assert!(one.run(move || ask(to)).expect("an answer").starts_with("host "), "{to}");
+        }
+        kernel.set_published(DesiredServices::default()).await.expect("taken back");
+        for at in inside {
+            let to = SocketAddr::new(at, 8081);
+            assert_eq!(one.run(move || ask(to)), None, "nothing is imported any more");
+        }
+        let rules = output("nft", &["list", "ruleset"]).replace(&output("nft", &["list", "ruleset", "bridge"]), "");
+        assert!(!rules.contains("10.32") && !rules.contains("weft-publish"), "{rules}");
+    });
+}
