@@ -1,6 +1,7 @@
 //! The archive format of `docker save` (moby image specification v1.2), which every engine since 1.10 loads.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     path::PathBuf,
 };
@@ -39,13 +40,14 @@ pub enum Entry {
     },
 }
 
-/// An image of one layer.
+/// An image.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// Name and tag.
     pub reference: String,
-    /// Its file system, parents before children.
-    pub entries: Vec<Entry>,
+    /// Its file system: layers, each with parents before children. What images have in common from the first one on is stored
+    /// once.
+    pub layers: Vec<Vec<Entry>>,
     /// What a container of it runs, as the `config` of the image specification.
     pub config: Value,
 }
@@ -54,12 +56,26 @@ impl Image {
     /// Returns the size of all its files, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        let files = self.entries.iter().map(|entry| match entry {
-            Entry::File { contents, .. } => contents.len() as u64,
-            Entry::Folder { .. } | Entry::Link { .. } => 0,
-        });
-        files.sum()
+        self.layers.iter().map(|layer| size(layer)).sum()
     }
+}
+
+/// Returns the size of all files that images are made of, in bytes, those of a layer that several have counted once.
+///
+/// # Errors
+/// If a layer can't be written.
+pub fn size_together(images: &[Image]) -> io::Result<u64> {
+    let layers = images.iter().flat_map(|image| &image.layers);
+    let sizes = layers.map(|entries| Ok((digest(&layer(entries)?), size(entries))));
+    Ok(sizes.collect::<io::Result<BTreeMap<_, _>>>()?.into_values().sum())
+}
+
+fn size(layer: &[Entry]) -> u64 {
+    let files = layer.iter().map(|entry| match entry {
+        Entry::File { contents, .. } => contents.len() as u64,
+        Entry::Folder { .. } | Entry::Link { .. } => 0,
+    });
+    files.sum()
 }
 
 /// Writes images to one archive.
@@ -69,25 +85,41 @@ impl Image {
 pub fn write(images: &[Image], to: impl Write) -> io::Result<()> {
     let mut archive = tar::Builder::new(to);
     let mut manifest = Vec::new();
+    let mut written = BTreeSet::new();
     for image in images {
-        let layer = layer(&image.entries)?;
-        let layer_digest = digest(&layer);
+        let mut digests = Vec::new();
+        for entries in &image.layers {
+            let layer = layer(entries)?;
+            let digest = digest(&layer);
+            if written.insert(digest.clone()) {
+                append(&mut archive, &file(&layer_name(&digest), 0o644, layer))?;
+            }
+            digests.push(digest);
+        }
+        let history = json!({ "created": CREATED, "created_by": "weft-images" });
         let config = serde_json::to_vec(&json!({
             "architecture": architecture(),
             "config": image.config,
             "created": CREATED,
-            "history": [{ "created": CREATED, "created_by": "weft-images" }],
+            "history": vec![history; digests.len()],
             "os": "linux",
-            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer_digest}")] },
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": digests.iter().map(|digest| format!("sha256:{digest}")).collect::<Vec<_>>(),
+            },
         }))?;
         let config_name = format!("{}.json", digest(&config));
-        let layer_name = format!("{layer_digest}/layer.tar");
         append(&mut archive, &file(&config_name, 0o644, config))?;
-        append(&mut archive, &file(&layer_name, 0o644, layer))?;
-        manifest.push(json!({ "Config": config_name, "RepoTags": [image.reference], "Layers": [layer_name] }));
+        let layers: Vec<_> = digests.iter().map(|digest| layer_name(digest)).collect();
+        manifest.push(json!({ "Config": config_name, "RepoTags": [image.reference], "Layers": layers }));
     }
     append(&mut archive, &file("manifest.json", 0o644, serde_json::to_vec(&manifest)?))?;
     archive.into_inner()?.flush()
+}
+
+/// Returns where the archive has a layer.
+fn layer_name(digest: &str) -> String {
+    format!("{digest}/layer.tar")
 }
 
 /// Returns what image configurations call the processor that this program was built for.
@@ -155,7 +187,25 @@ mod tests {
             file("bin/tool", 0o755, b"contents".to_vec()),
             Entry::Link { path: "bin/other".into(), target: "tool".into() },
         ];
-        vec![Image { reference: "some/image:1".into(), entries, config: json!({ "Cmd": ["/bin/tool"] }) }]
+        let config = json!({ "Cmd": ["/bin/tool"] });
+        let more = vec![file("bin/more", 0o755, b"more".to_vec())];
+        vec![
+            Image { reference: "some/image:1".into(), layers: vec![entries.clone()], config: config.clone() },
+            Image { reference: "some/larger:1".into(), layers: vec![entries, more], config },
+        ]
+    }
+
+    #[test]
+    fn what_images_have_in_common_is_stored_once() {
+        let images = images();
+        assert_eq!((images[0].size(), images[1].size()), (8, 12));
+        assert_eq!(size_together(&images).unwrap(), 12);
+        let mut archive = Vec::new();
+        write(&images, &mut archive).unwrap();
+        let mut archive = tar::Archive::new(archive.as_slice());
+        let layers =
+            archive.entries().unwrap().filter(|entry| entry.as_ref().unwrap().path().unwrap().ends_with("layer.tar"));
+        assert_eq!(layers.count(), 2);
     }
 
     #[test]

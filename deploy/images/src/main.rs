@@ -55,11 +55,10 @@ fn write(options: &Options) -> anyhow::Result<()> {
         .and_then(|file| archive::write(&images, BufWriter::new(file)))
         .and_then(|()| fs::rename(&partial, &options.output))
         .with_context(|| format!("failed to write {}", options.output.display()))?;
-    let mut total = 0;
     for image in &images {
         println!("{:>6.1} MB  {}", megabytes(image.size()), image.reference);
-        total += image.size();
     }
+    let total = archive::size_together(&images).context("failed to add up the layers")?;
     println!("{:>6.1} MB  all together, in {}", megabytes(total), options.output.display());
     anyhow::ensure!(
         total <= SIZE_LIMIT,

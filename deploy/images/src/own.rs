@@ -10,12 +10,16 @@ use serde_json::json;
 
 use crate::archive::{Entry, Image};
 
+/// The command, and the link by which it is found as `weave`.
+const COMMAND: &str = "weft";
+const AS_WEAVE: &str = "weave";
+
 /// One of weft's images: files at its root and the one that is started.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnImage {
     /// Repository, without tag.
     pub name: &'static str,
-    /// Binaries, by their file name in the build folder and in the image; the first is the entrypoint.
+    /// Binaries, by their file name in the build folder and in the image, each a layer; the last is the entrypoint.
     pub binaries: &'static [&'static str],
     /// One sentence for `docker inspect`.
     pub description: &'static str,
@@ -27,7 +31,8 @@ pub struct OwnImage {
 pub const OWN: &[OwnImage] = &[
     OwnImage {
         name: "weft/router",
-        binaries: &["weft-router"],
+        // The command is executed here for users on other machines.
+        binaries: &[COMMAND, "weft-router"],
         description: "Joins hosts into a mesh and carries the containers' frames over it, sealed",
         service: true,
     },
@@ -49,7 +54,7 @@ pub const OWN: &[OwnImage] = &[
         description: "Attaches containers by relaying the Docker API",
         service: true,
     },
-    OwnImage { name: "weft/weft", binaries: &["weft"], description: "The weft command", service: false },
+    OwnImage { name: "weft/weft", binaries: &[COMMAND], description: "The weft command", service: false },
 ];
 
 impl OwnImage {
@@ -58,17 +63,8 @@ impl OwnImage {
     /// # Errors
     /// If a binary is missing or can't be read.
     pub fn build(&self, tag: &str, folder: &Path) -> anyhow::Result<Image> {
-        let entries = self
-            .binaries
-            .iter()
-            .map(|name| {
-                let path = folder.join(name);
-                let contents =
-                    fs::read(&path).with_context(|| format!("failed to read {}: build it first", path.display()))?;
-                Ok(Entry::File { path: PathBuf::from(name), mode: 0o755, contents })
-            })
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        let entrypoint = self.binaries.first().map(|name| format!("/{name}"));
+        let layers = self.binaries.iter().map(|name| layer(name, folder)).collect::<anyhow::Result<Vec<_>>>()?;
+        let entrypoint = self.binaries.last().map(|name| format!("/{name}"));
         let mut config = json!({
             "Entrypoint": [entrypoint],
             "Labels": {
@@ -89,13 +85,24 @@ impl OwnImage {
                 "Retries": 3,
             });
         }
-        Ok(Image { reference: format!("{}:{tag}", self.name), entries, config })
+        Ok(Image { reference: format!("{}:{tag}", self.name), layers, config })
     }
+}
+
+fn layer(binary: &str, folder: &Path) -> anyhow::Result<Vec<Entry>> {
+    let path = folder.join(binary);
+    let contents = fs::read(&path).with_context(|| format!("failed to read {}: build it first", path.display()))?;
+    let mut layer = vec![Entry::File { path: PathBuf::from(binary), mode: 0o755, contents }];
+    if binary == COMMAND {
+        layer.push(Entry::Link { path: AS_WEAVE.into(), target: COMMAND.into() });
+    }
+    Ok(layer)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::size_together;
 
     #[test]
     fn a_service_starts_its_first_binary_and_answers_for_its_health() {
@@ -109,8 +116,18 @@ mod tests {
     }
 
     #[test]
+    fn the_router_has_the_command_too() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("weft-router"), b"router").unwrap();
+        fs::write(folder.path().join("weft"), b"command").unwrap();
+        let [router, command] = [&OWN[0], &OWN[4]].map(|image| image.build("1", folder.path()).unwrap());
+        assert_eq!(router.config["Entrypoint"], json!(["/weft-router"]));
+        assert_eq!(size_together(&[router, command]).unwrap(), 13, "the command is stored once");
+    }
+
+    #[test]
     fn a_missing_binary_is_named() {
-        let error = OWN[0].build("1", Path::new("/nowhere")).unwrap_err();
-        assert!(format!("{error:#}").contains("/nowhere/weft-router"), "{error:#}");
+        let error = OWN[1].build("1", Path::new("/nowhere")).unwrap_err();
+        assert!(format!("{error:#}").contains("/nowhere/weft-ipam"), "{error:#}");
     }
 }
