@@ -85,6 +85,12 @@ bench-docker: ## Compare the Docker API through weft with the engine's own socke
 	cargo build --release $(PARTS) --package weft-bench
 	@$(BUILT)/release/weft-bench docker
 
+.PHONY: bench-commands
+bench-commands: ## Time the command on a host with 200 containers in a mesh of 100 peers
+	@$(SET_UP) lab
+	cargo build --release $(PARTS) --package weft-bench
+	@$(BUILT)/release/weft-bench commands
+
 .PHONY: proto
 proto: ## Generate the code of the contracts anew
 	WEFT_WRITE_GENERATED=1 cargo test -q -p weft-proto-generate

@@ -1,6 +1,7 @@
 //! weft beside rivals and limits, in one run each. How and why: README.md beside this crate.
 #![expect(clippy::print_stdout, reason = "the results are what the program is for")]
 
+mod commands;
 mod contender;
 mod docker;
 mod measure;
@@ -24,6 +25,8 @@ enum About {
     Overlay(overlay::Options),
     /// The Docker API through weft: beside the engine's own socket.
     Docker(docker::Options),
+    /// The command on a host of many containers in a mesh of many peers: beside a program that does nothing, and `docker ps`.
+    Commands(commands::Options),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -31,6 +34,7 @@ async fn main() -> ExitCode {
     let ran = match Options::parse().about {
         About::Overlay(options) => overlay::run(&options).await,
         About::Docker(options) => docker::run(&options).await,
+        About::Commands(options) => commands::run(&options).await,
     };
     match ran {
         Ok(()) => ExitCode::SUCCESS,
