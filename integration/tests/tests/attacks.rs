@@ -186,6 +186,7 @@ async fn nobody_gets_what_containers_may_not_say() -> anyhow::Result<()> {
     host_is_out_of_reach(mesh.lab.host(1), &own).await?;
     counted(mesh.lab.host(1)).await?;
     member_of_both(&mesh, &mut attacker, &mut apart).await?;
+    exposed_in_both(&mesh, &own, &apart.container).await?;
     mesh.stop().await
 }
 
@@ -216,4 +217,27 @@ async fn member_of_both(mesh: &Mesh, both: &mut Station, apart: &mut Station) ->
     let seen = apart.socket.seen(LAST, AFTER)?;
     ensure!(seen == BTreeSet::new(), "a container that was detached still speaks there");
     Ok(())
+}
+
+/// A host that is exposed in both subnets talks in each, and carries nothing from one to the other, though it routes.
+async fn exposed_in_both(mesh: &Mesh, attacker: &Container, apart: &Container) -> anyhow::Result<()> {
+    let host = mesh.lab.host(1);
+    mesh.on(1).weft(&["expose"]).await?;
+    mesh.on(1).weft(&["expose", "net:10.44.0.0/24"]).await?;
+    let (own, victim) = (attacker.ipv4.to_string(), apart.ipv4.to_string());
+    for member in [&own, &victim] {
+        host.exec(&["busybox", "ping", "-c", "1", "-W", "5", member]).await?;
+    }
+    let addresses = host.exec(&["ip", "-4", "-o", "address", "show", "dev", "weft"]).await?;
+    let mut addresses = addresses.lines().filter_map(|line| line.split("inet ").nth(1)?.split('/').next());
+    let gateway = addresses.find(|address| !address.starts_with("10.44.")).context("the host has no address")?;
+    let arrange = format!("ip route replace 10.44.0.0/24 via {gateway} dev ethwe");
+    attacker.in_network(&["sh", "-c", &arrange]).await?.text().await?;
+    let ping = attacker.in_network(&["busybox", "ping", "-c", "2", "-W", "1", &victim]).await?;
+    ensure!(ping.text().await.is_err(), "the exposed host carries packets from one subnet to the other");
+    let rules = host.exec(&["nft", "list", "chain", "inet", "weft", "forward"]).await?;
+    let rule = rules.lines().find(|line| line.contains("iifname \"weft\" oifname \"weft\"") && line.contains("drop"));
+    ensure!(rule.is_some_and(|rule| !rule.contains("packets 0 ")), "nobody dropped it: was it sent? {rules}");
+    mesh.on(1).weft(&["hide"]).await?;
+    mesh.on(1).weft(&["hide", "net:10.44.0.0/24"]).await.map(drop)
 }

@@ -57,6 +57,31 @@ impl Inside {
     }
 }
 
+/// Starts firewalld, and tells it what docs/operations.md says.
+const FIREWALLD: &str = "mkdir -p /run/dbus; dbus-daemon --system --fork; firewalld
+until firewall-cmd --state 2>/dev/null; do sleep 0.1; done
+firewall-cmd --permanent --zone=trusted --add-interface=weft
+firewall-cmd --permanent --add-port=6783/tcp --add-port=6783/udp
+firewall-cmd --reload";
+
+#[tokio::test]
+async fn firewalld_lets_the_overlay_pass_where_it_trusts_the_bridge() -> anyhow::Result<()> {
+    let mesh = Mesh::start(2).await?;
+    let (one, two) = tokio::try_join!(mesh.container(1, "one", &[]), mesh.container(2, "two", &[]))?;
+    let (host, inside) = (mesh.lab.host(1), Inside::of(&one).await?);
+    let exposed = mesh.on(1).weft(&["expose"]).await?;
+    let own = exposed.split_whitespace().next().context("the host has no address")?;
+    host.exec(&["timeout", "20", "sh", "-ec", FIREWALLD]).await?;
+    for reload in ["true", "firewall-cmd --reload", "firewall-cmd --complete-reload"] {
+        host.exec(&["sh", "-ec", reload]).await?;
+        inside.works(&two, RESTORED).await.with_context(|| format!("after {reload}"))?;
+        two.pings(own).await.with_context(|| format!("the exposed host, after {reload}"))?;
+        let zone = host.exec(&["firewall-cmd", "--get-zone-of-interface=weft"]).await?;
+        ensure!(zone == "trusted", "the bridge is in the zone {zone} after {reload}");
+    }
+    mesh.stop().await
+}
+
 #[tokio::test]
 async fn what_somebody_takes_away_is_back_within_a_second() -> anyhow::Result<()> {
     let mesh = Mesh::start(2).await?;
@@ -83,6 +108,9 @@ async fn what_somebody_takes_away_is_back_within_a_second() -> anyhow::Result<()
         format!("{in_container} address delete {}/12 dev ethwe", one.ipv4),
         format!("{in_container} -6 address flush dev ethwe scope global"),
         format!("{in_container} link set ethwe down"),
+        "ufw allow 6783; ufw --force enable".to_owned(),
+        "ufw reload".to_owned(),
+        "ufw --force reset".to_owned(),
     ];
     let (table, rule) = ("nft delete table inet somebody", "iptables -D INPUT -s 203.0.113.2 -j DROP");
     for harm in &harms {

@@ -1,5 +1,7 @@
 //! Scripts made for Weave Net run as they are, by the name `weave`.
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Context, ensure};
 use weft_integration_tests::{Container, PASSWORD, SOON, hosts_with_images};
 use weft_lab::{Host, Project, eventually, image};
@@ -61,7 +63,8 @@ async fn the_first_steps_of_weave_net_work_as_they_are_written() -> anyhow::Resu
     works(two, &format!("docker $(weave config) run -d --name a2 {} sleep 3600", image::BUSYBOX)).await?;
     let a1 = Container::find(one, "a1").await?;
     let a2 = Container::find(two, "a2").await?;
-    shows(two, "weave dns-lookup a1", &[&a1.ipv4.to_string()]).await?;
+    let found = works(two, "weave dns-lookup a1").await?;
+    ensure!(found.trim() == a1.ipv4.to_string(), "scripts take it for one address: {found}");
     works(two, "docker exec a2 ping -c 1 a1.weave.local").await?;
     works(two, "docker exec a2 ping -c 1 a1").await?;
     a1.pings(&a2.ipv4.to_string()).await?;
@@ -69,7 +72,8 @@ async fn the_first_steps_of_weave_net_work_as_they_are_written() -> anyhow::Resu
     statuses(one, two).await?;
     verbs(one).await?;
 
-    works(one, "weave stop").await?;
+    // As a unit of systemd waits for its end.
+    works(one, "docker attach weave > /tmp/attached & weave stop && wait $!").await?;
     a1.exec(&["ip", "link", "show", "ethwe"]).await.context("the container has lost its network")?;
     ends(one, "weave stop", 0, "not running").await?;
     ends(one, "weave connect host2", 1, "router is not running").await?;
@@ -106,7 +110,22 @@ async fn before_the_launch(host: &Host) -> anyhow::Result<()> {
         ends(host, line, code, part).await?;
     }
     // What a service refuses ends the launch, with its sentence, and nothing is left of it.
-    ends(host, &format!("weft launch --password '{PASSWORD}' --mtu 17"), 1, "router ended: ").await?;
+    for (options, part) in [
+        ("--mtu 17", "router ended: "),
+        ("--no-restart --mtu 17", "router ended: "),
+        ("--log-level nonsense", "ended: invalid value 'nonsense'"),
+    ] {
+        ends(host, &format!("weft launch --password '{PASSWORD}' {options}"), 1, part).await?;
+        nothing_runs(host).await?;
+    }
+    // Nor of one that the engine ends.
+    host.docker(&["create", "--name", "weft-dns-1", image::BUSYBOX]).await?;
+    ends(host, &format!("weft launch --password '{PASSWORD}'"), 1, "not all services could be started: ").await?;
+    host.docker(&["rm", "weft-dns-1"]).await?;
+    nothing_runs(host).await
+}
+
+async fn nothing_runs(host: &Host) -> anyhow::Result<()> {
     let left = host.docker(&["ps", "--all", "--quiet"]).await?;
     ensure!(left.is_empty(), "these containers are left: {left}");
     Ok(())
@@ -138,7 +157,16 @@ async fn verbs(host: &Host) -> anyhow::Result<()> {
     ends(host, "weave rmpeer host9", 1, "host9").await?;
     works(host, &format!("docker run -d --name late {} sleep 3600", image::BUSYBOX)).await?;
     works(host, "weave attach net:10.33.1.0/24 late && weave detach net:10.33.1.0/24 late").await?;
+    works(host, "weave attach net:default net:10.33.1.0/24 late").await?;
+    let own = works(host, "weave detach late").await?;
+    ensure!(own.trim().parse::<Ipv4Addr>().is_ok(), "one address is taken, that of the default subnet: {own}");
+    shows(host, "weave ps late", &["10.33.1."]).await?;
     ends(host, "weave attach nobody", 1, "nobody").await?;
+    let exposed = works(host, "weave expose").await?;
+    ensure!(exposed.trim().parse::<Ipv4Addr>().is_ok(), "scripts take it for one address: {exposed}");
+    shows(host, "weave ps weave:expose", &["weave:expose", exposed.trim()]).await?;
+    let hidden = works(host, "weave hide").await?;
+    ensure!(hidden == exposed, "{hidden} was hidden, and {exposed} exposed");
     works(host, "weave dns-add 192.0.2.9 -h printer.weave.local").await?;
     shows(host, "weave dns-lookup printer", &["192.0.2.9"]).await?;
     works(host, "weave dns-remove 192.0.2.9 -h printer.weave.local").await.map(drop)

@@ -37,17 +37,17 @@ pub(super) fn images() -> anyhow::Result<Vec<Image>> {
     Ok(vec![
         Image {
             reference: BUSYBOX.to_owned(),
-            entries: entries.clone(),
+            layers: vec![entries.clone()],
             config: json!({ "Cmd": ["sh"], "Env": [path] }),
         },
         Image {
             reference: NO_SHELL.to_owned(),
-            entries: vec![file("ip", 0o755, program)],
+            layers: vec![vec![file("ip", 0o755, program)]],
             config: json!({ "Entrypoint": ["/ip"], "Cmd": ["-o", "addr"] }),
         },
         Image {
             reference: CONFIGURED.to_owned(),
-            entries,
+            layers: vec![entries],
             config: json!({
                 "Entrypoint": ["/bin/sh", "-c", "echo \"$0 $* as $(id -u) in $(pwd) with $GREETING\"; ip -o addr show ethwe"],
                 "Cmd": ["first", "second"],
