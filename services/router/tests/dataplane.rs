@@ -12,12 +12,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
 };
 
-use lab::{DEADLINE, Lab, addresses, endpoint, mac, peer, session, table};
+use lab::{DEADLINE, Lab, addresses, endpoint, mac, peer, session, table, wait_for};
 use weft_router::{
-    dataplane::{Command, Event, Facility, FacilityState, RouteTable},
+    dataplane::{Command, Event, Facility, FacilityState},
     direction::Direction,
 };
 use weft_router_core::{forward::DropReason, path::Via};
@@ -25,18 +24,6 @@ use weft_types::MacAddress;
 
 /// Bytes of a bulk transfer: some hundred full batches.
 const BULK: usize = 24 << 20;
-
-/// Polls a condition until it holds.
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
-    let deadline = Instant::now() + DEADLINE;
-    while !condition() {
-        #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
-        let now = Instant::now();
-        assert!(now < deadline, "{what}: not within {DEADLINE:?}");
-        std::thread::yield_now();
-    }
-}
 
 fn pattern(offset: usize) -> u8 {
     (offset.wrapping_mul(2_654_435_761) >> 13) as u8
@@ -233,15 +220,6 @@ fn a_narrow_underlay_still_carries_frames() {
     assert!(candidates.iter().all(|candidate| candidate.largest <= 1280 - 28), "{candidates:?}");
 }
 
-/// Waits until a host has done all that it was told.
-fn settle(lab: &Lab, number: u8) {
-    let routes = Arc::new(RouteTable::default());
-    let replaced = Arc::downgrade(&routes);
-    lab.send(number, Command::SetRoutes(routes));
-    lab.send(number, Command::SetRoutes(Arc::default()));
-    wait_for("all commands are done", || replaced.strong_count() == 0);
-}
-
 /// Changes the keys of both hosts as often as a peer keeps old ones at once: more within seconds would push out the oldest.
 /// Between two changes `traffic` happens.
 fn change_keys(lab: &Lab, mut traffic: impl FnMut()) {
@@ -249,7 +227,7 @@ fn change_keys(lab: &Lab, mut traffic: impl FnMut()) {
         // Who answers a handshake has the keys first.
         let initiator = 1 + generation % 2;
         lab.send(3 - initiator, Command::InstallSession(session(3 - initiator, initiator, generation)));
-        settle(lab, 3 - initiator);
+        lab.settle(3 - initiator);
         lab.send(initiator, Command::InstallSession(session(initiator, initiator, generation)));
         traffic();
     }

@@ -13,12 +13,14 @@ use std::{
     },
     process::Command as Program,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::{runtime::Runtime, sync::mpsc};
-use weft_router::dataplane::{Command, DataPlaneConfig, DataPlaneHandle, Event, Facility, Statistics, open_tap, spawn};
+use weft_router::dataplane::{
+    Command, DataPlaneConfig, DataPlaneHandle, Event, Facility, RouteTable, Statistics, open_tap, spawn,
+};
 use weft_router_core::{
     forward::ForwardingTable,
     path::Via,
@@ -105,6 +107,18 @@ pub(crate) struct Lab {
     /// Host 1 and host 2.
     pub(crate) hosts: [Host; 2],
     runtime: Runtime,
+}
+
+/// Polls a condition until it holds.
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        #[expect(clippy::disallowed_methods, reason = "a test's deadline")]
+        let now = Instant::now();
+        assert!(now < deadline, "{what}: not within {DEADLINE:?}");
+        std::thread::yield_now();
+    }
 }
 
 /// Returns the name of a host's peer.
@@ -196,6 +210,10 @@ impl Lab {
         let mut lab = Self::unconnected(masked);
         for number in [1, 2] {
             lab.send(number, Command::InstallSession(session(number, 1, 1)));
+        }
+        for number in [1, 2] {
+            // Its first probe finds the other's session.
+            lab.settle(3 - number);
             let endpoints = vec![endpoint(3 - number, ipv6)];
             lab.send(number, Command::SetEndpoints { peer: peer(3 - number), endpoints });
         }
@@ -231,6 +249,15 @@ impl Lab {
     /// Gives a host's data plane a command.
     pub(crate) fn send(&self, number: u8, command: Command) {
         self.runtime.block_on(self.host(number).handle.send(command)).expect("it runs");
+    }
+
+    /// Waits until a host has done all that it was told.
+    pub(crate) fn settle(&self, number: u8) {
+        let routes = Arc::new(RouteTable::default());
+        let replaced = Arc::downgrade(&routes);
+        self.send(number, Command::SetRoutes(routes));
+        self.send(number, Command::SetRoutes(Arc::default()));
+        wait_for("all commands are done", || replaced.strong_count() == 0);
     }
 
     /// Waits for the next event of a host but for those that only tell more of a path.
