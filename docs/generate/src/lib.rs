@@ -1,16 +1,18 @@
 //! Keeps the pages that are made from definitions equal to them: `docs/options.md` lists every option of every service,
-//! `docs/cli.md` all that the command takes, `docs/metrics.md` every metric of every service.
+//! `docs/cli.md` all that the command takes, `docs/output.md` what it prints as JSON, `docs/metrics.md` every metric of every service.
 //!
 //! The tests compare; `make docs` runs them with `WEFT_WRITE_GENERATED=1`, which writes.
 
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod output;
 
 #[cfg(test)]
 mod tests {
     use std::{fmt::Write, fs, path::Path};
 
-    use clap::{Arg, Command, CommandFactory};
+    use clap::{Arg, Command, CommandFactory, Id};
 
     const COMMAND: &str = "\
 # The command
@@ -19,10 +21,14 @@ Made from its own definition by `make docs`; the man pages and completions that 
 
 | exit code | when |
 | --- | --- |
-| 0 | all was done |
-| 1 | something failed, or a service is away; stderr says what, in a sentence |
+| 0 | all was done. What is gone already, or was never there, counts as taken away, and stderr says so; `weft version` tells of services that are away, too |
+| 1 | something failed, or a service is away; stderr says what, in a sentence, or the output does |
 | 2 | the command line makes no sense |
 | 3 | `weft launch`: weft runs already |
+| 128 + n | the signal n ended it, as shells say: 130 after Ctrl-C |
+
+Results go to stdout, all else to stderr. With `--output json` every verb prints one JSON object, also those that print nothing for people; its
+fields are in [output.md](output.md). What takes longer than a second says what it waits for, on a terminal; colours are for terminals alone, too.
 
 Under the name `weave`, a link that `weft install --weave` makes, it has Weave Net's words, defaults and exit codes:
 [migrating.md](migrating.md#the-command). There a command line that makes no sense ends with 1.
@@ -45,7 +51,7 @@ itself takes stands in [cli.md](cli.md).
             weft_dns::Config::command(),
             weft_docker_proxy::config::Config::command(),
         ] {
-            describe(&mut text, program, 2).expect("a string can be written to");
+            describe(&mut text, program, 2, &[]).expect("a string can be written to");
         }
         compare("options.md", &text);
     }
@@ -53,7 +59,7 @@ itself takes stands in [cli.md](cli.md).
     #[test]
     fn the_command_is_documented_as_defined() {
         let mut text = COMMAND.to_owned();
-        describe(&mut text, weft::definition(), 2).expect("a string can be written to");
+        describe(&mut text, weft::definition(), 2, &[]).expect("a string can be written to");
         compare("cli.md", &text);
     }
 
@@ -95,13 +101,14 @@ itself takes stands in [cli.md](cli.md).
         assert!(there == text, "docs/{name} is not what the definitions say: run `make docs`");
     }
 
-    fn describe(text: &mut String, mut command: Command, level: usize) -> std::fmt::Result {
+    /// Describes a command and those below it, without the options that are `known` from above.
+    fn describe(text: &mut String, mut command: Command, level: usize, known: &[Id]) -> std::fmt::Result {
         command.build();
         let heading = "#".repeat(level);
         let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
         let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
         writeln!(text, "\n{heading} `{name}`\n\n{}", about.trim())?;
-        let mut arguments = command.get_arguments().filter(|argument| is_shown(argument, level)).peekable();
+        let mut arguments = command.get_arguments().filter(|argument| is_shown(argument, known)).peekable();
         if arguments.peek().is_some() {
             writeln!(text, "\n| option | variable | default | meaning |\n| --- | --- | --- | --- |")?;
         }
@@ -114,7 +121,9 @@ itself takes stands in [cli.md](cli.md).
             writeln!(text, "| {} | {variable} | {} | {meaning} |", usage(argument), default(argument))?;
         }
         let verbs: Vec<Command> = command.get_subcommands().filter(|verb| verb.get_name() != "help").cloned().collect();
-        verbs.into_iter().try_for_each(|verb| describe(text, verb, level + 1))
+        let global = command.get_arguments().filter(|argument| argument.is_global_set());
+        let known: Vec<Id> = global.map(|argument| argument.get_id().clone()).collect();
+        verbs.into_iter().try_for_each(|verb| describe(text, verb, level + 1, &known))
     }
 
     /// Returns the variable that an option of `weft launch` sets.
@@ -124,10 +133,9 @@ itself takes stands in [cli.md](cli.md).
         setting.map(|(_, variable)| (*variable).to_owned())
     }
 
-    /// Options that every verb has are listed once, at the program.
-    fn is_shown(argument: &Arg, level: usize) -> bool {
+    fn is_shown(argument: &Arg, known: &[Id]) -> bool {
         let of_clap = matches!(argument.get_id().as_str(), "help" | "version");
-        !of_clap && !argument.is_hide_set() && (level == 2 || !argument.is_global_set())
+        !of_clap && !argument.is_hide_set() && !known.contains(argument.get_id())
     }
 
     fn usage(argument: &Arg) -> String {
@@ -135,9 +143,12 @@ itself takes stands in [cli.md](cli.md).
             argument.get_value_names().unwrap_or_default().iter().map(|name| name.as_str()).collect();
         let takes_value = argument.get_action().takes_values();
         let value = if takes_value { values.join(" ") } else { String::new() };
+        let short = argument.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
+        let is_optional = argument.get_num_args().is_some_and(|count| count.min_values() == 0);
         match argument.get_long() {
-            Some(long) if value.is_empty() => format!("`--{long}`"),
-            Some(long) => format!("`--{long} <{value}>`"),
+            Some(long) if value.is_empty() => format!("`{short}--{long}`"),
+            Some(long) if is_optional => format!("`{short}--{long}[=<{value}>]`"),
+            Some(long) => format!("`{short}--{long} <{value}>`"),
             None => format!("`{value}`"),
         }
     }

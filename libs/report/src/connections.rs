@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use weft_proto::router::v1 as pb;
 
 use super::{Identity, Problem, endpoint, size, trimmed};
 
 /// All connections of this host, and the targets that are not connected.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Connections {
     /// Connections, in the router's order.
     pub connections: Vec<Connection>,
@@ -19,7 +20,7 @@ pub struct Connections {
 }
 
 /// One connection.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Connection {
     /// The peer at the other end.
     pub peer: Identity,
@@ -57,7 +58,7 @@ pub struct Connection {
 }
 
 /// A peer that is reached over others only.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Reached {
     /// The peer.
     pub peer: Identity,
@@ -79,7 +80,7 @@ pub struct Reached {
 }
 
 /// One way by which data may go to a peer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Way {
     /// "direct-udp", "relay", "stream" or "kernel".
     pub path: &'static str,
@@ -111,7 +112,7 @@ pub struct Way {
 }
 
 /// One target.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Target {
     /// As given.
     pub target: String,
@@ -126,7 +127,7 @@ pub struct Target {
 }
 
 /// All targets.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Targets {
     /// Targets in the router's order.
     pub targets: Vec<Target>,

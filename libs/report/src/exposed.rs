@@ -3,13 +3,14 @@
 use std::fmt;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Serialize;
 use weft_proto::{common::v1::IpPrefix, router::v1 as pb};
 
 use super::prefix;
 
 /// Addresses of the host on the overlay, as `expose` or `hide` left them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HostAddresses {
     /// The host has them.
@@ -19,7 +20,7 @@ pub enum HostAddresses {
 }
 
 /// An address of the host on the overlay.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct HostAddress {
     /// Interface address of IPv4.
     pub address: String,
@@ -58,12 +59,12 @@ impl HostAddresses {
 }
 
 impl fmt::Display for HostAddresses {
-    /// On one line, without prefix lengths, as scripts expect it.
+    /// On one line, without prefix lengths, as scripts expect it; nothing for none.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Exposed(addresses) | Self::Removed(addresses)) = self;
         let texts = addresses.iter().flat_map(|address| [Some(&address.address), address.twin.as_ref()]).flatten();
         let hosts: Vec<_> = texts.map(|text| text.split('/').next().unwrap_or(text)).collect();
-        writeln!(f, "{}", hosts.join(" "))
+        if hosts.is_empty() { Ok(()) } else { writeln!(f, "{}", hosts.join(" ")) }
     }
 }
 

@@ -405,11 +405,14 @@ fn status_dns() {
         unhealthy,
         suspended,
         by_hand: false,
+        waiting: false,
     };
     let by_hand = |record| dns::Record { by_hand: true, ..record };
+    let waiting = |record| dns::Record { waiting: true, ..by_hand(record) };
     let records = [
         by_hand(record("alias", &["10.32.0.1"], 1, false, false)),
         by_hand(record("worse", &["10.32.0.1"], 1, true, false)),
+        waiting(record("later", &["10.32.0.1"], 1, false, true)),
         record("web", &["10.40.0.2"], 6, false, true),
         record("db", &["10.32.0.1", "fd00::1"], 1, false, false),
         record("sick", &[], 1, true, false),
@@ -419,6 +422,7 @@ fn status_dns() {
         "alias        10.32.0.1       0123456789ab 01010101(host1) - by hand
 db           10.32.0.1       0123456789ab 01010101(host1)
 db           fd00::1         0123456789ab 01010101(host1)
+later        10.32.0.1       0123456789ab 01010101(host1) - waits for its container, by hand
 sick         -               0123456789ab 01010101(host1) - unhealthy
 web          10.40.0.2       0123456789ab 06060606(host6) - suspended, its host cannot be reached
 worse        10.32.0.1       0123456789ab 01010101(host1) - unhealthy, by hand
@@ -444,6 +448,24 @@ fn ps() {
             ..proxy::Container::default()
         },
     ];
+    let of_address = |text: &str| text.parse::<IpAddr>().expect("valid").into();
+    let range = ["10.40.0.104", "10.40.0.105", "10.40.0.106", "10.40.0.107", "10.40.0.100", "fd00::7"];
+    let attachments = [router::Attachment {
+        container_id: "0123456789abcdef".to_owned(),
+        allowed: range.map(of_address).into(),
+        ..router::Attachment::default()
+    }];
+    let floating = Containers::new(containers.iter()).with_floating(&attachments);
+    assert_eq!(
+        text(&floating).lines().next(),
+        Some("0123456789ab 02:00:00:00:00:01 10.32.0.1/12 fd00::1/108 floating=10.40.0.100,10.40.0.104/30,fd00::7")
+    );
+    let json = serde_json::to_value(&floating).expect("serializes");
+    let listed = serde_json::json!(["10.40.0.100", "10.40.0.104/30", "fd00::7"]);
+    assert_eq!(json["containers"][0]["floating_addresses"], listed);
+    assert_eq!(json["containers"][1]["floating_addresses"], serde_json::json!([]));
+    let counted = Floating::new(&[attachments.as_slice(), &attachments].concat());
+    assert_eq!(counted.to_string(), "6 permitted to 2 containers", "several may be permitted one");
     assert_eq!(
         text(&Containers::new(containers.iter())),
         "0123456789ab 02:00:00:00:00:01 10.32.0.1/12 fd00::1/108

@@ -2,14 +2,15 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use weft_proto::{common::v1::PeerName, ipam::v1 as pb};
+use weft_proto::{common::v1::PeerName, ipam::v1 as pb, router::v1 as router};
 use weft_types::hex;
 
 use super::{Identity, Problem, prefix};
 
 /// Who owns which share of the addresses.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Ipam {
     /// What is shared out; absent while unknown.
     pub range: Option<String>,
@@ -20,7 +21,7 @@ pub struct Ipam {
 }
 
 /// One peer's share.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Share {
     /// Whose.
     pub peer: Identity,
@@ -40,14 +41,14 @@ pub struct Share {
 }
 
 /// The ring that was waited for; in text that is no news.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Primed {
     /// Its id in hexadecimal.
     pub ring_id: String,
 }
 
 /// A request that waits.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Pending {
     /// For whom.
     pub container: String,
@@ -119,5 +120,60 @@ impl fmt::Display for Ipam {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns the whole key of the owner that has this nickname, where only the router knows that: ipam forgets nicknames of those who are
+/// away when it is started.
+#[must_use]
+pub fn unnamed_owner(
+    nickname: &str,
+    ipam: &pb::GetStatusResponse,
+    router: &router::GetStatusResponse,
+) -> Option<String> {
+    if nickname.is_empty() || ipam.shares.iter().any(|share| share.nickname == nickname) {
+        return None;
+    }
+    let unnamed = |peer: &router::Peer| {
+        let share = ipam.shares.iter().find(|share| share.peer_name == peer.peer_name);
+        share.is_some_and(|share| share.nickname.is_empty())
+    };
+    let mut called = router.peers.iter().filter(|peer| peer.nickname == nickname && unnamed(peer));
+    let (peer, None) = (called.next()?, called.next()) else { return None };
+    Some(Identity::new(peer.peer_name.as_ref(), "", nickname).key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nickname_that_ipam_forgot_is_the_routers_to_say() {
+        let peer = |number: u8| Some(PeerName::from(weft_types::PeerName::from_public_key([number; 32])));
+        let share = |number: u8, nickname: &str| pb::PeerShare {
+            peer_name: peer(number),
+            nickname: nickname.to_owned(),
+            ..Default::default()
+        };
+        let known = |number: u8, nickname: &str| router::Peer {
+            peer_name: peer(number),
+            nickname: nickname.to_owned(),
+            ..Default::default()
+        };
+        let ipam = pb::GetStatusResponse {
+            shares: vec![share(1, "host1"), share(3, ""), share(4, ""), share(5, "")],
+            ..Default::default()
+        };
+        let router = router::GetStatusResponse {
+            peers: [(1, "host1"), (2, "host2"), (3, "host3"), (4, "twin"), (5, "twin")]
+                .map(|(number, nickname)| known(number, nickname))
+                .into(),
+            ..Default::default()
+        };
+        let found = |nickname: &str| unnamed_owner(nickname, &ipam, &router);
+        assert_eq!(found("host3"), Some("03".repeat(32)));
+        assert_eq!(found("host1"), None, "ipam knows it");
+        assert_eq!(found("host2"), None, "it owns nothing");
+        assert_eq!(found("twin"), None, "which of them?");
     }
 }

@@ -1,7 +1,7 @@
 //! What the services say of themselves, and why one says nothing: values that serialize to JSON, and display as text.
 //!
-//! The types are the schema of `--output json`. Fields are added in later versions, not renamed or removed; addresses are
-//! text as in `10.32.0.1/12`, times are seconds, sizes bytes.
+//! The types are the schema of `--output json`, which [`SCHEMA_VERSION`] counts. Addresses are text as in `10.32.0.1/12`, times are
+//! seconds, sizes bytes.
 
 #![forbid(unsafe_code)]
 
@@ -21,15 +21,16 @@ mod whole;
 use std::{fmt, net::IpAddr, net::SocketAddr};
 
 pub use connections::{Connection, Connections, Reached, Target, Targets, Way};
-pub use containers::{Container, Containers};
+pub use containers::{Container, Containers, Floating};
 pub use exposed::{HostAddress, HostAddresses, net};
-pub use ipam::{Ipam, Pending, Primed, Share};
+pub use ipam::{Ipam, Pending, Primed, Share, unnamed_owner};
 use ipnet::IpNet;
 pub use log_levels::{LogLevel, LogLevels};
 pub use names::{ChangedNames, Name, Names, ResolverOptions};
 pub use overview::{DataPlane, DnsSection, IpamSection, Listener, ProxySection, RouterSection, Section, Status};
 pub use peers::{Link, PasswordReload, Peer, Peers};
 pub use published::{Backend, ImportedService, ImportedServices, PassedOn, PublishedPort, PublishedPorts};
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 pub use service_error::ServiceError;
 pub use weave::{Answers, WeaveReport, weave_names};
@@ -37,8 +38,12 @@ use weft_proto::{client::Service, common::v1 as pb};
 use weft_types::PeerName;
 pub use whole::Whole;
 
+/// Version of the form of all objects. It is raised where a field is renamed or removed, or means something else; not where one is
+/// added, or a word that a field may have.
+pub const SCHEMA_VERSION: u32 = 1;
+
 /// Why something is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Problem {
     /// A stable word that programs may compare, as in "wrong_password".
     pub reason: String,
@@ -70,7 +75,7 @@ impl fmt::Display for Problem {
 }
 
 /// A peer as people know it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Identity {
     /// Whole key in hexadecimal.
     pub key: String,
@@ -173,7 +178,7 @@ impl fmt::Display for Changed {
 }
 
 /// The versions of the command and the services.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Versions {
     /// The command's.
     pub weft: String,
@@ -182,7 +187,7 @@ pub struct Versions {
 }
 
 /// The version of one service.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ServiceVersion {
     /// Its name.
     pub service: &'static str,

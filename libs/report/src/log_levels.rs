@@ -2,17 +2,18 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Changes of what services log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct LogLevels {
     /// One for each service that was asked and answered.
     pub services: Vec<LogLevel>,
 }
 
 /// The change of what a service logs.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct LogLevel {
     /// Its name.
     pub service: &'static str,

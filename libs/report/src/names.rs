@@ -2,13 +2,14 @@
 
 use std::{fmt, net::IpAddr};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use weft_proto::{common::v1::IpAddress, dns::v1 as pb};
 
 use super::{Identity, address, trimmed};
 
 /// All names.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Names {
     /// The domain of all names, with its trailing dot.
     pub zone: String,
@@ -17,7 +18,7 @@ pub struct Names {
 }
 
 /// One name of one container.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Name {
     /// Absolute, with a trailing dot.
     pub name: String,
@@ -29,14 +30,16 @@ pub struct Name {
     pub origin: Identity,
     /// Set: left out while a healthy container has the name.
     pub unhealthy: bool,
-    /// Set: not answered, because its host cannot be reached.
+    /// Set: not answered, because its host cannot be reached, or because it waits.
     pub suspended: bool,
     /// Set: given by `dns-add`.
     pub by_hand: bool,
+    /// Set: its container has not been seen since weft restarted.
+    pub waiting: bool,
 }
 
 /// What `dns-add` gave, or what `dns-remove` was to take away; in text that is no news.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ChangedNames {
     /// Whose; absent: no container's.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +79,7 @@ impl fmt::Display for ChangedNames {
 }
 
 /// What `docker run` has to be given so that a container asks weft.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ResolverOptions {
     /// Value for `--dns`.
     pub dns: String,
@@ -111,6 +114,7 @@ impl Names {
             unhealthy: record.unhealthy,
             suspended: record.suspended,
             by_hand: record.by_hand,
+            waiting: record.waiting,
         };
         let mut names: Vec<_> = records.iter().map(name).collect();
         names.sort_by(|a, b| (&a.name, &a.origin.name, &a.container).cmp(&(&b.name, &b.origin.name, &b.container)));
@@ -125,7 +129,8 @@ impl fmt::Display for Names {
             let host = name.name.strip_suffix(&below).unwrap_or(&name.name);
             let container = name.container.get(..12).unwrap_or(&name.container);
             let notes = [
-                (name.suspended, "suspended, its host cannot be reached"),
+                (name.waiting, "waits for its container"),
+                (name.suspended && !name.waiting, "suspended, its host cannot be reached"),
                 (name.unhealthy && !name.suspended, "unhealthy"),
                 (name.by_hand, "by hand"),
             ];

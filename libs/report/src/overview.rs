@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use weft_proto::{dns::v1 as dns, ipam::v1 as ipam, proxy::v1 as proxy, router::v1 as router};
 
-use super::{Identity, PassedOn, Problem, endpoint, prefix};
+use super::{Floating, Identity, PassedOn, Problem, endpoint, prefix};
 use crate::ServiceError;
 
 /// Everything on this host.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Status {
     /// The command's version.
     pub version: String,
@@ -24,7 +25,7 @@ pub struct Status {
 }
 
 /// What one service says, or why it says nothing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Section<T> {
     /// It answered.
@@ -61,7 +62,7 @@ impl<T> Section<T> {
 }
 
 /// The router's section.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct RouterSection {
     /// Its version.
     pub version: String,
@@ -98,12 +99,15 @@ pub struct RouterSection {
     /// How many services outside have names inside; absent where nobody asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub imported_services: Option<usize>,
+    /// Floating addresses of this host's containers; absent where nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floating_addresses: Option<Floating>,
     /// What keeps the router from working as it should, worst first.
     pub problems: Vec<Problem>,
 }
 
 /// The way of the containers' frames.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct DataPlane {
     /// Bridge of the containers.
     pub bridge: String,
@@ -126,7 +130,7 @@ pub struct DataPlane {
 }
 
 /// The section of ipam.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct IpamSection {
     /// Its version.
     pub version: String,
@@ -147,7 +151,7 @@ pub struct IpamSection {
 }
 
 /// The section of dns.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct DnsSection {
     /// Its version.
     pub version: String,
@@ -166,7 +170,7 @@ pub struct DnsSection {
 }
 
 /// The section of docker-proxy.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ProxySection {
     /// Its version.
     pub version: String,
@@ -187,7 +191,7 @@ pub struct ProxySection {
 }
 
 /// An address of the Docker API.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Listener {
     /// What DOCKER_HOST may be set to.
     pub address: String,
@@ -235,6 +239,7 @@ impl From<&router::GetStatusResponse> for RouterSection {
             data_plane: status.data_plane.as_ref().map(Into::into),
             published_ports: None,
             imported_services: None,
+            floating_addresses: None,
             problems: status.problems.iter().map(Into::into).collect(),
         }
     }
@@ -345,6 +350,15 @@ impl Status {
         self
     }
 
+    /// Takes what the router says that it may pass for containers, if it says it.
+    #[must_use]
+    pub fn with_floating(mut self, floating: Option<Floating>) -> Self {
+        if let Section::Here(router) = &mut self.router {
+            router.floating_addresses = floating;
+        }
+        self
+    }
+
     /// Tells whether all services answered.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
@@ -418,6 +432,9 @@ impl fmt::Display for RouterSection {
         }
         if let Some(count) = self.imported_services.filter(|count| *count > 0) {
             line(f, "ImportedServices", count)?;
+        }
+        if let Some(floating) = self.floating_addresses.filter(|floating| floating.addresses > 0) {
+            line(f, "Floating", floating)?;
         }
         if let Some(data_plane) = &self.data_plane {
             line(f, "Bridge", format_args!("{} (MTU {})", data_plane.bridge, data_plane.mtu_bytes))?;

@@ -2,20 +2,21 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use weft_proto::router::v1 as pb;
 
 use super::{Identity, endpoint, trimmed};
 
 /// All peers of the mesh, in order of name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Peers {
     /// Peers, this host included.
     pub peers: Vec<Peer>,
 }
 
 /// One peer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Peer {
     /// Who it is.
     #[serde(flatten)]
@@ -29,7 +30,7 @@ pub struct Peer {
 }
 
 /// One link of a peer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Link {
     /// The peer at the other end.
     pub remote: Identity,
@@ -100,7 +101,7 @@ impl fmt::Display for Peers {
 }
 
 /// What became of reading the password again.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PasswordReload {
     /// Whether the file had another than the one in force.
     pub changed: bool,

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use weft_proto::router::v1 as pb;
 
 use super::{Problem, address, prefix, trimmed};
 
 /// Ports of the host that lead to containers, as `publish` or `unpublish` left them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PublishedPorts {
     /// They lead there.
@@ -18,7 +19,7 @@ pub enum PublishedPorts {
 }
 
 /// All that the host passes on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PassedOn {
     /// Ports of the host that lead to containers.
     pub published: Vec<PublishedPort>,
@@ -27,7 +28,7 @@ pub struct PassedOn {
 }
 
 /// Services outside that have names inside, as `import` or `unimport` left them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImportedServices {
     /// They have.
@@ -37,7 +38,7 @@ pub enum ImportedServices {
 }
 
 /// A service outside that has a name inside.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ImportedService {
     /// Its name inside.
     pub name: String,
@@ -56,7 +57,7 @@ pub struct ImportedService {
 }
 
 /// A port of the host that leads to containers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PublishedPort {
     /// "tcp" or "udp".
     pub protocol: &'static str,
@@ -78,7 +79,7 @@ pub struct PublishedPort {
 }
 
 /// A container that gets connections.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Backend {
     /// Its address on the overlay.
     pub address: String,

@@ -11,6 +11,9 @@ use super::{Identity, address, endpoint, prefix};
 /// One for each service.
 const SECTIONS: [&str; 4] = ["Router", "IPAM", "DNS", "Proxy"];
 
+/// Holder of names that are no container's, as weft and as Weave Net call it.
+const NOBODY: (&str, &str) = ("weft:extern", "weave:extern");
+
 /// The fields of Weave Net's report that mean something in weft, under their names there. Those of a service that is away are
 /// absent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -189,7 +192,7 @@ pub fn weave_names(records: &[dns::Record]) -> Value {
             json!({
                 "Hostname": record.name,
                 "Origin": record.origin_name,
-                "ContainerID": record.container_id,
+                "ContainerID": if record.container_id == NOBODY.0 { NOBODY.1 } else { &record.container_id },
                 "Address": address(found),
             })
         })

@@ -1,7 +1,6 @@
 //! `report`.
 
-use std::fmt;
-
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Connections, Containers, Ipam, Names, PassedOn, Peers, Section, Status, Targets};
@@ -9,7 +8,7 @@ use super::{Connections, Containers, Ipam, Names, PassedOn, Peers, Section, Stat
 /// Everything that the services of this host know: under each verb's word what its `--output json` gives.
 ///
 /// In place of what was not to be had is the reason.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Whole {
     /// `status`, the versions among it.
     pub status: Status,
@@ -37,12 +36,5 @@ impl Whole {
         let of_router = of_mesh && self.services.is_here();
         let of_others = self.ipam.is_here() && self.dns.is_here() && self.ps.is_here();
         self.status.is_whole() && of_router && of_others
-    }
-}
-
-impl fmt::Display for Whole {
-    /// Writes JSON: no other form shows all.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", serde_json::to_string_pretty(self).map_err(|_| fmt::Error)?)
     }
 }

@@ -17,6 +17,7 @@ mod options;
 mod own_user;
 mod server;
 mod shutdown;
+mod store;
 pub mod trace;
 
 use std::{future::Future, process::ExitCode};
@@ -30,6 +31,7 @@ pub use options::{CommonOptions, parse};
 pub use own_user::UserOptions;
 pub use server::{BoundServer, bind};
 pub use shutdown::{Shutdown, ShutdownTrigger};
+pub use store::Store;
 use weft_proto::client::Service;
 
 /// Version of this build, as `weft version` prints it.

@@ -110,12 +110,15 @@ pub struct Record {
     pub origin_nickname: ::prost::alloc::string::String,
     #[prost(bool, tag = "7")]
     pub unhealthy: bool,
-    /// Set while the origin is unreachable: not answered.
+    /// Set while the origin is unreachable, or while it waits: not answered.
     #[prost(bool, tag = "8")]
     pub suspended: bool,
     /// Set if it was given by AddNames.
     #[prost(bool, tag = "9")]
     pub by_hand: bool,
+    /// Set if it was given by AddNames before this host's services restarted, and its container has not been registered since.
+    #[prost(bool, tag = "10")]
+    pub waiting: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStatusRequest {}
@@ -300,7 +303,8 @@ pub mod name_service_client {
                 .insert(GrpcMethod::new("weft.dns.v1.NameService", "Deregister"));
             self.inner.unary(req, path, codec).await
         }
-        /// Gives names addresses by hand, beside what Register gave them. What is there stays.
+        /// Gives names addresses by hand, beside what Register gave them. What is there stays. They are on disk before it is answered,
+        /// and come back after restarts of all services: nobody's at once, a container's when it is registered with the address.
         pub async fn add_names(
             &mut self,
             request: impl tonic::IntoRequest<super::AddNamesRequest>,
@@ -325,7 +329,7 @@ pub mod name_service_client {
                 .insert(GrpcMethod::new("weft.dns.v1.NameService", "AddNames"));
             self.inner.unary(req, path, codec).await
         }
-        /// Takes away what AddNames gave on this host. Idempotent.
+        /// Takes away what AddNames gave on this host, from the disk too. Idempotent.
         pub async fn remove_names(
             &mut self,
             request: impl tonic::IntoRequest<super::RemoveNamesRequest>,
@@ -478,7 +482,8 @@ pub mod name_service_server {
             tonic::Response<super::DeregisterResponse>,
             tonic::Status,
         >;
-        /// Gives names addresses by hand, beside what Register gave them. What is there stays.
+        /// Gives names addresses by hand, beside what Register gave them. What is there stays. They are on disk before it is answered,
+        /// and come back after restarts of all services: nobody's at once, a container's when it is registered with the address.
         async fn add_names(
             &self,
             request: tonic::Request<super::AddNamesRequest>,
@@ -486,7 +491,7 @@ pub mod name_service_server {
             tonic::Response<super::AddNamesResponse>,
             tonic::Status,
         >;
-        /// Takes away what AddNames gave on this host. Idempotent.
+        /// Takes away what AddNames gave on this host, from the disk too. Idempotent.
         async fn remove_names(
             &self,
             request: tonic::Request<super::RemoveNamesRequest>,

@@ -31,7 +31,7 @@ pub struct Cli {
     #[arg(long, global = true, env = "WEFT_SOCKET_FOLDER", value_name = "PATH", default_value = SOCKET_FOLDER)]
     pub socket_folder: PathBuf,
 
-    /// How to print: text for people, or JSON, one object, for programs.
+    /// How to print: text for people, or JSON, one object, for programs. `weft schema` says what it looks like.
     #[arg(long, short, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub output: Format,
 
@@ -254,6 +254,8 @@ pub(crate) enum Command {
         #[arg(long, env = "WEFT_ENGINE_SOCKET", value_name = "PATH", default_value = "/var/run/docker.sock")]
         engine_socket: PathBuf,
     },
+    /// Print what the JSON of each verb looks like, as JSON Schema: below `verbs`, by the verb's words.
+    Schema,
     /// Show the versions of the command and of the services.
     Version,
 }

@@ -1,9 +1,9 @@
 //! The verbs, one file for each family.
 
-mod addresses;
+pub(crate) mod addresses;
 pub(crate) mod containers;
 pub(crate) mod elsewhere;
-mod env;
+pub(crate) mod env;
 mod expose;
 mod install;
 mod launch;
@@ -14,13 +14,13 @@ mod peers;
 mod prime;
 mod publish;
 mod report;
-mod reset;
+pub(crate) mod reset;
 pub(crate) mod status;
 mod version;
 pub(crate) mod weave;
 
 use self::launch::Target;
-use crate::{Environment, Outcome, cli::Command, output::Output, services::Services};
+use crate::{Environment, Outcome, cli::Command, output::Output, schema::schema, services::Services};
 
 /// Runs one verb on this host.
 pub(crate) async fn run(
@@ -29,6 +29,7 @@ pub(crate) async fn run(
     environment: &Environment,
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
+    let _wait = matches!(command, Command::Reset { .. }).then(|| output.progress().wait("taking weft off this host"));
     match command {
         Command::Launch(what) => launch::launch(what, Target::here(environment, services), environment, output).await,
         Command::Stop => launch::stop(Target::here(environment, services), environment, output).await,
@@ -60,6 +61,7 @@ pub(crate) async fn run(
         Command::LogLevel { service, level } => log_level::log_level(service, &level, services, output).await,
         Command::Install { prefix, weave } => install::install(prefix, weave, output),
         Command::Reset { engine_socket } => reset::reset(engine_socket, services, output).await,
+        Command::Schema => output.print_json(&schema()).map(|()| Outcome::Done),
         Command::Version => version::version(services, output).await,
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     commands::{containers, own::engine_socket, status},
     definition,
     place::Place,
+    report::PublishedPort,
     services::Services,
 };
 
@@ -78,7 +79,7 @@ struct Known<'a> {
 }
 
 /// Arguments, by verb and name, and what they may be.
-const OFFERS: [(&str, &str, Offer); 13] = [
+const OFFERS: [(&str, &str, Offer); 16] = [
     ("attach", "arguments", |known| Box::pin(known.attachable())),
     ("detach", "arguments", |known| Box::pin(known.detachable())),
     ("ps", "containers", |known| Box::pin(known.attached())),
@@ -88,6 +89,9 @@ const OFFERS: [(&str, &str, Offer); 13] = [
     ("dns-lookup", "name", |known| Box::pin(known.names())),
     ("expose", "addresses", |known| Box::pin(known.subnets())),
     ("hide", "addresses", |known| Box::pin(known.subnets())),
+    ("publish", "target", |known| Box::pin(known.published_names())),
+    ("unpublish", "port", |known| Box::pin(known.published_ports())),
+    ("unimport", "name", |known| Box::pin(known.imports())),
     ("forget", "peers", |known| Box::pin(known.targets_and_peers())),
     ("rmpeer", "peers", |known| Box::pin(known.lost_peers())),
     ("log-level", "service", |_| Box::pin(async { services_and_levels() })),
@@ -159,6 +163,30 @@ impl Known<'_> {
         let records = records.map(|listed| listed.records).unwrap_or_default();
         let short = |name: &str| name.strip_suffix(&zone).unwrap_or(name.trim_end_matches('.')).to_owned();
         records.iter().map(|record| short(&record.name)).collect()
+    }
+
+    /// Names, before the port that comes after them.
+    async fn published_names(self) -> Vec<String> {
+        self.names().await.into_iter().map(|name| format!("{name}:")).collect()
+    }
+
+    /// Ports of this host that lead to containers, as `weft unpublish` takes them.
+    async fn published_ports(self) -> Vec<String> {
+        let Ok(passed_on) = status::passed_on(self.services).await else { return Vec::new() };
+        let text = |port: &PublishedPort| match &port.address {
+            Some(address) if address.contains(':') => format!("[{address}]:{}", port.port),
+            Some(address) => format!("{address}:{}", port.port),
+            None => port.port.to_string(),
+        };
+        passed_on.published.iter().map(text).collect()
+    }
+
+    /// Names of services outside.
+    async fn imports(self) -> Vec<String> {
+        let passed_on = status::passed_on(self.services).await;
+        passed_on
+            .map(|passed_on| passed_on.imported.into_iter().map(|import| import.name).collect())
+            .unwrap_or_default()
     }
 
     /// What `weft connect` was given, and peers: which is meant depends on an option.

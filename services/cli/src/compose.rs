@@ -12,6 +12,8 @@ use anyhow::{Context, bail};
 use tokio::{io::AsyncWriteExt, net::UnixStream, process::Command, time::timeout};
 use weft_engine::Client;
 
+use crate::place::authority;
+
 /// The definition of the services, as it is put on hosts.
 pub(crate) const DEFINITION: &str = include_str!("../../../compose.yaml");
 
@@ -22,20 +24,37 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// alone, not from a `.env` in whichever folder the user is.
 const COMPOSE: [&str; 7] = ["compose", "--project-directory", "/", "--env-file", "/dev/null", "--file", "-"];
 
+/// Variables by which Docker's client uses TLS.
+const FOR_TCP: [&str; 2] = ["DOCKER_TLS", "DOCKER_TLS_VERIFY"];
+
 /// An engine, as Docker's client finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Engine {
     /// At an address, as `DOCKER_HOST` has it.
     At(String),
     /// By a context of the client's.
-    Context(String),
+    Context {
+        /// Its name.
+        name: String,
+        /// Where it leads.
+        address: String,
+    },
+}
+
+impl Engine {
+    /// Returns where it is, as `DOCKER_HOST` would have it.
+    pub(crate) fn address(&self) -> &str {
+        match self {
+            Self::At(address) | Self::Context { address, .. } => address,
+        }
+    }
 }
 
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::At(host) => f.write_str(host),
-            Self::Context(name) => write!(f, "the context {name}"),
+            Self::Context { name, .. } => write!(f, "the context {name}"),
         }
     }
 }
@@ -149,8 +168,14 @@ impl Docker {
         command.args(words).kill_on_drop(true);
         match &self.engine {
             Engine::At(host) => command.env("DOCKER_HOST", host).env_remove("DOCKER_CONTEXT"),
-            Engine::Context(name) => command.env("DOCKER_CONTEXT", name).env_remove("DOCKER_HOST"),
+            Engine::Context { name, .. } => command.env("DOCKER_CONTEXT", name).env_remove("DOCKER_HOST"),
         };
+        if authority(self.engine.address()).is_none() {
+            // What is for TCP is not disregarded by every client at a Unix socket.
+            for variable in FOR_TCP {
+                command.env_remove(variable);
+            }
+        }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -187,6 +212,17 @@ mod tests {
         assert!(reason("docker: 'compose' is not a docker command.\nSee 'docker --help'").contains("plugin"));
         assert!(reason("Error response from daemon: No such image: weft/router:0.1.0").contains("weft setup"));
         assert_eq!(reason(""), "it gives no reason");
+    }
+
+    #[test]
+    fn what_is_for_tcp_is_kept_from_unix_sockets() {
+        let removed = |engine: &str| {
+            let command = Docker::at(engine).command(&["version"]);
+            let removed = command.as_std().get_envs().filter(|(_, value)| value.is_none());
+            removed.map(|(name, _)| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(removed("unix:///var/run/docker.sock"), ["DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY"]);
+        assert_eq!(removed("tcp://host1:2376"), ["DOCKER_CONTEXT"]);
     }
 
     #[tokio::test]

@@ -6,6 +6,9 @@ use std::{collections::BTreeMap, ffi::OsString};
 /// what that one's output is.
 pub(crate) const CALLER: &str = "WEFT_CALLER";
 
+/// Tells it in the same words what the caller's stderr is.
+pub(crate) const CALLER_ERRORS: &str = "WEFT_CALLER_ERRORS";
+
 /// The caller's output is a terminal.
 pub(crate) const TERMINAL: &str = "terminal";
 
@@ -41,6 +44,11 @@ impl Environment {
     /// Tells whether what is printed is seen on a terminal of the caller's; nothing without a caller.
     pub(crate) fn caller_has_terminal(&self) -> Option<bool> {
         self.get(CALLER).map(|output| output == TERMINAL)
+    }
+
+    /// Tells whether complaints are seen on a terminal of the caller's; nothing without a caller.
+    pub(crate) fn caller_has_error_terminal(&self) -> Option<bool> {
+        self.get(CALLER).map(|_| self.get(CALLER_ERRORS) == Some(TERMINAL))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {

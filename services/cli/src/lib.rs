@@ -12,12 +12,14 @@ mod compose;
 mod environment;
 mod output;
 mod place;
+mod progress;
+mod schema;
 mod services;
 mod weave;
 
 use std::{
     ffi::OsString,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::Path,
     process::ExitCode,
 };
@@ -26,6 +28,7 @@ use clap::{CommandFactory, Parser};
 pub use cli::{Cli, Format, launch_settings};
 pub use complete::complete;
 pub use environment::Environment;
+pub use schema::schema;
 use weft_report as report;
 
 use crate::{commands::elsewhere::Call, output::Output, place::Place, services::Services, weave::Asked};
@@ -82,16 +85,21 @@ pub async fn run_words(
     if as_weave {
         output = output.in_weaves_words();
     }
-    let place =
-        if weave::is_local(given) && as_weave { Ok(Place::Here) } else { Place::of(environment, &sockets).await };
-    let ended = match place {
-        Ok(Place::Here) => here(asked, &Services::new(&sockets), environment, &mut output).await,
-        Ok(Place::Elsewhere(docker)) => {
-            let call = Call { program: if as_weave { "/weave" } else { "/weft" }, words: given };
-            commands::elsewhere::run(asked, call, &docker, environment, &mut output).await
+    let progress = output.progress();
+    progress.on_terminal(environment.caller_has_error_terminal().unwrap_or_else(|| io::stderr().is_terminal()));
+    let services = Services::new(&sockets).with_progress(progress.clone());
+    let work = async {
+        let place =
+            if weave::is_local(given) && as_weave { Ok(Place::Here) } else { Place::of(environment, &sockets).await };
+        match place? {
+            Place::Here => here(asked, &services, environment, &mut output).await,
+            Place::Elsewhere(docker) => {
+                let call = Call { program: if as_weave { "/weave" } else { "/weft" }, words: given };
+                commands::elsewhere::run(asked, call, &docker, environment, &mut output).await
+            }
         }
-        Err(error) => Err(error),
     };
+    let ended = progress.shown(work).await;
     outcome(ended, &mut output).into()
 }
 

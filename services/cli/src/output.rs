@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::Format;
+use crate::{Format, progress::Progress, schema::Versioned};
 
 /// The command's writers, and how to print.
 pub(crate) struct Output<'a> {
@@ -16,13 +16,20 @@ pub(crate) struct Output<'a> {
     as_weave: bool,
     /// Whether what is printed is seen on a terminal.
     terminal: bool,
+    progress: Progress,
     out: &'a mut dyn Write,
     complaints: &'a mut dyn Write,
 }
 
 impl<'a> Output<'a> {
     pub(crate) fn new(format: Format, out: &'a mut dyn Write, complaints: &'a mut dyn Write) -> Self {
-        Self { format, as_weave: false, terminal: io::stdout().is_terminal(), out, complaints }
+        let (terminal, progress) = (io::stdout().is_terminal(), Progress::default());
+        Self { format, as_weave: false, terminal, progress, out, complaints }
+    }
+
+    /// Returns what says what is waited for. It is out of the way of all that is printed here.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// Prints for somebody who sees it on a terminal, or who does not.
@@ -58,6 +65,7 @@ impl<'a> Output<'a> {
 
     /// Prints a text as it is.
     pub(crate) fn write(&mut self, text: &str) -> anyhow::Result<()> {
+        self.progress.erase();
         self.out.write_all(text.as_bytes())?;
         Ok(self.out.flush()?)
     }
@@ -65,17 +73,20 @@ impl<'a> Output<'a> {
     /// Prints `value`, as JSON or as its text.
     pub(crate) fn print<T: Serialize + Display>(&mut self, value: &T) -> anyhow::Result<()> {
         match self.format {
-            Format::Text => write!(self.out, "{value}")?,
-            Format::Json => {
-                let json = serde_json::to_string_pretty(value).context("the result cannot be written as JSON")?;
-                writeln!(self.out, "{json}")?;
-            }
+            Format::Text => self.write(&value.to_string()),
+            Format::Json => self.print_json(&Versioned::new(value)),
         }
-        Ok(self.out.flush()?)
+    }
+
+    /// Prints `value` as JSON, which has no other form.
+    pub(crate) fn print_json<T: Serialize>(&mut self, value: &T) -> anyhow::Result<()> {
+        let json = serde_json::to_string_pretty(value).context("the result cannot be written as JSON")?;
+        self.write(&format!("{json}\n"))
     }
 
     /// Writes one line for people to stderr. If that is closed, nobody is there to be told.
     pub(crate) fn complain(&mut self, line: &str) {
+        self.progress.erase();
         let _: io::Result<()> = writeln!(self.complaints, "{line}").and_then(|()| self.complaints.flush());
     }
 }

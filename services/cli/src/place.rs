@@ -36,26 +36,44 @@ impl Place {
             return Ok(Self::Here);
         }
         let served = Service::ALL.into_iter().any(|service| service.socket(sockets).exists());
-        if let Some(host) = environment.set("DOCKER_HOST") {
-            let own = Own { is_own: &is_own, served };
-            return Ok(own.engine(host, environment.get("ORIG_DOCKER_HOST")).map_or(Self::Here, |engine| {
-                let mut docker = Docker::at(engine);
-                // `weft env` took it away where the proxy has no TLS.
-                if let Some(verify) = environment.set("ORIG_DOCKER_TLS_VERIFY").filter(|_| engine != host) {
-                    docker.set("DOCKER_TLS_VERIFY", verify);
-                }
+        let context = environment.set("DOCKER_CONTEXT").filter(|name| *name != "default");
+        let original = environment.get("ORIG_DOCKER_HOST");
+        let Some(host) = environment.set("DOCKER_HOST") else {
+            let Some(name) = context else { return Ok(Self::Here) };
+            let docker = of_context(name).await.with_context(|| format!("DOCKER_CONTEXT names {name:?}"))?;
+            return Ok(if authority(docker.engine().address()).is_none() {
+                Self::Here
+            } else {
                 Self::Elsewhere(docker)
-            }));
-        }
-        let Some(name) = environment.set("DOCKER_CONTEXT").filter(|name| *name != "default") else {
-            return Ok(Self::Here);
+            });
         };
-        let docker = Docker::of(Engine::Context(name.to_owned()));
-        let format = "{{.Endpoints.docker.Host}}";
-        let address = docker.docker(&["context", "inspect", name, "--format", format]).await;
-        let address = address.with_context(|| format!("DOCKER_CONTEXT names {name:?}"))?;
-        Ok(if authority(&address).is_none() { Self::Here } else { Self::Elsewhere(docker) })
+        // `weft env` was used where a context leads elsewhere.
+        if original == Some("")
+            && let Some(name) = context
+            && let Ok(docker) = of_context(name).await
+            && let Some((behind, _)) = authority(docker.engine().address())
+            && authority(host).is_some_and(|(proxy, _)| proxy == behind)
+        {
+            return Ok(Self::Elsewhere(docker));
+        }
+        let own = Own { is_own: &is_own, served };
+        Ok(own.engine(host, original).map_or(Self::Here, |engine| {
+            let mut docker = Docker::at(engine);
+            // `weft env` took it away where the proxy has no TLS.
+            if let Some(verify) = environment.set("ORIG_DOCKER_TLS_VERIFY").filter(|_| engine != host) {
+                docker.set("DOCKER_TLS_VERIFY", verify);
+            }
+            Self::Elsewhere(docker)
+        }))
     }
+}
+
+/// Returns a client of the engine to which a context of Docker's client leads.
+async fn of_context(name: &str) -> anyhow::Result<Docker> {
+    let context = |address| Docker::of(Engine::Context { name: name.to_owned(), address });
+    let format = "{{.Endpoints.docker.Host}}";
+    let address = context(String::new()).docker(&["context", "inspect", "--format", format, "--", name]).await?;
+    Ok(context(address))
 }
 
 /// What a host knows of itself.
@@ -84,10 +102,13 @@ impl Own<'_> {
 
 /// Returns the host name, or the address, and the port of what `DOCKER_HOST` may be; nothing for what is on this host in any case.
 pub(crate) fn authority(host: &str) -> Option<(&str, Option<u16>)> {
-    let (scheme, rest) = host.split_once("://")?;
-    if matches!(scheme, "unix" | "fd" | "npipe") {
-        return None;
-    }
+    let rest = match host.trim().split_once("://") {
+        Some(("unix" | "fd" | "npipe", _)) => return None,
+        Some((_, rest)) => rest,
+        None if host.is_empty() || host.starts_with('/') => return None,
+        // Docker's client takes it for TCP.
+        None => host.trim(),
+    };
     let rest = rest.split_once('/').map_or(rest, |(authority, _)| authority);
     let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     if let Some((address, port)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -97,6 +118,12 @@ pub(crate) fn authority(host: &str) -> Option<(&str, Option<u16>)> {
         Some((name, port)) => Some((name, port.parse().ok())),
         None => Some((rest, None)),
     }
+}
+
+/// Tells whether the path of a socket is in a folder, which may be below /run: that has two names.
+pub(crate) fn is_below(path: &Path, folder: &Path) -> bool {
+    let other = path.strip_prefix("/var/run").map(|rest| Path::new("/run").join(rest));
+    path.starts_with(folder) || other.is_ok_and(|path| path.starts_with(folder))
 }
 
 /// Tells whether a name or an address is this host's own, without asking anybody.
@@ -125,6 +152,10 @@ mod tests {
             ("ssh://me@host1", Some(("host1", None))),
             ("ssh://host1:22/run/docker.sock", Some(("host1", Some(22)))),
             ("tcp://:2375", Some(("", Some(2375)))),
+            ("host1:2375", Some(("host1", Some(2375)))),
+            (" host1", Some(("host1", None))),
+            ("[fd00::1]:2375", Some(("fd00::1", Some(2375)))),
+            ("", None),
         ] {
             assert_eq!(authority(host), expected, "{host}");
         }
@@ -138,6 +169,7 @@ mod tests {
             ("unix:///run/weft/docker/docker.sock", None, None),
             ("tcp://host2:2375", None, Some("tcp://host2:2375")),
             ("ssh://me@host2", None, Some("ssh://me@host2")),
+            ("host2:2375", None, Some("host2:2375")),
             // An engine of this host by TCP, and weft runs here.
             ("tcp://127.0.0.1:2375", None, None),
             ("tcp://host1:2375", None, None),
@@ -161,6 +193,13 @@ mod tests {
     fn a_host_knows_itself() {
         assert!(is_own("127.0.0.1") && is_own("::1") && is_own("localhost"));
         assert!(!is_own("192.0.2.1") && !is_own("another.example"));
+    }
+
+    #[test]
+    fn a_folder_below_run_has_two_names() {
+        let own = |path: &str| is_below(Path::new(path), Path::new(SOCKET_FOLDER));
+        assert!(own("/run/weft/docker/docker.sock") && own("/var/run/weft/docker/docker.sock"));
+        assert!(!own("/run/weft2/docker.sock") && !own("/var/run/docker.sock") && !own("/var/runweft/docker.sock"));
     }
 
     #[tokio::test]

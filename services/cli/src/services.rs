@@ -12,8 +12,10 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use weft_proto::client::{Service, channel};
 pub(crate) use weft_report::ServiceError;
 
+use crate::progress::Progress;
+
 /// How long a service may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long attaching may take: it waits for an address, at most a minute.
 const LONG_PATIENCE: Duration = Duration::from_secs(65);
@@ -22,11 +24,17 @@ const LONG_PATIENCE: Duration = Duration::from_secs(65);
 #[derive(Debug, Clone)]
 pub(crate) struct Services {
     folder: PathBuf,
+    progress: Progress,
 }
 
 impl Services {
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        Self { folder: folder.to_owned(), progress: Progress::default() }
+    }
+
+    /// Has it said which service is waited for.
+    pub(crate) fn with_progress(self, progress: Progress) -> Self {
+        Self { progress, ..self }
     }
 
     /// Asks a service: `call` is given a channel to it.
@@ -64,6 +72,7 @@ impl Services {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        let _wait = self.progress.wait(format!("waiting for {}", service.name()));
         let socket = service.socket(&self.folder);
         let asked = async {
             // Only here the kernel's own reason is to be had.

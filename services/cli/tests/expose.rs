@@ -257,7 +257,8 @@ async fn what_is_exposed_is_hidden_again() {
     assert_eq!(fake.calls(), calls);
     let json = done("expose 10.40.0.9/24 --without-masquerade -o json").await;
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-    let expected = serde_json::json!({"exposed": [{"address": "10.40.0.9/24", "masquerade": false, "names": []}]});
+    let exposed = serde_json::json!([{"address": "10.40.0.9/24", "masquerade": false, "names": []}]);
+    let expected = serde_json::json!({"schema_version": 1, "exposed": exposed});
     assert_eq!(json, expected);
     assert_eq!(fake.calls(), ["claim 10.40.0.9/24", "expose 10.40.0.9/24 masquerade=false "]);
 
@@ -269,7 +270,7 @@ async fn what_is_exposed_is_hidden_again() {
         assert_eq!(fake.calls(), ["hide 10.40.0.9/24", "free 10.40.0.9/24"], "{line}");
     }
     let (outcome, out, complaints) = weft_in(folder.path(), "hide 10.50.0.1/24").await;
-    assert_eq!((outcome, out.as_str()), (Outcome::Done, "\n"));
+    assert_eq!((outcome, out.as_str()), (Outcome::Done, ""));
     assert!(complaints.contains("the host has no such address"), "{complaints}");
     assert_eq!(fake.calls(), Vec::<String>::new());
 }

@@ -2,6 +2,10 @@
 
 #[path = "services/completions.rs"]
 mod completions;
+#[path = "services/floating.rs"]
+mod floating;
+#[path = "services/json.rs"]
+mod json;
 
 use std::{
     path::Path,
@@ -297,7 +301,7 @@ async fn verbs_print_what_scripts_expect() {
     assert_eq!(done("config").await, "-H=unix:///run/weft/docker/docker.sock\n");
     assert_eq!(done("dns-args").await, "--dns=169.254.83.53 --dns-search=weft.internal", "no newline");
     let json: serde_json::Value = serde_json::from_str(&done("-o json dns-args").await).expect("JSON");
-    assert_eq!(json, serde_json::json!({"dns": "169.254.83.53", "dns_search": "weft.internal"}));
+    assert_eq!(json, serde_json::json!({"schema_version": 1, "dns": "169.254.83.53", "dns_search": "weft.internal"}));
     assert_eq!(done("env").await, "export DOCKER_HOST=unix:///run/weft/docker/docker.sock ORIG_DOCKER_HOST=\n");
 }
 
@@ -360,7 +364,7 @@ async fn names_are_given_and_taken_away() {
     let (_, out, _) = run("dns-add db -h alias -o json").await;
     let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     let expected = serde_json::json!({"container": "aaaaaaaaaaaaaaaa", "names": ["alias"], "addresses": ["10.32.0.1"]});
-    assert_eq!(json, expected);
+    assert_eq!(json::unversioned(json), expected);
 }
 
 #[tokio::test]
@@ -409,7 +413,7 @@ async fn a_report_has_what_all_verbs_say() {
     for (word, line) in [("status", "status"), ("dns", "status dns"), ("ps", "ps")] {
         let (_, out, _) = weft_in(folder.path(), Environment::default(), &format!("{line} -o json")).await;
         let alone: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-        assert_eq!(report[word], alone, "{line}");
+        assert_eq!(report[word], json::unversioned(alone), "{line}");
     }
     let (_, as_json, _) = weft_in(folder.path(), Environment::default(), "report -o json").await;
     assert_eq!(as_json, out, "there is no other form");
@@ -498,6 +502,10 @@ async fn a_silent_service_does_not_hang_the_command() {
     let (outcome, _, complaints) = weft_in(folder.path(), Environment::default(), "status targets").await;
     assert_eq!(outcome, Outcome::Failed);
     assert!(complaints.contains("router did not answer within 5 s"), "{complaints}");
+    let asked = weft_in(folder.path(), Environment::default(), "status");
+    let (_, out, _) =
+        tokio::time::timeout(std::time::Duration::from_secs(30), asked).await.expect("it answers in time");
+    assert!(out.contains("router did not answer within 5 s"), "{out}");
 }
 
 #[tokio::test]

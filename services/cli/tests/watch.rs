@@ -136,3 +136,31 @@ async fn it_ends_with_its_caller() {
     let ended = timeout(DEADLINE, process.wait()).await.expect("it ends in time").expect("it can be waited for");
     assert_eq!(ended.code(), Some(130));
 }
+
+/// Binds the socket of a service that answers nothing.
+fn silent(folder: &Path) -> UnixListener {
+    UnixListener::bind(folder.join("docker-proxy.sock")).expect("the socket can be bound")
+}
+
+#[tokio::test]
+async fn a_terminal_is_told_what_takes_its_time() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let _silent = silent(folder.path());
+    let line = format!("{} --socket-folder {} ps", env!("CARGO_BIN_EXE_weft"), folder.path().display());
+    let mut command = Watch::start("script", &["--quiet", "--return", "--command", &line, "/dev/null"]);
+    command.says("\r\x1b[Kweft: waiting for docker-proxy (1 s)").await;
+    let rest = command.says("did not answer within 5 s").await;
+    assert!(rest.contains("\r\x1b[Kweft: docker-proxy did"), "it is taken back: {rest:?}");
+    assert_eq!(command.ends().await.code(), Some(1));
+}
+
+#[tokio::test]
+async fn scripts_are_told_the_end_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let _silent = silent(folder.path());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    command.arg("--socket-folder").arg(folder.path()).arg("ps").env_remove("DOCKER_HOST");
+    let output = timeout(DEADLINE, command.output()).await.expect("it ends in time").expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("weft: docker-proxy did not answer within 5 s") && said.lines().count() == 1, "{said}");
+}

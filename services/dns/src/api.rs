@@ -10,7 +10,7 @@ use hickory_proto::{
     rr::{Name, RecordType},
 };
 use tonic::{Request, Response, Status};
-use weft_dns_core::{RegisterError, Zone};
+use weft_dns_core::{Names, RegisterError, Zone};
 use weft_proto::convert::InvalidMessage;
 use weft_proto::dns::v1::{
     AddNamesRequest, AddNamesResponse, DeregisterRequest, DeregisterResponse, GetStatusRequest, GetStatusResponse,
@@ -22,6 +22,7 @@ use crate::{
     convert,
     handler::Handler,
     state::State,
+    store::{NameStore, Unchanged},
     upstream::Upstream,
     watch::{self, Watched},
 };
@@ -29,15 +30,16 @@ use crate::{
 /// Serves the contract.
 pub(crate) struct Api {
     state: Arc<State>,
+    store: Arc<NameStore>,
     handler: Handler,
     upstream: Arc<Upstream>,
     zone: Zone,
 }
 
 impl Api {
-    pub(crate) fn new(state: Arc<State>, handler: Handler, upstream: Arc<Upstream>) -> Self {
+    pub(crate) fn new(state: Arc<State>, store: Arc<NameStore>, handler: Handler, upstream: Arc<Upstream>) -> Self {
         let zone = state.read(|names| names.zone().clone());
-        Self { state, handler, upstream, zone }
+        Self { state, store, handler, upstream, zone }
     }
 }
 
@@ -46,6 +48,17 @@ fn refused(error: RegisterError) -> Status {
         RegisterError::Name(_) | RegisterError::NotAContainer(_) => Status::invalid_argument(error.to_string()),
         RegisterError::NotKnownYet => Status::unavailable(error.to_string()),
         RegisterError::TooManyRecords => Status::resource_exhausted(error.to_string()),
+    }
+}
+
+impl From<Unchanged> for Status {
+    fn from(why: Unchanged) -> Self {
+        match why {
+            Unchanged::Refused(error) => refused(error),
+            Unchanged::NotKept(error) => {
+                Self::internal(format!("no name was changed, because that could not be kept: {error:#}"))
+            }
+        }
     }
 }
 
@@ -80,8 +93,8 @@ impl NameService for Api {
         }
         let given = self.zone.record(&names, &addresses, true).map_err(|error| refused(error.into()))?;
         tracing::debug!(container = holder.short(), ?names, "adding names by hand");
-        self.state.write(|names| names.add_by_hand(&holder, &given)).map_err(refused)?;
-        self.state.changed.notify_one();
+        let change = move |names: &mut Names| names.add_by_hand(&holder, &given);
+        Arc::clone(&self.store).change(Arc::clone(&self.state), change).await?;
         Ok(Response::new(AddNamesResponse {}))
     }
 
@@ -95,8 +108,8 @@ impl NameService for Api {
         let given = names.iter().map(|name| self.zone.name(name)).collect::<Result<Vec<_>, _>>();
         let given = given.map_err(|error| refused(error.into()))?;
         tracing::debug!(container = holder.short(), ?names, "removing names by hand");
-        let removed = self.state.write(|names| names.remove_by_hand(&holder, &given, &addresses)).map_err(refused)?;
-        self.state.changed.notify_one();
+        let change = move |names: &mut Names| names.remove_by_hand(&holder, &given, &addresses);
+        let removed = Arc::clone(&self.store).change(Arc::clone(&self.state), change).await?;
         Ok(Response::new(RemoveNamesResponse { removed: removed.try_into().unwrap_or(u64::MAX) }))
     }
 

@@ -53,6 +53,10 @@ pub struct Config {
     #[arg(long = "ipalloc-range", env = "WEFT_IPALLOC_RANGE", value_name = "CIDR", default_value = "10.32.0.0/12")]
     pub range: Ipv4Net,
 
+    /// Folder for names that were given by hand (`weft dns-add`), which are lost with it when the host starts anew.
+    #[arg(long, env = "WEFT_DNS_STATE_FOLDER", value_name = "PATH", default_value = "/var/lib/weft/dns")]
+    pub state_folder: PathBuf,
+
     /// Answer on this address too, beside the one that containers ask: `address:port`. Whoever reaches it may ask.
     #[arg(long, env = "WEFT_DNS_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,

@@ -100,6 +100,7 @@ pub(crate) fn shown(view: &RecordView<'_>) -> Vec<pb::Record> {
         origin_nickname: view.peer.nickname.clone(),
         unhealthy: !view.record.is_healthy(),
         suspended: view.suspended,
+        waiting: view.waiting,
         by_hand: view.holder.by_hand,
     };
     view.record.names().iter().map(shown).collect()

@@ -17,6 +17,7 @@ pub mod metrics;
 mod problems;
 mod sockets;
 mod state;
+mod store;
 mod tcp;
 mod upstream;
 mod watch;
@@ -34,12 +35,15 @@ use weft_proto::{
 };
 use weft_service::{Health, Result, Shutdown};
 
-use crate::{api::Api, handler::Handler, listener::Listener, metrics::Metrics, state::State, upstream::Upstream};
+use crate::{
+    api::Api, handler::Handler, listener::Listener, metrics::Metrics, state::State, store::NameStore,
+    upstream::Upstream,
+};
 
 /// Runs the service until `shutdown`.
 ///
 /// # Errors
-/// If the configuration makes no sense, or its socket or `--listen` address cannot be bound.
+/// If the configuration makes no sense, its socket or `--listen` address cannot be bound, or the state cannot be used.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result {
     let zone = config.zone()?;
     tracing::info!(
@@ -55,10 +59,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result {
         }
         None => None,
     };
-    config.user.apply(Service::Dns, &folder, &[])?;
+    config.user.apply(Service::Dns, &folder, &[&config.state_folder])?;
     let health = Health::starting().await;
 
-    let names = Names::new(zone, config.range).with_local_first(config.local_first);
+    let mut names = Names::new(zone, config.range).with_local_first(config.local_first);
+    let store = Arc::new(NameStore::open(&config.state_folder, &mut names)?);
     let (registry, metrics) = Metrics::new();
     let state = Arc::new(State::new(names, metrics));
     let upstream = Arc::new(Upstream::new(&config, Arc::clone(&state)).await);
@@ -71,21 +76,29 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result {
 
     let collector = metrics::Collector { state: Arc::clone(&state), upstream: Arc::clone(&upstream) };
     let server = server.with_metrics(Arc::new(Exposition::new(registry, collector)));
-    let api = NameServiceServer::new(Api::new(Arc::clone(&state), handler.clone(), Arc::clone(&upstream)));
+    let api = NameServiceServer::new(Api::new(
+        Arc::clone(&state),
+        Arc::clone(&store),
+        handler.clone(),
+        Arc::clone(&upstream),
+    ));
     let router = channel(&Service::Router.socket(&folder));
     let work = async {
         tokio::join!(
             gossip::follow(Arc::clone(&state), router),
             sockets::receive(folder.join(sockets::SOCKET), handler, Arc::clone(&state)),
             upstream.watch(),
+            store.follow(&state),
             async {
                 state.working().await;
                 health.ready().await;
             }
         )
     };
-    tokio::select! {
+    let served = tokio::select! {
         served = server.serve(Routes::new(api), &health, shutdown) => served,
         _ = work => unreachable!("the loops end with the process"),
-    }
+    };
+    store.finish(&state).await;
+    served
 }

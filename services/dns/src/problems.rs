@@ -19,6 +19,8 @@ pub(crate) enum Part {
     Upstream,
     /// The file that says which those are.
     Resolvers,
+    /// The file of names that were given by hand.
+    Store,
 }
 
 impl Part {
@@ -28,6 +30,7 @@ impl Part {
             Self::Gossip => "no_gossip",
             Self::Upstream => "no_upstream",
             Self::Resolvers => "resolvers_not_followed",
+            Self::Store => "names_not_kept",
         }
     }
 }

@@ -33,8 +33,10 @@ async fn ask(server: SocketAddr, name: &str, record_type: RecordType) {
 async fn every_metric_is_there_and_queries_are_counted() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let sockets = folder.path().to_str().expect("text");
+    let state = folder.path().join("state");
     let line = ["weft-dns", "--socket-folder", sockets, "--resolv-conf", "/nonexistent", "--listen", "127.0.0.1:0"];
-    let config = Config::try_parse_from(line).expect("valid options");
+    let state = ["--state-folder", state.to_str().expect("text")];
+    let config = Config::try_parse_from(line.into_iter().chain(state)).expect("valid options");
     let (_stop, shutdown) = Shutdown::triggered();
     tokio::spawn(weft_dns::run(config, shutdown));
     let socket = Service::Dns.socket(folder.path());

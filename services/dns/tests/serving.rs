@@ -53,7 +53,9 @@ impl Dns {
     fn launch(folder: &Path, options: &[&str]) -> Self {
         let folder_text = folder.to_str().expect("text");
         // A file that does not exist keeps the machine's resolvers out of the test.
-        let mut line = vec!["weft-dns", "--socket-folder", folder_text];
+        let state = folder.join("state");
+        let mut line = vec!["weft-dns", "--socket-folder", folder_text, "--state-folder"];
+        line.push(state.to_str().expect("text"));
         if !options.contains(&"--resolv-conf") {
             line.extend(["--resolv-conf", "/nonexistent/resolv.conf"]);
         }
@@ -65,9 +67,45 @@ impl Dns {
         Self { stop, running, api }
     }
 
+    /// Ends as when the process is killed.
+    async fn kill(self) {
+        self.running.abort();
+        assert!(self.running.await.is_err_and(|error| error.is_cancelled()));
+    }
+
     async fn stop(self) {
         self.stop.request();
         self.running.await.expect("no panic").expect("a clean stop");
+    }
+
+    async fn add(&mut self, container: &str, name: &str, address: &str) -> Result<(), tonic::Status> {
+        let (names, addresses) = (vec![name.to_owned()], vec![address.parse::<IpAddr>().expect("valid").into()]);
+        let request = AddNamesRequest { container_id: container.to_owned(), names, addresses };
+        self.api.add_names(request).await.map(drop)
+    }
+
+    async fn remove(&mut self, container: &str) -> Result<u64, tonic::Status> {
+        let request = RemoveNamesRequest { container_id: container.to_owned(), ..RemoveNamesRequest::default() };
+        self.api.remove_names(request).await.map(|answer| answer.into_inner().removed)
+    }
+
+    async fn deregister(&mut self, container: &str) {
+        let request = DeregisterRequest { container_id: container.to_owned(), names: vec![] };
+        self.api.deregister(request).await.expect("works");
+    }
+
+    /// Returns the names by hand, and whether each waits.
+    async fn by_hand(&mut self) -> Vec<(String, bool)> {
+        let records = self.api.list_records(ListRecordsRequest {}).await.expect("answers").into_inner().records;
+        let by_hand = records.into_iter().filter(|record| record.by_hand);
+        by_hand.map(|record| (record.name.replace(".weft.internal.", ""), record.waiting)).collect()
+    }
+
+    /// Returns why names are not kept, if they are not.
+    async fn not_kept(&mut self) -> Option<String> {
+        let status = self.api.get_status(GetStatusRequest {}).await.expect("answers").into_inner();
+        let problem = status.problems.into_iter().find(|problem| problem.reason == "names_not_kept");
+        problem.map(|problem| problem.message)
     }
 
     async fn register(&mut self, container: &str, names: &[&str], addresses: &[&str]) {
@@ -270,14 +308,9 @@ async fn names_by_hand_are_answered_until_they_or_their_container_are_removed() 
     let router = Router::start(folder.path());
     let mut dns = Dns::start(folder.path(), &[]).await;
     dns.register("c1", &["db"], &["10.32.0.1"]).await;
-    let add = |container: &str, name: &str, address: &str| AddNamesRequest {
-        container_id: container.to_owned(),
-        names: vec![name.to_owned()],
-        addresses: vec![address.parse::<IpAddr>().expect("valid").into()],
-    };
-    dns.api.add_names(add("c1", "alias", "10.32.0.1")).await.expect("is taken");
-    dns.api.add_names(add("", "printer", "192.0.2.9")).await.expect("is taken");
-    let refused = dns.api.add_names(add("", "www.example.org.", "192.0.2.9")).await.expect_err("is not ours");
+    dns.add("c1", "alias", "10.32.0.1").await.expect("is taken");
+    dns.add("", "printer", "192.0.2.9").await.expect("is taken");
+    let refused = dns.add("", "www.example.org.", "192.0.2.9").await.expect_err("is not ours");
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("outside of the zone weft.internal."), "{refused}");
     let refused = dns.api.add_names(AddNamesRequest::default()).await.expect_err("names nothing");
@@ -300,8 +333,7 @@ async fn names_by_hand_are_answered_until_they_or_their_container_are_removed() 
     assert_eq!(ask(router.address, "alias.", RecordType::A).await, "NoError 10.32.0.1");
     assert_eq!(ask(router.address, "printer.", RecordType::A).await, "NoError 192.0.2.9");
 
-    let deregister = DeregisterRequest { container_id: "c1".to_owned(), names: vec![] };
-    dns.api.deregister(deregister).await.expect("works");
+    dns.deregister("c1").await;
     assert_eq!(ask(router.address, "alias.", RecordType::A).await, "NXDomain");
     let remove = || RemoveNamesRequest { names: vec!["printer".to_owned()], ..RemoveNamesRequest::default() };
     assert_eq!(dns.api.remove_names(remove()).await.expect("works").into_inner().removed, 1);
@@ -309,6 +341,117 @@ async fn names_by_hand_are_answered_until_they_or_their_container_are_removed() 
     assert_eq!(dns.api.remove_names(remove()).await.expect("works").into_inner().removed, 0);
     eventually("nothing is left", async || router.published().is_empty()).await;
     dns.stop().await;
+}
+
+/// Starts a router and a dns that know nothing but what is on disk.
+async fn start_anew(folder: &Path) -> (Router, Dns) {
+    let router = Router::start(folder);
+    (router, Dns::start(folder, &[]).await)
+}
+
+#[tokio::test]
+async fn names_by_hand_survive_restarts_of_dns_and_router_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (router, mut dns) = start_anew(folder.path()).await;
+    for (container, address) in [("c1", "10.32.0.1"), ("c2", "10.32.0.2"), ("c3", "10.32.0.3")] {
+        dns.register(container, &[], &[address]).await;
+        dns.add(container, &format!("of-{container}"), address).await.expect("is taken");
+    }
+    dns.add("", "printer", "192.0.2.9").await.expect("is taken");
+    dns.add("", "scanner", "192.0.2.8").await.expect("is taken");
+    assert_eq!(dns.remove("c3").await.expect("works"), 1);
+    dns.kill().await;
+    drop(router);
+
+    let (router, mut dns) = start_anew(folder.path()).await;
+    assert_eq!(ask(router.address, "printer.", RecordType::A).await, "NoError 192.0.2.9");
+    for name in ["of-c1.", "of-c2.", "of-c3."] {
+        assert_eq!(ask(router.address, name, RecordType::A).await, "NXDomain", "{name} before its container is there");
+    }
+    let listed = [("of-c1", true), ("of-c2", true), ("scanner", false), ("printer", false)];
+    assert_eq!(dns.by_hand().await, listed.map(|(name, waits)| (name.to_owned(), waits)));
+    dns.register("c1", &[], &["10.32.0.1"]).await;
+    assert_eq!(ask(router.address, "of-c1.", RecordType::A).await, "NoError 10.32.0.1");
+    eventually("it is published", async || router.published().contains(&"weft:name:c1:10.32.0.1".to_owned())).await;
+    // The second container is gone, says docker-proxy.
+    dns.deregister("c2").await;
+    dns.stop().await;
+    drop(router);
+
+    let (router, mut dns) = start_anew(folder.path()).await;
+    dns.register("c1", &[], &["10.32.0.9"]).await;
+    dns.register("c2", &[], &["10.32.0.2"]).await;
+    assert_eq!(dns.by_hand().await, [("scanner", false), ("printer", false)].map(|(n, waits)| (n.to_owned(), waits)));
+    assert_eq!(dns.remove("").await.expect("works"), 2);
+    dns.stop().await;
+    drop(router);
+    let (_router, mut dns) = start_anew(folder.path()).await;
+    assert_eq!(dns.by_hand().await, []);
+    dns.stop().await;
+}
+
+#[tokio::test]
+async fn names_by_hand_that_an_earlier_version_gave_are_kept() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let router = Router::start(folder.path());
+    router.update(LOCAL, "weft:name:weft:extern:192.0.2.9", Some(gossip("printer.weft.internal.", "192.0.2.9"))).await;
+    let mut dns = Dns::start(folder.path(), &[]).await;
+    assert_eq!(dns.by_hand().await, [("printer".to_owned(), false)]);
+    eventually("they are on disk", async || folder.path().join("state/names.json").exists()).await;
+    dns.stop().await;
+    drop(router);
+    let (_router, mut dns) = start_anew(folder.path()).await;
+    assert_eq!(dns.by_hand().await, [("printer".to_owned(), false)]);
+    dns.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_not_done_and_what_ends_is_written_later() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (router, mut dns) = start_anew(folder.path()).await;
+    dns.register("c1", &[], &["10.32.0.1"]).await;
+    dns.add("c1", "alias", "10.32.0.1").await.expect("is taken");
+    // A folder in the place of the file that is written to.
+    let obstacle = folder.path().join("state/.names.json.new");
+    std::fs::create_dir(&obstacle).expect("made");
+
+    for error in [dns.add("", "printer", "192.0.2.9").await.err(), dns.remove("c1").await.err()] {
+        let error = error.expect("not done");
+        assert_eq!(error.code(), Code::Internal);
+        assert!(error.message().starts_with("no name was changed, because that could not be kept"), "{error}");
+        assert!(error.message().contains("names.json"), "{error}");
+    }
+    assert_eq!(dns.by_hand().await, [("alias".to_owned(), false)]);
+    assert_eq!(ask(router.address, "printer.", RecordType::A).await, "NXDomain");
+    assert_eq!(dns.not_kept().await, None, "what is there is on disk");
+
+    dns.deregister("c1").await;
+    assert_eq!(ask(router.address, "alias.", RecordType::A).await, "NXDomain");
+    eventually("it is told", async || dns.not_kept().await.is_some_and(|told| told.contains("names.json"))).await;
+    std::fs::remove_dir(&obstacle).expect("removed");
+    eventually("it is made good", async || dns.not_kept().await.is_none()).await;
+    dns.kill().await;
+    drop(router);
+    let (_router, mut dns) = start_anew(folder.path()).await;
+    assert_eq!(dns.by_hand().await, []);
+    dns.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_of_names_that_cannot_be_used_ends_dns_and_stays() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    std::fs::create_dir(folder.path().join("state")).expect("made");
+    let file = folder.path().join("state/names.json");
+    for (text, says) in [
+        (r#"{"version":1,"content":[{"addr"#, "names.json is damaged: restore it, or remove it to start without it"),
+        (r#"{"version":2,"content":{}}"#, "names.json was written by a later version of weft: use that version"),
+    ] {
+        std::fs::write(&file, text).expect("written");
+        let dns = Dns::launch(folder.path(), &[]);
+        let error = dns.running.await.expect("no panic").expect_err("it ends");
+        assert!(format!("{error:#}").contains(says), "{error:#}");
+        assert_eq!(std::fs::read_to_string(&file).expect("there"), text);
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Weave Net's HTTP API of a real docker-proxy process, without other services: who is let in, what makes no sense, and that no
 //! request ends the service or holds it up.
 
+#[path = "weave_api/services.rs"]
+mod services;
+
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener as StdTcpListener},
     path::Path,

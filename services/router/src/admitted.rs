@@ -8,9 +8,8 @@ use weft_router_core::{
     handshake::PasswordMark,
     mesh::{Mesh, Revocation, Told},
 };
+use weft_service::Store;
 use weft_types::{InvalidPeerName, PeerName};
-
-use crate::store::Store;
 
 /// File with the keys that are let in no more.
 const REVOCATIONS_FILE: &str = "revocations.json";

@@ -29,7 +29,7 @@ use weft_router_core::{
     mesh::{ATTACHMENTS_CHANNEL, ConnectionId, DataLink, Event, Introduced, LINKS_CHANNEL, Mesh, PeerView, Problem},
     session::agreement::Agreement,
 };
-use weft_service::Shutdown;
+use weft_service::{Shutdown, Store};
 use weft_types::MacAddress;
 
 pub use self::{
@@ -53,7 +53,6 @@ use crate::{
     identity::Identity,
     kept_targets::KeptTargets,
     kernel::{Exposure, Kernel},
-    store::Store,
     trusted::TrustedHandle,
 };
 

@@ -4,9 +4,8 @@ use std::{fs, io};
 
 use anyhow::{Context, bail};
 use weft_router_core::handshake::StaticKey;
+use weft_service::Store;
 use zeroize::Zeroizing;
-
-use crate::store::Store;
 
 const FILE: &str = "identity";
 const TITLE: &str = "weft router identity ";

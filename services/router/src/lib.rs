@@ -22,7 +22,6 @@ pub mod published;
 pub mod publisher;
 pub mod scrape;
 mod socket;
-pub mod store;
 pub mod trusted;
 
 use std::{
@@ -46,7 +45,7 @@ use weft_router_core::{
     },
     target::Target,
 };
-use weft_service::{Health, Shutdown};
+use weft_service::{Health, Shutdown, Store};
 
 use self::{
     admitted::Admitted,
@@ -61,7 +60,6 @@ use self::{
     presence::Presence,
     published::{PUBLISHED_FILE, Published},
     scrape::Scrape,
-    store::Store,
 };
 
 /// How long devices of trusted peers may take to be removed at the end.
@@ -158,7 +156,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let trusts = !config.trusted_subnets.0.is_empty();
     let (trusted, trusted_task) = trusted::spawn(kernel.clone(), local, config.mtu, trusts, shutdown.clone());
     let (metrics_sender, metrics_problem) = watch::channel(None);
-    let (publisher, publisher_inbox, services) = publisher::make();
+    let (publisher, publisher_inbox, services) = publisher::make(&config.common.socket_folder, &config.host_root);
     let publisher_store = store.clone();
     let parts = Parts {
         mesh: Mesh::new(mesh_config, targets, now()),
@@ -188,11 +186,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         published,
         range: config.address_range,
         own_ports: own_ports(&config)?,
-        host_root: config.host_root.clone(),
     };
-    let sockets = config.common.socket_folder.clone();
-    let publishing = shutdown.clone();
-    tokio::spawn(async move { publisher::run(parts, publisher_inbox, &sockets, publishing).await });
+    tokio::spawn(publisher::run(parts, publisher_inbox, shutdown.clone()));
     let collector =
         metrics::Collector { driver: driver.clone(), control, facts: facts.clone(), kernel: kernel.clone() };
     let exposition = Arc::new(Exposition::new(metrics::registry(), collector));

@@ -3,6 +3,7 @@
 //!
 //! One task owns all of it. It hears of names from dns, of addresses from the driver, and takes the host's own addresses from ipam.
 
+mod asked;
 mod forwarder;
 mod import;
 mod imports;
@@ -11,7 +12,7 @@ mod names;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,18 +27,23 @@ use tokio::{
 use tonic::transport::Channel;
 use weft_proto::{
     client::{Service, channel},
-    ipam::v1::{AllocateRequest, FreeRequest, address_service_client::AddressServiceClient},
+    ipam::v1::{
+        AllocateRequest, DualAddress, FreeRequest, ListAllocationsRequest, address_service_client::AddressServiceClient,
+    },
 };
 use weft_router_core::mesh::Problem;
-use weft_service::Shutdown;
+use weft_service::{Shutdown, Store};
 
-use self::{forwarder::Forwarder, imports::Imports, names::Names};
+use self::{
+    forwarder::{Forwarder, Leads},
+    imports::Imports,
+    names::Names,
+};
 use crate::{
     driver::{self, DriverHandle},
     exposed,
     kernel::Kernel,
     published::{HostPort, Import, MOST_PORTS, PUBLISHED_FILE, Protocol, Published, Target, Terms},
-    store::Store,
 };
 
 /// Holder of the addresses that the host has to reach containers.
@@ -70,8 +76,6 @@ pub struct Parts {
     pub range: Ipv4Net,
     /// Ports of TCP and UDP that are weft's own.
     pub own_ports: BTreeSet<u16>,
-    /// Where the host's root folder is seen.
-    pub host_root: PathBuf,
 }
 
 /// Why something is not published.
@@ -101,12 +105,32 @@ pub struct View {
 
 #[derive(Debug)]
 enum Command {
-    Publish { port: HostPort, terms: Terms, reply: oneshot::Sender<Result<View, Refused>> },
-    Unpublish { which: Which, reply: oneshot::Sender<Result<Vec<View>, Refused>> },
-    List { reply: oneshot::Sender<Vec<View>> },
-    Import { name: String, import: Import, reply: oneshot::Sender<Result<ImportView, Refused>> },
-    Unimport { name: String, reply: oneshot::Sender<Result<Vec<ImportView>, Refused>> },
-    ListImports { reply: oneshot::Sender<Vec<ImportView>> },
+    Publish {
+        port: HostPort,
+        terms: Terms,
+        found: BTreeSet<IpAddr>,
+        reply: oneshot::Sender<Result<View, Refused>>,
+    },
+    Unpublish {
+        which: Which,
+        reply: oneshot::Sender<Result<Vec<View>, Refused>>,
+    },
+    List {
+        reply: oneshot::Sender<Vec<View>>,
+    },
+    Import {
+        name: String,
+        import: Import,
+        known: BTreeSet<IpAddr>,
+        reply: oneshot::Sender<Result<ImportView, Refused>>,
+    },
+    Unimport {
+        name: String,
+        reply: oneshot::Sender<Result<Vec<ImportView>, Refused>>,
+    },
+    ListImports {
+        reply: oneshot::Sender<Vec<ImportView>>,
+    },
 }
 
 /// A service outside as it is now.
@@ -135,6 +159,9 @@ pub struct Which {
 #[derive(Debug, Clone)]
 pub struct PublisherHandle {
     commands: mpsc::Sender<Command>,
+    dns: Channel,
+    /// Where the host's root folder is seen.
+    host_root: PathBuf,
 }
 
 impl PublisherHandle {
@@ -143,7 +170,12 @@ impl PublisherHandle {
     /// # Errors
     /// [`Refused`]; then all is as it was.
     pub async fn publish(&self, port: HostPort, terms: Terms) -> Result<View, Refused> {
-        self.ask(|reply| Command::Publish { port, terms, reply }).await?
+        // Who takes his time with an answer keeps nobody else waiting.
+        let found = match &terms.target {
+            Target::Name(name) => names::ask(&self.dns, name).await?,
+            Target::Address(address) => [*address].into(),
+        };
+        self.ask(|reply| Command::Publish { port, terms, found, reply }).await?
     }
 
     /// Takes ports back, and returns those that there were.
@@ -166,8 +198,16 @@ impl PublisherHandle {
     ///
     /// # Errors
     /// [`Refused`]; then all is as it was.
-    pub async fn import(&self, name: String, import: Import) -> Result<ImportView, Refused> {
-        self.ask(|reply| Command::Import { name, import, reply }).await?
+    pub async fn import(&self, name: String, mut import: Import) -> Result<ImportView, Refused> {
+        import::check_name(&name)?;
+        let known = names::ask(&self.dns, &name).await?;
+        import.targets = imports::ask(&self.host_root, &import).await.map_err(|why| {
+            Refused::NotNow(format!(
+                "the host {} is not found ({why}): name one that this host finds, or its address",
+                import.host
+            ))
+        })?;
+        self.ask(|reply| Command::Import { name, import, known, reply }).await?
     }
 
     /// Takes a service outside away, and returns it if it was there.
@@ -194,12 +234,22 @@ impl PublisherHandle {
     }
 }
 
-/// Makes the handle, and what the task of [`run`] is to be given. The last is where it says what is wrong.
+/// Makes the handle, and what the task of [`run`] is to be given. The last is where it says what is wrong. `sockets` is the folder of
+/// the services' sockets, `host_root` where the host's root folder is seen.
 #[must_use]
-pub fn make() -> (PublisherHandle, Inbox, watch::Receiver<Vec<Problem>>) {
+pub fn make(sockets: &Path, host_root: &Path) -> (PublisherHandle, Inbox, watch::Receiver<Vec<Problem>>) {
     let (commands, queue) = mpsc::channel(COMMANDS);
     let (sender, problems) = watch::channel(Vec::new());
-    (PublisherHandle { commands }, Inbox { commands: queue, problems: sender }, problems)
+    let dns = channel(&Service::Dns.socket(sockets));
+    let handle = PublisherHandle { commands, dns, host_root: host_root.to_owned() };
+    let inbox = Inbox {
+        commands: queue,
+        problems: sender,
+        dns: handle.dns.clone(),
+        ipam: channel(&Service::Ipam.socket(sockets)),
+        host_root: handle.host_root.clone(),
+    };
+    (handle, inbox, problems)
 }
 
 /// What the task listens to, and speaks by.
@@ -207,24 +257,28 @@ pub fn make() -> (PublisherHandle, Inbox, watch::Receiver<Vec<Problem>>) {
 pub struct Inbox {
     commands: mpsc::Receiver<Command>,
     problems: watch::Sender<Vec<Problem>>,
+    dns: Channel,
+    ipam: Channel,
+    host_root: PathBuf,
 }
 
 /// Does all of it until `shutdown`. What is published stays in the kernel.
-pub async fn run(parts: Parts, mut inbox: Inbox, sockets: &Path, shutdown: Shutdown) {
-    let dns = channel(&Service::Dns.socket(sockets));
-    let mut names = Names::new(dns.clone());
-    let mut imports = Imports::new(&parts.host_root);
+pub async fn run(parts: Parts, mut inbox: Inbox, shutdown: Shutdown) {
+    let mut names = Names::new(inbox.dns.clone());
+    let mut imports = Imports::new(&inbox.host_root);
     let mut publisher = Publisher {
         driver: parts.driver,
         kernel: parts.kernel,
         store: parts.store,
-        ipam: channel(&Service::Ipam.socket(sockets)),
-        dns,
+        ipam: inbox.ipam.clone(),
+        dns: inbox.dns.clone(),
         range: parts.range,
         own_ports: parts.own_ports,
         told: Some(parts.published.clone()),
         published: parts.published,
         confirmed: BTreeSet::new(),
+        confirmed_imports: BTreeSet::new(),
+        unswept: true,
         forwarders: BTreeMap::new(),
         problems: BTreeMap::new(),
         import_problems: BTreeMap::new(),
@@ -244,10 +298,11 @@ pub async fn run(parts: Parts, mut inbox: Inbox, sockets: &Path, shutdown: Shutd
             _ = tick.tick() => publisher.settle(&names, &imports).await,
         }
         imports.watch(&publisher.published.imports);
-        names.watch(publisher.published.ports.values().filter_map(|terms| match &terms.target {
+        let targets = publisher.published.ports.values().filter_map(|terms| match &terms.target {
             Target::Name(name) => Some(name.as_str()),
             Target::Address(_) => None,
-        }));
+        });
+        names.watch(targets.chain(publisher.published.imports.keys().map(String::as_str)));
         let problems =
             publisher.problems.values().chain(publisher.import_problems.values()).flatten().cloned().collect();
         inbox.problems.send_if_modified(|known| {
@@ -271,6 +326,10 @@ struct Publisher {
     told: Option<Published>,
     /// Subnets in which ipam has said since the start that the address is ours.
     confirmed: BTreeSet<Ipv4Net>,
+    /// Imports of which it has said so.
+    confirmed_imports: BTreeSet<String>,
+    /// Whether ipam may hold addresses for what there is no longer.
+    unswept: bool,
     forwarders: BTreeMap<HostPort, Forwarder>,
     /// What is wrong with a port; `None` has what is wrong with all.
     problems: BTreeMap<Option<HostPort>, Vec<Problem>>,
@@ -283,8 +342,8 @@ impl Publisher {
     async fn perform(&mut self, command: Command, names: &Names, imports: &Imports) {
         // Whoever asked may have gone meanwhile: what is done stays done.
         match command {
-            Command::Publish { port, terms, reply } => {
-                let _ = reply.send(self.publish(port, terms, names, imports).await);
+            Command::Publish { port, terms, found, reply } => {
+                let _ = reply.send(self.publish(port, terms, &found, names, imports).await);
             }
             Command::Unpublish { which, reply } => {
                 let _ = reply.send(self.unpublish(which).await);
@@ -292,8 +351,8 @@ impl Publisher {
             Command::List { reply } => {
                 let _ = reply.send(self.published.ports.iter().map(|(port, terms)| self.view(*port, terms)).collect());
             }
-            Command::Import { name, import, reply } => {
-                let _ = reply.send(self.import(name, import, names, imports).await);
+            Command::Import { name, import, known, reply } => {
+                let _ = reply.send(self.import(name, import, &known).await);
             }
             Command::Unimport { name, reply } => {
                 let _ = reply.send(self.unimport(&name).await);
@@ -312,26 +371,21 @@ impl Publisher {
         &mut self,
         port: HostPort,
         mut terms: Terms,
+        addresses: &BTreeSet<IpAddr>,
         names: &Names,
         imports: &Imports,
     ) -> Result<View, Refused> {
         self.check(port, &terms)?;
-        let addresses = match &terms.target {
-            Target::Name(name) => {
-                let addresses = names.ask(name).await?;
-                if addresses.is_empty() {
-                    return Err(Refused::NotNow(format!(
-                        "no container has the name {name}: start one, or see with `weft status dns` which names there are"
-                    )));
-                }
-                addresses
-            }
-            Target::Address(address) => [*address].into(),
-        };
+        if addresses.is_empty() {
+            return Err(Refused::NotNow(format!(
+                "no container has the name {}: start one, or see with `weft status dns` which names there are",
+                terms.target
+            )));
+        }
         let located = self.locate().await?;
         let found: Vec<IpNet> = addresses.iter().filter_map(|address| located.get(address).copied()).collect();
         if found.is_empty() {
-            return Err(self.nobody(&terms.target, &addresses));
+            return Err(self.nobody(&terms.target, addresses));
         }
         terms.set_backends(found);
 
@@ -351,6 +405,9 @@ impl Publisher {
     fn check(&self, port: HostPort, terms: &Terms) -> Result<(), Refused> {
         if self.own_ports.contains(&port.port) {
             return Err(Refused::Invalid(format!("port {} of the host is weft's own: choose another", port.port)));
+        }
+        if let Some(why) = port.address.and_then(no_address_of_a_host) {
+            return Err(Refused::Invalid(format!("port {port} cannot be published: {why}")));
         }
         if terms.proxy_protocol && port.protocol == Protocol::Udp {
             let text = "the PROXY protocol is for connections of TCP: publish without it, or by TCP";
@@ -414,14 +471,17 @@ impl Publisher {
             self.forwarders.remove(&port);
             self.problems.remove(&Some(port));
         }
-        self.hold().await.map_err(Refused::Failed)?;
+        self.let_go();
         self.tell().await.map_err(Refused::Failed)?;
+        self.sweep().await;
         Ok(removed)
     }
 
     /// Makes all as it should be, as far as it can be; the rest is a problem, and tried again.
     async fn settle(&mut self, names: &Names, imports: &Imports) {
         if self.published == Published::default() && self.told.as_ref() == Some(&self.published) {
+            self.problems.clear();
+            self.sweep().await;
             return;
         }
         self.find(names).await;
@@ -449,7 +509,11 @@ impl Publisher {
         }
         self.problems.retain(|port, _| port.is_none_or(|port| self.published.ports.contains_key(&port)));
         let mut general = Vec::new();
-        for outcome in [self.hold().await, self.tell().await] {
+        // Clients of who is gone do not wait for ipam.
+        let told = self.tell().await;
+        let held = self.hold().await;
+        self.keep_names(names).await;
+        for outcome in [told, held, self.tell().await] {
             if let Err(error) = outcome {
                 let message = format!(
                     "published ports are not as they should be, which is tried again ({error:#}): correct that"
@@ -457,7 +521,9 @@ impl Publisher {
                 general.push(problem("publish_refused", message));
             }
         }
+        general.dedup();
         self.problems.insert(None, general);
+        self.sweep().await;
     }
 
     /// Finds out who is there now.
@@ -466,19 +532,16 @@ impl Publisher {
         let Ok(located) = self.locate().await else { return };
         let settled = self.began.elapsed() > HOLD;
         for terms in self.published.ports.values_mut() {
-            let known: BTreeMap<IpAddr, IpNet> = terms.backends.iter().map(|net| (net.addr(), *net)).collect();
-            let place = |address: &IpAddr| located.get(address).or_else(|| known.get(address)).copied();
-            let found: BTreeSet<IpNet> = match &terms.target {
+            let known = terms.backends.iter().map(|net| (net.addr(), *net)).filter(|_| !settled).collect();
+            let found: BTreeSet<IpAddr> = match &terms.target {
                 // Until dns says who has the name, those have it who had.
                 Target::Name(name) => match names.addresses(name) {
-                    Some(addresses) => addresses.iter().filter_map(place).collect(),
-                    None => continue,
+                    Some(addresses) => addresses.clone(),
+                    None => terms.backends.iter().map(IpNet::addr).collect(),
                 },
-                Target::Address(address) => {
-                    located.get(address).copied().or_else(|| place(address).filter(|_| !settled)).into_iter().collect()
-                }
+                Target::Address(address) => [*address].into(),
             };
-            if terms.set_backends(found) {
+            if terms.set_backends(place(&found, &located, &known)) {
                 tracing::info!(target = %terms.target, backends = terms.backends.len(), "a published port leads elsewhere");
             }
         }
@@ -497,21 +560,19 @@ impl Publisher {
     /// Holds a port, and hands on what comes there to who is there now.
     fn listen(&mut self, port: HostPort) -> io::Result<()> {
         let Some(terms) = self.published.ports.get(&port) else { return Ok(()) };
-        let known = self.forwarders.remove(&port).filter(|known| known.proxy_protocol() == terms.proxy_protocol);
-        let forwarder = match known {
+        let forwarder = match self.forwarders.remove(&port) {
             Some(known) => known,
-            None => Forwarder::start(port, terms.proxy_protocol)?,
+            None => Forwarder::start(port)?,
         };
-        forwarder.set_backends(terms.targets().into_iter().collect::<Vec<SocketAddr>>());
+        forwarder.lead(Leads { backends: terms.targets().into_iter().collect(), proxy_protocol: terms.proxy_protocol });
         self.forwarders.insert(port, forwarder);
         Ok(())
     }
 
-    /// Takes addresses from ipam for the subnets that need one, and gives those back that are needed no longer.
+    /// Takes addresses from ipam for the subnets and imports that need one, and lets go of those that are needed no longer.
     async fn hold(&mut self) -> anyhow::Result<()> {
-        let wanted = self.published.subnets();
         let mut failures = Vec::new();
-        for subnet in wanted.difference(&self.confirmed.clone()) {
+        for subnet in self.published.subnets().difference(&self.confirmed.clone()) {
             match self.allocate(HOLDER, Some(*subnet)).await {
                 Ok((address, twin)) => {
                     self.published.held.retain(|known, _| known.trunc() != *subnet);
@@ -521,20 +582,59 @@ impl Publisher {
                 Err(error) => failures.push(error.context(format!("the host got no address in {subnet}"))),
             }
         }
-        let surplus: Vec<Ipv4Net> =
-            self.published.held.keys().filter(|address| !wanted.contains(&address.trunc())).copied().collect();
-        if !surplus.is_empty() {
-            for address in &surplus {
-                self.published.held.remove(address);
-                self.confirmed.remove(&address.trunc());
-            }
-            // Nobody else may get them before the kernel has let go of them.
-            self.tell().await?;
-            if let Err(error) = self.free(HOLDER, &surplus).await {
-                failures.push(error.context("addresses of the host were not given back"));
+        failures.extend(self.confirm_imports().await.err());
+        self.let_go();
+        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Lets go of addresses in subnets that need none.
+    fn let_go(&mut self) {
+        let wanted = self.published.subnets();
+        let before = self.published.held.len();
+        self.published.held.retain(|address, _| wanted.contains(&address.trunc()));
+        self.confirmed.retain(|subnet| wanted.contains(subnet));
+        self.unswept |= self.published.held.len() < before;
+    }
+
+    /// Gives addresses back that ipam holds for what there is no longer; whatever fails is tried again. What an earlier run did not
+    /// come to give back is found as well.
+    async fn sweep(&mut self) {
+        // Nobody else may get them before kernel, mesh and disk have let go of them.
+        if self.unswept && self.told.as_ref() == Some(&self.published) {
+            match self.give_back().await {
+                Ok(()) => self.unswept = false,
+                Err(error) => {
+                    tracing::debug!(error = %format_args!("{error:#}"), "addresses are not given back yet");
+                }
             }
         }
-        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    async fn give_back(&self) -> anyhow::Result<()> {
+        let mut client = AddressServiceClient::new(self.ipam.clone());
+        let answer = timeout(PATIENCE, client.list_allocations(ListAllocationsRequest {}));
+        let answer = answer.await.context("ipam did not answer within 5 s")??.into_inner();
+        for allocation in answer.allocations {
+            let holder = allocation.container_id;
+            let name = holder.strip_prefix(import::HOLDER);
+            let used = |address: &Ipv4Net| match name {
+                Some(name) => self.published.imports.get(name).is_some_and(|import| import.address == Some(*address)),
+                None => holder != HOLDER || self.published.held.contains_key(address),
+            };
+            let addresses = allocation.addresses.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+            let surplus: Vec<_> = addresses.into_iter().filter(|(address, _)| !used(address)).collect();
+            if surplus.is_empty() {
+                continue;
+            }
+            if let Some(name) = name {
+                // Nobody is to be led to an address that is somebody else's.
+                let twins = surplus.iter().filter_map(|(_, twin)| Some(IpAddr::V6(twin.as_ref()?.addr())));
+                let named = surplus.iter().map(|(address, _)| IpAddr::V4(address.addr())).chain(twins);
+                self.remove_names(name, &named.collect::<Vec<_>>()).await?;
+            }
+            self.free(&holder, &surplus.iter().map(|(address, _)| *address).collect::<Vec<_>>()).await?;
+        }
+        Ok(())
     }
 
     /// Takes an address, of the default subnet if none is named.
@@ -544,12 +644,7 @@ impl Publisher {
         let request = AllocateRequest { container_id: holder.to_owned(), subnet, timeout_millis: 0 };
         let answer = timeout(PATIENCE, client.allocate(request)).await.context("ipam did not answer within 5 s")?;
         let address = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner().address;
-        let address = address.context("ipam names no address")?;
-        let v4 = Ipv4Net::try_from(address.v4.as_ref().context("ipam names no address of IPv4")?)?;
-        match address.v6.as_ref().map(IpNet::try_from).transpose()? {
-            Some(IpNet::V6(twin)) => Ok((v4, Some(twin))),
-            Some(IpNet::V4(_)) | None => Ok((v4, None)),
-        }
+        read(&address.context("ipam names no address")?)
     }
 
     async fn free(&self, holder: &str, addresses: &[Ipv4Net]) -> anyhow::Result<()> {
@@ -579,6 +674,37 @@ impl Publisher {
     }
 }
 
+/// Returns the interface addresses of containers that have these addresses: where they are, or else where they were.
+fn place(
+    addresses: &BTreeSet<IpAddr>,
+    located: &BTreeMap<IpAddr, IpNet>,
+    known: &BTreeMap<IpAddr, IpNet>,
+) -> Vec<IpNet> {
+    addresses.iter().filter_map(|address| located.get(address).or_else(|| known.get(address)).copied()).collect()
+}
+
+/// Reads an address and its twin.
+fn read(address: &DualAddress) -> anyhow::Result<(Ipv4Net, Option<Ipv6Net>)> {
+    let v4 = Ipv4Net::try_from(address.v4.as_ref().context("ipam names no address of IPv4")?)?;
+    match address.v6.as_ref().map(IpNet::try_from).transpose()? {
+        Some(IpNet::V6(twin)) => Ok((v4, Some(twin))),
+        Some(IpNet::V4(_)) | None => Ok((v4, None)),
+    }
+}
+
+/// Says why no host has a port at this address of its own.
+fn no_address_of_a_host(address: IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        Some("name the port alone for all addresses of the host")
+    } else if address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        Some("nobody has that address alone: name one of the host, or none")
+    } else if matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()) {
+        Some("that address means something on one link only: name another of the host, or none")
+    } else {
+        None
+    }
+}
+
 /// Says why a port cannot be held.
 fn listening(port: HostPort, error: &io::Error) -> Refused {
     let kind = error.kind();
@@ -597,4 +723,30 @@ fn listening(port: HostPort, error: &io::Error) -> Refused {
 
 fn problem(reason: &'static str, message: String) -> Problem {
     Problem { reason, message, is_final: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_gone_is_nowhere_whoever_has_the_name() {
+        let net = |text: &str| text.parse::<IpNet>().expect("valid");
+        let all = |texts: &[&str]| texts.iter().map(|text| (net(text).addr(), net(text))).collect();
+        let named = ["10.32.0.1", "10.32.0.2", "10.32.0.3"].map(|text| text.parse().expect("valid")).into();
+        let (located, known) = (all(&["10.32.0.1/12"]), all(&["10.32.0.1/12", "10.32.0.2/12"]));
+        assert_eq!(place(&named, &located, &known), [net("10.32.0.1/12"), net("10.32.0.2/12")], "just started");
+        assert_eq!(place(&named, &located, &BTreeMap::new()), [net("10.32.0.1/12")]);
+    }
+
+    #[test]
+    fn not_every_address_is_a_hosts() {
+        let why = |text: &str| no_address_of_a_host(text.parse().expect("valid"));
+        for odd in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "fe80::1"] {
+            assert!(why(odd).is_some(), "{odd}");
+        }
+        for address in ["192.0.2.1", "127.0.0.1", "::1", "2001:db8::1"] {
+            assert_eq!(why(address), None, "{address}");
+        }
+    }
 }

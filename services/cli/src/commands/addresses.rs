@@ -2,14 +2,13 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use weft_proto::{
     client::Service,
     common::v1::PeerName as PeerNameMessage,
-    ipam::v1::{self as ipam, HandOverRequest, TakeOverRequest, address_service_client::AddressServiceClient},
-    router::v1::{
-        self as router, DetachRequest, ListAttachmentsRequest, attachment_service_client::AttachmentServiceClient,
-    },
+    ipam::v1::{HandOverRequest, TakeOverRequest, address_service_client::AddressServiceClient},
+    router::v1::{DetachRequest, ListAttachmentsRequest, attachment_service_client::AttachmentServiceClient},
 };
 use weft_types::PeerName;
 
@@ -17,21 +16,23 @@ use super::{expose, status};
 use crate::{
     Outcome,
     output::Output,
-    report::Identity,
+    report::{Identity, unnamed_owner},
     services::{ServiceError, Services},
 };
 
 /// Addresses that have another owner.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Moved {
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Moved {
     /// Who had them, or who has them.
     pub(super) peer: Identity,
     /// How many.
     pub(super) addresses: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct TakenOver {
+/// Addresses that this host has now, as `rmpeer` left them.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct TakenOver {
+    /// One for each peer that was named.
     taken_over: Vec<Moved>,
 }
 
@@ -67,21 +68,6 @@ async fn take_over(peer: String, services: &Services) -> Result<Moved, ServiceEr
         .await?;
     let peer = identity(answer.peer_name.as_ref(), answer.name, answer.nickname);
     Ok(Moved { peer, addresses: answer.addresses })
-}
-
-/// Returns the key of the owner that has this nickname, where only the router knows that: ipam forgets nicknames of those who are away
-/// when it is started.
-fn unnamed_owner(nickname: &str, ipam: &ipam::GetStatusResponse, router: &router::GetStatusResponse) -> Option<String> {
-    if nickname.is_empty() || ipam.shares.iter().any(|share| share.nickname == nickname) {
-        return None;
-    }
-    let unnamed = |peer: &router::Peer| {
-        let share = ipam.shares.iter().find(|share| share.peer_name == peer.peer_name);
-        share.is_some_and(|share| share.nickname.is_empty())
-    };
-    let mut called = router.peers.iter().filter(|peer| peer.nickname == nickname && unnamed(peer));
-    let (peer, None) = (called.next()?, called.next()) else { return None };
-    Some(key(peer.peer_name.as_ref()))
 }
 
 /// Gives the addresses of this host to another; nothing where there is no other.
@@ -150,40 +136,5 @@ impl fmt::Display for TakenOver {
         self.taken_over
             .iter()
             .try_for_each(|Moved { peer, addresses }| writeln!(f, "{addresses} addresses taken over from {peer}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_nickname_that_ipam_forgot_is_the_routers_to_say() {
-        let peer = |number: u8| Some(PeerNameMessage::from(PeerName::from_public_key([number; 32])));
-        let share = |number: u8, nickname: &str| ipam::PeerShare {
-            peer_name: peer(number),
-            nickname: nickname.to_owned(),
-            ..Default::default()
-        };
-        let known = |number: u8, nickname: &str| router::Peer {
-            peer_name: peer(number),
-            nickname: nickname.to_owned(),
-            ..Default::default()
-        };
-        let ipam = ipam::GetStatusResponse {
-            shares: vec![share(1, "host1"), share(3, ""), share(4, ""), share(5, "")],
-            ..Default::default()
-        };
-        let router = router::GetStatusResponse {
-            peers: [(1, "host1"), (2, "host2"), (3, "host3"), (4, "twin"), (5, "twin")]
-                .map(|(number, nickname)| known(number, nickname))
-                .into(),
-            ..Default::default()
-        };
-        let found = |nickname: &str| unnamed_owner(nickname, &ipam, &router);
-        assert_eq!(found("host3"), Some("03".repeat(32)));
-        assert_eq!(found("host1"), None, "ipam knows it");
-        assert_eq!(found("host2"), None, "it owns nothing");
-        assert_eq!(found("twin"), None, "which of them?");
     }
 }

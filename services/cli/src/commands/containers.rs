@@ -6,8 +6,10 @@ use weft_proto::{
     client::Service,
     common::v1::IpPrefix,
     proxy::v1::{Container, DetachRequest, ListContainersRequest, container_service_client::ContainerServiceClient},
+    router::v1::Attachment,
 };
 
+use super::status;
 use crate::{
     Outcome,
     cli::{Addresses, Attach},
@@ -22,18 +24,38 @@ pub(crate) async fn list(services: &Services) -> Result<Vec<Container>, ServiceE
     services.ask(Service::DockerProxy, call).await.map(|listed| listed.containers)
 }
 
+/// Asks for all containers, the host itself first if it is exposed, and for what they may give themselves, if there is a router
+/// to say so.
+pub(super) async fn listed(services: &Services) -> Result<(Vec<Container>, Option<Vec<Attachment>>), ServiceError> {
+    let (containers, attachments) = tokio::join!(list(services), status::attachments(services));
+    let (mut containers, attachments) = (containers?, attachments.ok());
+    containers.splice(0..0, attachments.as_deref().and_then(super::expose::host));
+    Ok((containers, attachments))
+}
+
 pub(super) async fn ps(wanted: &[String], services: &Services, output: &mut Output<'_>) -> anyhow::Result<Outcome> {
-    let mut listed = list(services).await?;
-    listed.splice(0..0, super::expose::host(services).await);
+    let (mut listed, mut attachments) = listed(services).await?;
     if output.is_weave() {
         listed.iter_mut().for_each(in_weaves_words);
+        attachments = None;
     }
     let shown = |container: &&Container| {
         let named = |name: &String| container.name == *name || container.container_id.starts_with(name.as_str());
         wanted.is_empty() || wanted.iter().any(named)
     };
-    output.print(&Containers::new(listed.iter().filter(shown)))?;
+    output.print(&shown_with(listed.iter().filter(shown), attachments.as_deref()))?;
     Ok(Outcome::Done)
+}
+
+pub(super) fn shown_with<'a>(
+    containers: impl Iterator<Item = &'a Container>,
+    attachments: Option<&[Attachment]>,
+) -> Containers {
+    let containers = Containers::new(containers);
+    match attachments {
+        Some(attachments) => containers.with_floating(attachments),
+        None => containers,
+    }
 }
 
 /// Has a container look as in Weave Net: what is no container has that one's prefix, and there are no addresses of IPv6.

@@ -1,6 +1,9 @@
 //! The command from another machine: by the engine alone, which executes this command where the services run.
 
-use std::ffi::{OsStr, OsString};
+use std::{
+    ffi::{OsStr, OsString},
+    io::{self, IsTerminal},
+};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -16,7 +19,7 @@ use crate::{
     Environment, Outcome,
     cli::{Command, Launch},
     compose::{Docker, Engine},
-    environment::{CALLER, PIPE, TERMINAL},
+    environment::{CALLER, CALLER_ERRORS, PIPE, TERMINAL},
     output::Output,
     place::authority,
     services::Services,
@@ -35,6 +38,12 @@ pub(crate) struct Call<'a> {
 /// Codes with which Docker's client says that the program cannot be executed, and is not there.
 const NOT_EXECUTED: [u8; 2] = [126, 127];
 
+/// The largest code that the command ends with by itself.
+const MOST: u8 = 3;
+
+/// What shells add to the number of the signal that ended a program.
+const SIGNALS: u8 = 128;
+
 /// The code of a command line that makes no sense.
 const NO_SENSE: u8 = 2;
 
@@ -52,6 +61,10 @@ pub(crate) async fn run(
         Asked::Report(cli, _) => (cli, Vec::new()),
     };
     let command = cli.command;
+    // Where ssh asks for a password, nothing else is to be written.
+    let by_ssh = docker.engine().address().starts_with("ssh://");
+    let wait =
+        (!by_ssh).then(|| output.progress().wait(format!("waiting for the engine at {}", docker.engine().address())));
     if let Command::Launch(mut what) = command {
         if output.is_weave() {
             notes.extend(offer_proxy(&mut what, docker, environment));
@@ -74,13 +87,15 @@ pub(crate) async fn run(
     if matches!(command, Command::Version) {
         return version::elsewhere(docker, output).await;
     }
-    if matches!(command, Command::Install { .. } | Command::Env { .. }) {
-        // What they change is here.
+    if matches!(command, Command::Install { .. } | Command::Env { .. } | Command::Schema) {
+        // What they change, or say, is here.
         let services = Services::new(SOCKET_FOLDER.as_ref());
         return super::run(command, &services, environment, output).await;
     }
     // A reset ends the services, and changes files of the host.
     let router = if matches!(command, Command::Reset { .. }) { None } else { router(docker).await? };
+    // From here on it is the command there that says what it waits for.
+    drop(wait);
     let code = match router {
         Some(router) => execute(call, &router, docker, output).await?,
         None => in_own_container(call, docker).await?,
@@ -88,7 +103,13 @@ pub(crate) async fn run(
     if code == NO_SENSE {
         output.complain(&format!("weft: the command at {} is of another version than this one", docker.engine()));
     }
-    Ok(Outcome::Ended(code))
+    Ok(Outcome::Ended(known(code)))
+}
+
+/// Returns the exit code for what Docker's client ended with: the command's own, or that of a signal; its client has others for what
+/// keeps it from executing the command.
+const fn known(code: u8) -> u8 {
+    if code <= MOST || code > SIGNALS { code } else { 1 }
 }
 
 /// Asks the command in the router's container for what it prints with `--output json`.
@@ -114,8 +135,10 @@ async fn router(docker: &Docker) -> anyhow::Result<Option<String>> {
 /// Has the command executed in the router's container, which sees the sockets of all services. It ends with its stdin, because
 /// signals do not reach it.
 async fn execute(call: Call<'_>, router: &str, docker: &Docker, output: &mut Output<'_>) -> anyhow::Result<u8> {
-    let caller = format!("{CALLER}={}", if output.is_terminal() { TERMINAL } else { PIPE });
-    let exec = ["exec", "--interactive", "--env", &caller, router, call.program].map(OsStr::new);
+    let what = |is_terminal| if is_terminal { TERMINAL } else { PIPE };
+    let caller = format!("{CALLER}={}", what(output.is_terminal()));
+    let errors = format!("{CALLER_ERRORS}={}", what(io::stderr().is_terminal()));
+    let exec = ["exec", "--interactive", "--env", &caller, "--env", &errors, router, call.program].map(OsStr::new);
     let words: Vec<_> = exec.into_iter().chain(call.words.iter().map(OsString::as_os_str)).collect();
     let code = docker.attached(&words, None).await?;
     if NOT_EXECUTED.contains(&code) {
@@ -138,7 +161,7 @@ async fn in_own_container(call: Call<'_>, docker: &Docker) -> anyhow::Result<u8>
 /// it. Returns what to say of it.
 fn offer_proxy(launch: &mut Launch, docker: &Docker, environment: &Environment) -> Option<String> {
     let Engine::At(host) = docker.engine() else { return None };
-    let (name, _) = authority(host).filter(|_| host.starts_with("tcp://"))?;
+    let (name, _) = authority(host).filter(|_| host.starts_with("tcp://") || !host.contains("://"))?;
     let given = |variable: &str| environment.set(variable).is_some();
     if given("WEFT_DOCKER_PROXY_HOSTS") || launch.has("WEFT_DOCKER_PROXY_HOSTS") {
         return None;
@@ -160,6 +183,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_documented_codes_are_passed_on() {
+        assert_eq!([0, 1, 2, 3, 4, 18, 125, 130, 143].map(known), [0, 1, 2, 3, 1, 1, 1, 130, 143]);
+    }
+
+    #[test]
     fn the_proxy_is_offered_as_the_engine_is() {
         let offered = |host: &str, environment: &Environment, mut launch: Launch| {
             let note = offer_proxy(&mut launch, &Docker::at(host), environment);
@@ -173,6 +201,7 @@ mod tests {
         assert_eq!((variables, warned), (vec![hosts.clone(), insecure, names], true));
         let tls = Environment::of([("DOCKER_TLS_VERIFY", "1")]);
         assert_eq!(offered("tcp://host1:2376", &tls, Launch::default()), (vec![hosts], false));
+        assert!(offered("host1:2375", &nothing, Launch::default()).1, "TCP is what Docker's client takes it for");
         assert_eq!(offered("ssh://host1", &nothing, Launch::default()), (vec![], false));
         let own = Environment::of([("WEFT_DOCKER_PROXY_HOSTS", "off")]);
         assert_eq!(offered("tcp://host1:2375", &own, Launch::default()), (vec![], false));

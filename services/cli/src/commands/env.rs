@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr};
 
 use anyhow::{Context, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{elsewhere, status};
@@ -15,8 +16,8 @@ use crate::{
 };
 
 /// What a shell has to evaluate.
-#[derive(Debug, Serialize)]
-struct Settings {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Settings {
     /// Value for `DOCKER_HOST`; absent: to be unset.
     docker_host: Option<String>,
     /// Value for `ORIG_DOCKER_HOST`; absent: to be left as it is.
@@ -39,8 +40,8 @@ pub(super) async fn env(
 }
 
 /// What a call of docker has to be given.
-#[derive(Debug, Serialize)]
-struct HostOption {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct HostOption {
     /// Value for `docker --host`.
     docker_host: String,
 }
@@ -87,21 +88,26 @@ async fn far_listener(docker: &Docker) -> anyhow::Result<Listener> {
     }
     let listeners = serde_json::from_value(status["proxy"]["listeners"].take());
     let listeners: Vec<Listener> = listeners.context("the addresses of docker-proxy make no sense here")?;
-    reachable(listeners, docker.engine()).with_context(|| {
-        format!(
-            "docker-proxy at {} listens for clients of its own host only: `weft launch -H tcp://0.0.0.0:12375 --tlsverify` has others \
-             use it, too",
-            docker.engine()
-        )
+    reachable(listeners, docker.engine()).with_context(|| match docker.engine() {
+        Engine::At(engine) => format!(
+            "docker-proxy at {engine} listens for clients of its own host only: `weft launch -H tcp://0.0.0.0:12375 --tlsverify` has \
+             others use it, too"
+        ),
+        Engine::Context { name, address } => format!(
+            "docker-proxy at {address} has no address that is reached from here without the certificates of the context {name}, which \
+             DOCKER_HOST does not have: set DOCKER_HOST={address} and DOCKER_CERT_PATH instead of DOCKER_CONTEXT, or use ssh"
+        ),
     })
 }
 
 /// Finds the address that other hosts reach, by the name that the engine's host has here.
 fn reachable(listeners: Vec<Listener>, engine: &Engine) -> Option<Listener> {
-    let Engine::At(host) = engine else { return None };
+    let host = engine.address();
     let (name, _) = authority(host)?;
+    // The certificates of a context are that context's alone.
+    let has_certificates = matches!(engine, Engine::At(_));
     let own = listeners.iter().find_map(|listener| listener.address.strip_prefix("unix://")).map(str::to_owned);
-    let by_tcp = listeners.into_iter().find_map(|listener| {
+    let by_tcp = listeners.into_iter().filter(|listener| has_certificates || !listener.tls).find_map(|listener| {
         let address: SocketAddr = listener.address.strip_prefix("tcp://")?.parse().ok()?;
         if address.ip().is_loopback() {
             return None;
@@ -203,7 +209,11 @@ mod tests {
     fn a_proxy_elsewhere_is_named_as_it_is_reached() {
         let found = |listeners: &[(&str, bool)], engine: &str| {
             let listener = |(address, tls): &(&str, bool)| Listener { address: (*address).to_owned(), tls: *tls };
-            let found = reachable(listeners.iter().map(listener).collect(), &Engine::At(engine.to_owned()))?;
+            let engine = match engine.strip_prefix("context ") {
+                Some(address) => Engine::Context { name: "far".to_owned(), address: address.to_owned() },
+                None => Engine::At(engine.to_owned()),
+            };
+            let found = reachable(listeners.iter().map(listener).collect(), &engine)?;
             Some((found.address, found.tls))
         };
         let text = |address: &str, tls| Some((address.to_owned(), tls));
@@ -216,6 +226,9 @@ mod tests {
         assert_eq!(found(&open, "ssh://host1"), text("tcp://host1:12376", true));
         let one = [own[0], ("tcp://192.0.2.1:12375", false)];
         assert_eq!(found(&one, "tcp://host1:2375"), text("tcp://192.0.2.1:12375", false));
+        assert_eq!(found(&own, "context ssh://me@host1"), text("ssh://me@host1/run/weft/docker/docker.sock", false));
+        assert_eq!(found(&one, "context tcp://host1:2375"), text("tcp://192.0.2.1:12375", false));
+        assert_eq!(found(&open, "context tcp://host1:2376"), None, "it asks for certificates, which are the context's");
     }
 
     #[test]

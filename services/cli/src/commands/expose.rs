@@ -16,8 +16,7 @@ use weft_proto::{
     },
     proxy::v1::{Container, ContainerState},
     router::v1::{
-        ExposeRequest, Exposed, HideRequest, ListAttachmentsRequest, ListExposedRequest,
-        attachment_service_client::AttachmentServiceClient, host_service_client::HostServiceClient,
+        Attachment, ExposeRequest, Exposed, HideRequest, ListExposedRequest, host_service_client::HostServiceClient,
     },
 };
 
@@ -236,18 +235,15 @@ async fn default_subnet(services: &Services) -> anyhow::Result<IpNet> {
     }
 }
 
-/// Returns the host as if it were a container, if it is exposed and there is a router to say so.
-pub(super) async fn host(services: &Services) -> Option<Container> {
-    let call =
-        |channel| async { AttachmentServiceClient::new(channel).list_attachments(ListAttachmentsRequest {}).await };
-    let listed = services.ask(Service::Router, call).await.ok()?;
-    let host = listed.attachments.into_iter().find(|attachment| attachment.container_id == HOLDER)?;
+/// Returns the host as if it were a container, if it is exposed.
+pub(super) fn host(attachments: &[Attachment]) -> Option<Container> {
+    let host = attachments.iter().find(|attachment| attachment.container_id == HOLDER)?;
     Some(Container {
         container_id: HOLDER.to_owned(),
         name: HOLDER.to_owned(),
         state: ContainerState::Attached.into(),
-        mac: host.mac,
-        addresses: host.addresses,
+        mac: host.mac.clone(),
+        addresses: host.addresses.clone(),
         ..Container::default()
     })
 }

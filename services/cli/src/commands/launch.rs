@@ -17,6 +17,8 @@ use crate::{
     cli::Launch,
     compose::{Docker, Engine},
     output::Output,
+    place::is_below,
+    progress::Progress,
     report::{Changed, Lines},
     services::{ServiceError, Services},
 };
@@ -90,7 +92,7 @@ pub(super) async fn launch(
         return Ok(Outcome::Running);
     }
     configure(docker, &launch, environment)?;
-    let launched = up(engine, docker, *services).await?;
+    let launched = up(engine, docker, *services, &output.progress()).await?;
     if output.is_weave() {
         let router = launched.into_iter().find(|own| own.service == Service::Router);
         output.print(&Lines::new("launched", router.map(|own| own.id).into_iter().collect()))?;
@@ -102,11 +104,17 @@ pub(super) async fn launch(
 }
 
 /// Has all containers started, and returns them when they do their job. Where one cannot be started, or ends, none is left.
-async fn up(engine: &Client, docker: &Docker, services: Option<&Services>) -> anyhow::Result<Vec<Own>> {
+async fn up(
+    engine: &Client,
+    docker: &Docker,
+    services: Option<&Services>,
+    progress: &Progress,
+) -> anyhow::Result<Vec<Own>> {
+    let _wait = progress.wait("starting weft");
     let started = docker.compose(&["up", "--detach", "--quiet-pull"]).await;
     let launched = own::containers(engine).await?;
     let outcome = match started {
-        Ok(_) => ready(&launched, engine, docker, services).await,
+        Ok(_) => ready(&launched, engine, docker, services, progress).await,
         Err(error) => Err(error.context(NotStarted)),
     };
     let Err(error) = outcome else { return Ok(launched) };
@@ -153,9 +161,16 @@ struct Ended(String);
 struct NotStarted;
 
 /// Returns when all services do their job.
-async fn ready(launched: &[Own], engine: &Client, docker: &Docker, services: Option<&Services>) -> anyhow::Result<()> {
+async fn ready(
+    launched: &[Own],
+    engine: &Client,
+    docker: &Docker,
+    services: Option<&Services>,
+    progress: &Progress,
+) -> anyhow::Result<()> {
     let began = Instant::now();
     for service in Service::ALL {
+        let _wait = progress.wait(format!("waiting for {}", service.name()));
         let own = launched.iter().find(|own| own.service == service);
         loop {
             let asked = match (services, own) {
@@ -213,6 +228,7 @@ pub(super) async fn stop(
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
     let engine = target.engine;
+    let _wait = output.progress().wait("stopping weft");
     let found = own::containers(&engine).await?;
     if found.is_empty() {
         output.complain("weft: weft is not running");
@@ -232,10 +248,10 @@ pub(super) async fn stop(
 fn is_proxy(environment: &Environment, engine: &Engine) -> bool {
     let Some(host) = environment.set("DOCKER_HOST") else { return false };
     match (host.strip_prefix("unix://"), engine) {
-        (Some(path), _) => Path::new(path).starts_with(SOCKET_FOLDER),
+        (Some(path), _) => is_below(Path::new(path), Path::new(SOCKET_FOLDER)),
         // It was passed over for what was there before it.
         (None, Engine::At(engine)) => environment.get("ORIG_DOCKER_HOST").is_some() && engine != host,
-        (None, Engine::Context(_)) => false,
+        (None, Engine::Context { .. }) => true,
     }
 }
 
@@ -246,6 +262,7 @@ pub(super) async fn setup(
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
     let docker = target.docker;
+    let _wait = output.progress().wait(if archive.is_some() { "loading images" } else { "looking for images" });
     if let Some(archive) = &archive {
         docker.docker(&["load", "--quiet", "--input", &archive.to_string_lossy()]).await?;
     }
@@ -296,7 +313,11 @@ mod tests {
         let own = engine("unix:///var/run/docker.sock");
         let far = engine("tcp://host2:2375");
         assert!(is_proxy(&Environment::of([("DOCKER_HOST", "unix:///run/weft/docker/docker.sock")]), &own));
+        assert!(is_proxy(&Environment::of([("DOCKER_HOST", "unix:///var/run/weft/docker/docker.sock")]), &own));
         assert!(!is_proxy(&Environment::default(), &own));
+        let context = Engine::Context { name: "far".to_owned(), address: "tcp://host2:2375".to_owned() };
+        assert!(is_proxy(&Environment::of([("DOCKER_HOST", "tcp://host2:12375"), ("ORIG_DOCKER_HOST", "")]), &context));
+        assert!(!is_proxy(&Environment::default(), &context));
         let redirected = [("DOCKER_HOST", "tcp://host2:12375"), ("ORIG_DOCKER_HOST", "tcp://host2:2375")];
         assert!(is_proxy(&Environment::of(redirected), &far));
         assert!(!is_proxy(&Environment::of([("DOCKER_HOST", "tcp://host2:2375")]), &far));

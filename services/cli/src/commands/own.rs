@@ -8,7 +8,7 @@ use weft_docker_proxy_core::eligibility::SERVICE_LABEL;
 use weft_engine::{Answer, Client, encode};
 use weft_proto::client::Service;
 
-use crate::Environment;
+use crate::{Environment, place::is_below};
 
 /// Where the engine's socket is where nobody says otherwise.
 const ENGINE_SOCKET: &str = "/var/run/docker.sock";
@@ -26,7 +26,7 @@ pub(crate) fn engine_socket(environment: &Environment, sockets: &Path) -> PathBu
     let named = environment.get("WEFT_ENGINE_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
     let of_docker = |variable| {
         let path = Path::new(environment.get(variable)?.strip_prefix("unix://")?);
-        (path.is_absolute() && !path.starts_with(sockets)).then(|| path.to_owned())
+        (path.is_absolute() && !is_below(path, sockets)).then(|| path.to_owned())
     };
     named
         .or_else(|| of_docker("DOCKER_HOST"))
@@ -157,6 +157,7 @@ mod tests {
         assert_eq!(socket([]), ENGINE_SOCKET);
         assert_eq!(socket([("DOCKER_HOST", "unix:///run/user/1000/docker.sock")]), "/run/user/1000/docker.sock");
         assert_eq!(socket([("DOCKER_HOST", "unix:///run/weft/docker/docker.sock")]), ENGINE_SOCKET);
+        assert_eq!(socket([("DOCKER_HOST", "unix:///var/run/weft/docker/docker.sock")]), ENGINE_SOCKET);
         let redirected =
             [("DOCKER_HOST", "unix:///run/weft/docker/docker.sock"), ("ORIG_DOCKER_HOST", "unix:///e.sock")];
         assert_eq!(socket(redirected), "/e.sock");

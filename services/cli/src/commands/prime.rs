@@ -22,6 +22,7 @@ pub(super) async fn prime(
     services: &Services,
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
+    let _wait = output.progress().wait("waiting for an address ring");
     let began = Instant::now();
     let mut told = false;
     let ring_id = loop {

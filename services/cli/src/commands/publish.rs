@@ -73,11 +73,30 @@ pub(super) async fn unimport(name: String, services: &Services, output: &mut Out
 
 /// Returns all that is passed on.
 pub(super) async fn list(services: &Services) -> Result<PassedOn, ServiceError> {
+    let (published, imported) = listed(services).await?;
+    Ok(PassedOn::new(&published, &imported))
+}
+
+/// Takes back all that is passed on, if there is a router to say what that is: its addresses would be somebody else's in a moment.
+pub(super) async fn take_all_back(services: &Services) -> Result<(), ServiceError> {
+    let (published, imported) = listed(services).await.unwrap_or_default();
+    for pb::Published { host_port, .. } in published {
+        let request = UnpublishPortRequest { host_port };
+        router(services, |mut client| async move { client.unpublish_port(request).await }).await?;
+    }
+    for pb::Imported { name, .. } in imported {
+        let request = UnimportServiceRequest { name };
+        router(services, |mut client| async move { client.unimport_service(request).await }).await?;
+    }
+    Ok(())
+}
+
+async fn listed(services: &Services) -> Result<(Vec<pb::Published>, Vec<pb::Imported>), ServiceError> {
     let (published, imported) = tokio::try_join!(
         router(services, |mut client| async move { client.list_published(ListPublishedRequest {}).await }),
         router(services, |mut client| async move { client.list_imported(ListImportedRequest {}).await }),
     )?;
-    Ok(PassedOn::new(&published.published, &imported.imported))
+    Ok((published.published, imported.imported))
 }
 
 fn host_port(port: HostPort, protocol: Option<Protocol>) -> pb::HostPort {

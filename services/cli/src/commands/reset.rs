@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 use weft_docker_proxy_core::{eligibility::SERVICE_LABEL, list};
@@ -18,6 +19,7 @@ use super::{
     addresses::{self, Moved},
     install,
     own::{self, Own, done},
+    publish,
 };
 use crate::{Outcome, output::Output, services::Services};
 
@@ -37,8 +39,8 @@ const PROGRAM: &str = "weft-wait";
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What was removed, and who has to do without it.
-#[derive(Debug, Serialize)]
-struct Removed {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Removed {
     /// Who has the addresses that this host owned, where there is another host. For people it was said when it happened.
     handed_over: Option<Moved>,
     /// Services whose containers were removed.
@@ -52,7 +54,7 @@ struct Removed {
 }
 
 /// A container that waits for weft when it starts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Waiting {
     id: String,
     name: String,
@@ -73,6 +75,10 @@ pub(super) async fn reset(
         output
             .complain(&format!("weft: ipam is not here any more, so nobody was given this host's addresses: {remedy}"));
     }
+    // As long as all are here that have to do with it.
+    publish::take_all_back(services)
+        .await
+        .context("published ports and imported services could not be taken back: try again")?;
     for own in others {
         if own.service == Service::Ipam {
             // Those who would ask for more are gone.

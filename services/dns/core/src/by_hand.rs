@@ -5,6 +5,7 @@
 
 use std::{fmt, net::IpAddr};
 
+use hickory_proto::rr::LowerName;
 use weft_types::ContainerId;
 
 /// What the keys of records by hand begin with.
@@ -42,12 +43,41 @@ impl<'a> Holder<'a> {
         });
         Self { id: given.unwrap_or(key.as_str()), by_hand: given.is_some() }
     }
+
+    /// Returns whose names by hand a record has; `None` if it has others.
+    pub(crate) fn given_by_hand_to(self) -> Option<&'a str> {
+        self.by_hand.then_some(self.id)
+    }
 }
 
 impl fmt::Debug for Holder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.id, if self.by_hand { " by hand" } else { "" })
     }
+}
+
+/// Names of one address that were given by hand on this host, as they are kept over restarts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// Whose they are.
+    pub holder: ContainerId,
+    /// What each of the names means.
+    pub address: IpAddr,
+    /// The names.
+    pub names: Vec<LowerName>,
+    /// What has to hold for them to be answered.
+    pub needs: Needs,
+}
+
+/// What names by hand rest on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    /// Nothing: they are nobody's, or of a container that is not attached.
+    Nothing,
+    /// That the container is attached.
+    Container,
+    /// That the container is attached with this address.
+    Address,
 }
 
 /// Returns the key of the record that has `holder`'s names for `address`; `None` where no key can be: the id of a container has a

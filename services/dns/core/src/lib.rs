@@ -12,7 +12,7 @@ mod records;
 mod zone;
 
 pub use answer::{Answer, Reply};
-pub use by_hand::{Holder, nobody};
+pub use by_hand::{Given, Holder, Needs, nobody};
 pub use names::{MAX_RECORDS_PER_ORIGIN, Names, Peer, Publication, RecordView, RegisterError, Snapshot};
 pub use records::{Change, NameRecord, Origin, Records};
 pub use zone::{InvalidDomain, InvalidName, MAX_ADDRESSES, MAX_NAMES, Zone};

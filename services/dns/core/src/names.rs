@@ -1,5 +1,7 @@
 //! The state machine: registrations, gossip, reachability.
 
+mod kept;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -11,6 +13,7 @@ use hickory_proto::rr::LowerName;
 use ipnet::Ipv4Net;
 use weft_types::{ContainerId, PeerName};
 
+use self::kept::Waiting;
 use crate::{Change, Holder, InvalidName, MAX_NAMES, NameRecord, Origin, Records, Zone, by_hand};
 
 /// Most records that are kept of one origin; what exceeds it is left out. A Linux bridge has 1,024 ports at most, so no host
@@ -41,6 +44,10 @@ pub struct Names {
     subscribed: bool,
     /// Whether what an earlier process of this host published has been taken over.
     adopted: bool,
+    /// Whether what was given by hand was kept, and has been restored.
+    restored: bool,
+    /// What was given by hand before, and needs something that is not there yet, by the keys of the records to come.
+    waiting: BTreeMap<ContainerId, Waiting>,
     unpublished: Unpublished,
 }
 
@@ -91,8 +98,10 @@ pub struct RecordView<'a> {
     pub origin: Option<PeerName>,
     /// How the origin is printed, as far as known.
     pub peer: Peer,
-    /// Whether it is left out of answers because its origin cannot be reached.
+    /// Whether it is left out of answers because its origin cannot be reached, or because it waits.
     pub suspended: bool,
+    /// Whether it was given by hand before this host's services restarted, and its container has not been registered since.
+    pub waiting: bool,
 }
 
 /// A registration cannot be made.
@@ -132,6 +141,8 @@ impl Names {
             stale: BTreeMap::new(),
             subscribed: false,
             adopted: false,
+            restored: false,
+            waiting: BTreeMap::new(),
             unpublished: Unpublished::Everything,
         }
     }
@@ -172,10 +183,12 @@ impl Names {
         }
     }
 
-    /// Returns all records as they are shown, in order of origin and container, this host's first.
+    /// Returns all records as they are shown, in order of origin and container, this host's first, and first what waits.
     pub fn views(&self) -> impl Iterator<Item = RecordView<'_>> {
-        self.records.iter().map(|(origin, container, record)| {
-            let suspended = self.is_suspended(origin);
+        let waiting = self.waiting.iter().map(|(key, waiting)| (Origin::Local, key, &waiting.record, true));
+        let records = self.records.iter().map(|(origin, container, record)| (origin, container, record, false));
+        waiting.chain(records).map(|(origin, container, record, waiting)| {
+            let suspended = waiting || self.is_suspended(origin);
             let origin = match origin {
                 Origin::Local => self.local,
                 Origin::Peer(peer) => Some(peer),
@@ -186,12 +199,19 @@ impl Names {
                 origin,
                 peer: origin.and_then(|peer| self.peers.get(&peer)).cloned().unwrap_or_default(),
                 suspended,
+                waiting,
             }
         })
     }
 
+    /// Returns how many records this host has, or will have when what waits is there.
+    fn count(&self) -> usize {
+        self.records.len_of(Origin::Local) + self.waiting.len()
+    }
+
     /// Gives a container of this host its names, of which there may be none, and addresses; replaces what it had. Names given
-    /// by hand stay, but for those of addresses that it has no longer: others may be given these.
+    /// by hand stay, and those that waited for it are answered, but for those of addresses that it has no longer: others may
+    /// be given these.
     ///
     /// # Errors
     /// [`RegisterError::TooManyRecords`].
@@ -200,7 +220,7 @@ impl Names {
         if known == Some(&record) {
             return Ok(());
         }
-        if known.is_none() && self.records.len_of(Origin::Local) >= MAX_RECORDS_PER_ORIGIN {
+        if known.is_none() && self.count() >= MAX_RECORDS_PER_ORIGIN {
             return Err(RegisterError::TooManyRecords);
         }
         let lost = known.map(|known| keys_of_lost(&container, known, &record)).unwrap_or_default();
@@ -211,6 +231,7 @@ impl Names {
             (lost || given.is_healthy() != healthy).then(|| (key.clone(), (!lost).then(|| given.with_health(healthy))))
         });
         let mut changed: Vec<_> = adapted.collect();
+        changed.extend(self.take_waiting(&container, &record));
         changed.push((container, Some(record)));
         self.change_own(changed);
         Ok(())
@@ -220,6 +241,7 @@ impl Names {
     /// hand among them.
     pub fn deregister(&mut self, container: &ContainerId, names: &[LowerName]) {
         if names.is_empty() {
+            self.waiting.retain(|key, _| Holder::of(key).id != container.as_str());
             let own = self.records.of(Origin::Local).map(|(key, _)| key);
             let gone = own.filter(|key| Holder::of(key).id == container.as_str());
             let gone: Vec<_> = gone.map(|key| (key.clone(), None)).collect();
@@ -238,17 +260,16 @@ impl Names {
     /// # Errors
     /// [`RegisterError`]; nothing has changed then.
     pub fn add_by_hand(&mut self, holder: &ContainerId, given: &NameRecord) -> Result<(), RegisterError> {
-        if !self.adopted {
-            return Err(RegisterError::NotKnownYet);
-        }
+        self.check_known()?;
         let healthy = self.records.get(Origin::Local, holder).is_none_or(NameRecord::is_healthy);
         let mut changed = Vec::new();
         for address in given.addresses() {
             let not_a_container = || RegisterError::NotAContainer(holder.to_string());
             let key = by_hand::key(holder, *address).ok_or_else(not_a_container)?;
             let known = self.records.get(Origin::Local, &key);
-            let record = match known {
-                Some(known) => known.with(given.names()),
+            let waiting = self.waiting.get(&key).map(|waiting| &waiting.record);
+            let record = match known.or(waiting) {
+                Some(known) => known.with(given.names()).with_health(healthy),
                 None => NameRecord::new(given.names().to_vec(), [*address], healthy),
             };
             if record.names().len() > MAX_NAMES {
@@ -258,12 +279,21 @@ impl Names {
                 changed.push((key, Some(record)));
             }
         }
-        let new = changed.iter().filter(|(key, _)| self.records.get(Origin::Local, key).is_none()).count();
-        if self.records.len_of(Origin::Local) + new > MAX_RECORDS_PER_ORIGIN {
+        let is_known = |key| self.records.get(Origin::Local, key).is_some() || self.waiting.contains_key(key);
+        let new = changed.iter().filter(|(key, _)| !is_known(key)).count();
+        if self.count() + new > MAX_RECORDS_PER_ORIGIN {
             return Err(RegisterError::TooManyRecords);
+        }
+        for (key, _) in &changed {
+            self.waiting.remove(key);
         }
         self.change_own(changed);
         Ok(())
+    }
+
+    /// Fails while it is not known what has been given by hand.
+    const fn check_known(&self) -> Result<(), RegisterError> {
+        if self.adopted || self.restored { Ok(()) } else { Err(RegisterError::NotKnownYet) }
     }
 
     /// Takes away what [`Self::add_by_hand`] gave: the pairs of these names, or any, with these addresses, or any. Returns how
@@ -277,21 +307,28 @@ impl Names {
         names: &[LowerName],
         addresses: &[IpAddr],
     ) -> Result<usize, RegisterError> {
-        if !self.adopted {
-            return Err(RegisterError::NotKnownYet);
-        }
+        self.check_known()?;
         let meant = |record: &NameRecord| {
             addresses.is_empty() || record.addresses().iter().any(|address| addresses.contains(address))
         };
+        let left = |record: &NameRecord| record.without(if names.is_empty() { record.names() } else { names });
         let (mut changed, mut removed) = (Vec::new(), 0);
         for (key, record) in self.given_by_hand(holder).filter(|(_, record)| meant(record)) {
-            let left = if names.is_empty() { record.without(record.names()) } else { record.without(names) };
+            let left = left(record);
             removed += record.names().len() - left.names().len();
             if left != *record {
                 changed.push((key.clone(), (!left.names().is_empty()).then_some(left)));
             }
         }
         self.change_own(changed);
+        self.waiting.retain(|key, Waiting { record, .. }| {
+            if Holder::of(key).id == holder.as_str() && meant(record) {
+                let left = left(record);
+                removed += record.names().len() - left.names().len();
+                *record = left;
+            }
+            !record.names().is_empty()
+        });
         Ok(removed)
     }
 
@@ -305,7 +342,7 @@ impl Names {
     }
 
     /// Takes in what a subscription begins with. What this host published before its dns restarted is adopted, unless it has
-    /// been registered anew since.
+    /// been registered anew since, or was given by hand and is known from [`Self::restore`].
     pub fn handle_snapshot(&mut self, snapshot: Snapshot, now: Instant) {
         self.subscribed = true;
         self.unpublished = Unpublished::Everything;
@@ -316,12 +353,16 @@ impl Names {
                 now.map(|now| keys_of_lost(container, before, now)).unwrap_or_default()
             });
             let lost: BTreeSet<_> = lost.collect();
+            let is_restored = |container| self.restored && Holder::of(container).by_hand;
             let is_new = |container| self.records.get(Origin::Local, container).is_none() && !lost.contains(container);
-            let news = own.iter().filter(|(container, _)| is_new(container));
-            let entries =
-                news.take(MAX_RECORDS_PER_ORIGIN).map(|(container, record)| (container.clone(), Some(record.clone())));
-            let entries = entries.collect();
-            self.records.apply(Change { origin: Origin::Local, complete: false, entries });
+            let news = own.iter().filter(|(container, _)| is_new(container) && !is_restored(container));
+            let room = MAX_RECORDS_PER_ORIGIN.saturating_sub(self.count());
+            let news: Vec<_> = news.take(room).cloned().collect();
+            for (container, record) in news {
+                let mut entries = self.take_waiting(&container, &record);
+                entries.push((container, Some(record)));
+                self.records.apply(Change { origin: Origin::Local, complete: false, entries });
+            }
         }
         self.adopted = true;
 

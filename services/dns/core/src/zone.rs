@@ -151,6 +151,13 @@ impl Zone {
         Ok(name)
     }
 
+    /// Returns what stands before the zone in a name, without a dot at the end; `None` if the name is not below the zone.
+    #[must_use]
+    pub fn relative(&self, name: &LowerName) -> Option<String> {
+        let relative = name.to_string().strip_suffix(&self.apex.to_string())?.strip_suffix('.')?.to_owned();
+        (!relative.is_empty()).then_some(relative)
+    }
+
     /// Makes the record that a registration on this host asks for. Names and addresses given twice count once.
     ///
     /// # Errors
@@ -240,6 +247,21 @@ mod tests {
             ("DB.WEFT.Internal.", "db.weft.internal."),
         ] {
             assert_eq!(zone().name(text).map(|name| name.to_string()), Ok(name.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_have_a_part_of_their_own() {
+        for (name, relative) in [
+            ("db.weft.internal.", Some("db")),
+            ("a.sub.weft.internal.", Some("a.sub")),
+            ("weft.internal.weft.internal.", Some("weft.internal")),
+            ("weft.internal.", None),
+            ("db.notweft.internal.", None),
+            (".", None),
+        ] {
+            let name = LowerName::from(Name::from_ascii(name).expect("valid"));
+            assert_eq!(zone().relative(&name).as_deref(), relative, "{name}");
         }
     }
 

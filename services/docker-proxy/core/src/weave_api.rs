@@ -67,8 +67,8 @@ pub enum Call {
     ProxyAddresses,
     /// `PUT /name/{container}/{ip}`.
     AddName {
-        /// Whose it is; nobody's if there is none.
-        holder: Option<ContainerId>,
+        /// Whose it is.
+        holder: NameHolder,
         /// What it means.
         address: IpAddr,
         /// As given, mostly absolute.
@@ -78,7 +78,7 @@ pub enum Call {
     },
     /// `DELETE /name…`: what was given by hand and has all of these. Something is always named.
     RemoveNames {
-        /// Whose; `weave:extern` is nobody's.
+        /// Whose.
         holder: Option<NameHolder>,
         /// What they mean.
         address: Option<IpAddr>,
@@ -148,7 +148,9 @@ pub enum Call {
 pub enum NameHolder {
     /// A container's.
     Container(ContainerId),
-    /// Nobody's.
+    /// The host's own, of an address that it is exposed by: `weave:expose`.
+    Host,
+    /// Nobody's: `weave:extern`.
     Nobody,
 }
 
@@ -327,10 +329,7 @@ fn put(segments: &[&str], fields: &Fields) -> Reading {
 }
 
 fn add_name(container: &str, ip: &str, fields: &Fields) -> Result<Call, Refusal> {
-    let holder = match name_holder(container)? {
-        NameHolder::Container(container) => Some(container),
-        NameHolder::Nobody => None,
-    };
+    let holder = name_holder(container)?;
     let name = fields.one("fqdn")?.ok_or_else(|| bad("no name is given: say which by the field fqdn"))?;
     Ok(Call::AddName { holder, address: address(ip)?, name, check_alive: fields.flag("check-alive")? })
 }
@@ -387,7 +386,11 @@ pub fn shown_holder(id: &str) -> &str {
 }
 
 fn name_holder(container: &str) -> Result<NameHolder, Refusal> {
-    if container == EXTERN { Ok(NameHolder::Nobody) } else { holder(container).map(NameHolder::Container) }
+    match container {
+        EXTERN => Ok(NameHolder::Nobody),
+        text if text == EXPOSE.0 || text == EXPOSE.1 => Ok(NameHolder::Host),
+        text => holder(text).map(NameHolder::Container),
+    }
 }
 
 fn address(text: &str) -> Result<IpAddr, Refusal> {

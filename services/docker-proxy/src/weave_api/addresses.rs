@@ -10,8 +10,8 @@ use weft_docker_proxy_core::weave_api::shown_holder;
 use weft_proto::{
     client::Service,
     ipam::v1::{
-        AllocateRequest, ClaimRequest, DualAddress, FreeRequest, ListAllocationsRequest, LookupRequest, RingState,
-        address_service_client::AddressServiceClient,
+        AllocateRequest, Allocation, ClaimRequest, DualAddress, FreeRequest, ListAllocationsRequest, LookupRequest,
+        RingState, address_service_client::AddressServiceClient,
     },
     router::v1::{ExposeRequest, Exposed, ListExposedRequest, host_service_client::HostServiceClient},
 };
@@ -19,7 +19,7 @@ use weft_types::ContainerId;
 
 use super::{
     WeaveApi,
-    clients::{Failure, LONG_PATIENCE, PATIENCE},
+    clients::{Failure, LARGEST_ANSWER, LONG_PATIENCE, PATIENCE},
     reply::Reply,
 };
 
@@ -147,11 +147,18 @@ impl WeaveApi {
         Ok(self.clients.ask(Service::Router, PATIENCE, call).await?.exposed)
     }
 
+    /// All that hold addresses of this host's.
+    pub(super) async fn allocations(&self) -> Result<Vec<Allocation>, Failure> {
+        let call = |channel| async {
+            let mut client = AddressServiceClient::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+            client.list_allocations(ListAllocationsRequest {}).await
+        };
+        Ok(self.clients.ask(Service::Ipam, PATIENCE, call).await?.allocations)
+    }
+
     pub(super) async fn list_addresses(&self) -> Reply {
-        let call =
-            |channel| async { AddressServiceClient::new(channel).list_allocations(ListAllocationsRequest {}).await };
-        let listed = match self.clients.ask(Service::Ipam, PATIENCE, call).await {
-            Ok(listed) => listed.allocations,
+        let listed = match self.allocations().await {
+            Ok(listed) => listed,
             Err(failure) => return failure.into(),
         };
         let owned: Vec<_> = listed

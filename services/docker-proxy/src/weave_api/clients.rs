@@ -25,7 +25,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) const LONG_PATIENCE: Duration = Duration::from_secs(65);
 
 /// Largest answer that is read, in bytes: the names of a whole mesh.
-const LARGEST_ANSWER: usize = 64 << 20;
+pub(super) const LARGEST_ANSWER: usize = 64 << 20;
 
 /// The other services of this host.
 #[derive(Debug, Clone)]

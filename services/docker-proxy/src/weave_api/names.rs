@@ -10,11 +10,15 @@ use weft_docker_proxy_core::weave_api::NameHolder;
 use weft_proto::{
     client::Service,
     dns::v1::{AddNamesRequest, Record, RemoveNamesRequest, name_service_client::NameServiceClient},
+    router::v1::{ExposeRequest, Exposed, host_service_client::HostServiceClient},
 };
-use weft_report::weave_names;
-use weft_types::ContainerId;
+use weft_report::{net, weave_names};
 
-use super::{WeaveApi, clients::PATIENCE, reply::Reply};
+use super::{
+    WeaveApi,
+    clients::{LONG_PATIENCE, PATIENCE},
+    reply::Reply,
+};
 
 /// Holder that dns shows for what is no container's.
 const NOBODY: &str = "weft:extern";
@@ -44,41 +48,47 @@ impl WeaveApi {
         listed.map_or_else(Reply::from, |records| Reply::json(format!("{}\n", weave_names(&records))))
     }
 
-    pub(super) async fn add_name(
-        &self,
-        holder: Option<ContainerId>,
-        address: IpAddr,
-        name: String,
-        check_alive: bool,
-    ) -> Reply {
+    pub(super) async fn add_name(&self, holder: NameHolder, address: IpAddr, name: String, check_alive: bool) -> Reply {
         self.add(holder, address, name, check_alive).await.unwrap_or_else(|refusal| refusal)
     }
 
-    async fn add(
-        &self,
-        holder: Option<ContainerId>,
-        address: IpAddr,
-        name: String,
-        check_alive: bool,
-    ) -> Result<Reply, Reply> {
+    async fn add(&self, holder: NameHolder, address: IpAddr, name: String, check_alive: bool) -> Result<Reply, Reply> {
         let name = absolute(name);
         let outside = is_outside(&name, &self.clients.dns().await?.zone);
         let gone = match &holder {
-            Some(container) if check_alive => !self.runs(container).await?,
-            Some(_) | None => false,
+            NameHolder::Container(container) if check_alive => !self.runs(container).await?,
+            NameHolder::Container(_) | NameHolder::Host | NameHolder::Nobody => false,
         };
         if outside || gone {
             tracing::debug!(name, outside, gone, "a name that would mean nothing is not registered");
             return Ok(Reply::done());
         }
+        let exposed = if holder == NameHolder::Host { Some(self.exposed_by(address).await?) } else { None };
         let container_id = match holder {
-            Some(holder) => self.whole(holder).await.to_string(),
-            None => String::new(),
+            NameHolder::Container(container) => self.whole(container).await.to_string(),
+            NameHolder::Host | NameHolder::Nobody => String::new(),
         };
-        let request = AddNamesRequest { container_id, names: vec![name], addresses: vec![address.into()] };
+        let request = AddNamesRequest { container_id, names: vec![name.clone()], addresses: vec![address.into()] };
         let call = |channel| async { NameServiceClient::new(channel).add_names(request).await };
         self.clients.ask(Service::Dns, PATIENCE, call).await?;
+        if let Some(exposed) = exposed {
+            // The name stays with the address, and goes with it.
+            let request = ExposeRequest { exposed: vec![Exposed { names: vec![name], ..exposed }] };
+            let call = |channel| async { HostServiceClient::new(channel).expose(request).await };
+            self.clients.ask(Service::Router, LONG_PATIENCE, call).await?;
+        }
         Ok(Reply::done())
+    }
+
+    /// Returns what the host is exposed by.
+    async fn exposed_by(&self, address: IpAddr) -> Result<Exposed, Reply> {
+        let found = self.exposed().await?.into_iter().find(|exposed| addresses(exposed).any(|own| own == address));
+        found.ok_or_else(|| {
+            let reason = format!(
+                "the host does not have {address}: expose it first, as by POST /expose/{address}/12, or name weave:extern"
+            );
+            Reply::refused(StatusCode::BAD_REQUEST, &reason)
+        })
     }
 
     pub(super) async fn remove_names(
@@ -101,12 +111,23 @@ impl WeaveApi {
         if name.as_ref().is_some_and(|name| is_outside(name, &zone)) {
             return Ok(Reply::done());
         }
-        let holders = match holder {
-            Some(NameHolder::Nobody) => BTreeSet::from([String::new()]),
-            Some(NameHolder::Container(container)) => BTreeSet::from([self.whole(container).await.to_string()]),
-            None => holders(&self.clients.records().await?, &self.local_peer().await?),
+        let meant = match holder {
+            Some(NameHolder::Nobody) => BTreeSet::from([(String::new(), address)]),
+            Some(NameHolder::Host) => {
+                let exposed = self.exposed().await?;
+                let own =
+                    exposed.iter().flat_map(addresses).filter(|own| address.is_none_or(|address| address == *own));
+                own.map(|own| (String::new(), Some(own))).collect()
+            }
+            Some(NameHolder::Container(container)) => {
+                BTreeSet::from([(self.whole(container).await.to_string(), address)])
+            }
+            None => {
+                let holders = holders(&self.clients.records().await?, &self.local_peer().await?);
+                holders.into_iter().map(|holder| (holder, address)).collect()
+            }
         };
-        for container_id in holders {
+        for (container_id, address) in meant {
             let names = name.clone().into_iter().collect();
             let addresses = address.into_iter().map(Into::into).collect();
             let request = RemoveNamesRequest { container_id, names, addresses };
@@ -127,6 +148,11 @@ fn holders(records: &[Record], local: &Option<weft_proto::common::v1::PeerName>)
     let holder =
         |record: &Record| if record.container_id == NOBODY { String::new() } else { record.container_id.clone() };
     own.map(holder).collect()
+}
+
+/// Returns the addresses of the host that are exposed together.
+fn addresses(exposed: &Exposed) -> impl Iterator<Item = IpAddr> {
+    [&exposed.address, &exposed.twin].into_iter().filter_map(|prefix| net(prefix.as_ref())).map(|net| net.addr())
 }
 
 /// Reads a name as Weave Net did, whose names had the domain in them with or without a dot after it; one word is below the domain.

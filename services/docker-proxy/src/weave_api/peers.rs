@@ -9,6 +9,7 @@ use weft_proto::{
         attachment_service_client::AttachmentServiceClient, peer_service_client::PeerServiceClient,
     },
 };
+use weft_report::unnamed_owner;
 
 use super::{
     WeaveApi,
@@ -40,12 +41,13 @@ impl WeaveApi {
     async fn hand_over_if_unused(&self) -> Result<Reply, Reply> {
         let call =
             |channel| async { AttachmentServiceClient::new(channel).list_attachments(ListAttachmentsRequest {}).await };
-        let attached = self.clients.ask(Service::Router, PATIENCE, call).await?.attachments.len();
-        let exposed = self.exposed().await?.len();
-        if attached + exposed > 0 {
+        let attached = self.clients.ask(Service::Router, PATIENCE, call).await?.attachments;
+        let attached = attached.iter().filter(|attached| !is_own(&attached.container_id)).count();
+        let own = self.allocations().await?.iter().filter(|held| is_own(&held.container_id)).count();
+        if attached + own > 0 {
             let reason = format!(
-                "{attached} containers and {exposed} addresses of the host itself would go on with what another host gives out: \
-                 `weft reset` takes weft off this host and hands its addresses over"
+                "{attached} containers and {own} addresses of the host itself, as by `weft expose`, `weft publish` and `weft import`, \
+                 would go on with what another host gives out: `weft reset` takes weft off this host and hands its addresses over"
             );
             return Err(Reply::refused(StatusCode::CONFLICT, &reason));
         }
@@ -54,12 +56,21 @@ impl WeaveApi {
         Ok(Reply::done())
     }
 
+    /// Takes over what a peer owned, named by its name, its key, or the name of its host.
     pub(super) async fn take_over(&self, peer: String) -> Reply {
-        let request = TakeOverRequest { peer: peer.clone() };
+        // Who the nickname is may be known to the router alone.
+        let (ipam, router) = tokio::join!(self.clients.ipam(), self.clients.router());
+        let key = ipam.ok().zip(router.ok()).and_then(|(ipam, router)| unnamed_owner(&peer, &ipam, &router));
+        let request = TakeOverRequest { peer: key.unwrap_or_else(|| peer.clone()) };
         let call = |channel| async { AddressServiceClient::new(channel).take_over(request).await };
         match self.clients.ask(Service::Ipam, PATIENCE, call).await {
             Ok(moved) => Reply::text(format!("{} IPs taken over from {peer}\n", moved.addresses)),
             Err(failure) => failure.into(),
         }
     }
+}
+
+/// Tells whether a holder of addresses is the host itself.
+fn is_own(holder: &str) -> bool {
+    holder.starts_with("weft:")
 }

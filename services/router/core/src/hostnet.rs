@@ -31,7 +31,9 @@ pub use marker::{ALIAS, PORT_PREFIX, PortMarker, host_interface};
 pub use ports::{
     OverlayBridge, PortChanges, PortElement, PortSet, PortSources, Ports, drop_reason, ports_table, remembered,
 };
-pub use publish::{Entrance, PUBLISH_TABLE, Surroundings, Translation, let_translated, translation_table};
+pub use publish::{
+    Entrance, Gateway, PUBLISH_TABLE, Surroundings, Translation, answer_rules, let_translated, translation_table,
+};
 pub use trusted::{
     DesiredTrusted, ObservedTrusted, Sources, TrustedChange, TrustedLink, VXLAN_PORT, VXLAN_PREFIX, VXLAN_TABLE,
     source_keys, trusted_difference, trusted_tables, vxlan_name,

@@ -67,7 +67,9 @@ impl PublishService for Publishing {
             return Err(invalid("PublishPortRequest.target", "it is not a name or an address").into());
         }
         let terms = Terms {
-            target: target.parse().map_or(Target::Name(target), Target::Address),
+            target: target
+                .parse()
+                .map_or(Target::Name(target), |address: IpAddr| Target::Address(address.to_canonical())),
             port: port("PublishPortRequest.target_port", target_port)?,
             proxy_protocol,
             backends: BTreeSet::new(),
@@ -137,7 +139,7 @@ fn port(field: &'static str, number: u32) -> Result<u16, InvalidMessage> {
 fn read(host_port: Option<&pb::HostPort>) -> Result<Which, InvalidMessage> {
     let host_port = host_port.ok_or(InvalidMessage::missing("host_port"))?;
     let protocol = read_protocol(host_port.protocol());
-    let address = host_port.address.as_ref().map(IpAddr::try_from).transpose()?;
+    let address = host_port.address.as_ref().map(IpAddr::try_from).transpose()?.map(|address| address.to_canonical());
     Ok(Which { port: port("HostPort.port", host_port.port)?, protocol, address })
 }
 
@@ -181,7 +183,10 @@ fn message(View { port, terms, problems }: &View, direct: &BTreeSet<IpAddr>) -> 
     let backend = |address: IpAddr| {
         let client = if terms.proxy_protocol {
             ClientSeen::ProxyProtocol
-        } else if direct.contains(&address) {
+        } else if direct.contains(&address)
+            && port.protocol == Protocol::Tcp
+            && !port.address.is_some_and(|address| address.is_loopback())
+        {
             ClientSeen::Client
         } else {
             ClientSeen::Host

@@ -11,6 +11,7 @@ use tokio::{
     sync::oneshot,
     task::{JoinError, JoinHandle},
 };
+use weft_service::Store;
 use weft_types::PeerName;
 
 use super::{CHANNELS_FILE, EXPOSED_FILE, TARGETS_FILE, handle::Revoked};
@@ -19,7 +20,6 @@ use crate::{
     exposed::Exposed,
     identity::Identity,
     kept_targets::KeptTargets,
-    store::Store,
 };
 
 /// Answers of one file that wait for the disk; who asks more is answered at once, with a refusal where the disk decides.

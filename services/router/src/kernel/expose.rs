@@ -142,23 +142,10 @@ impl Owner {
         Ok(1)
     }
 
-    /// The rules come last in the chain: what the engine's users put in `DOCKER-USER` counts before.
     fn change_forwarding(&mut self) -> anyhow::Result<usize> {
         let let_pass = self.exposed.let_pass();
         let Some(nftables) = &mut self.nftables else { return Ok(0) };
-        let mut changes = 0;
-        for (chain, present) in rules(nftables)? {
-            let wanted = hostnet::forward_rules(chain.family, &self.config.bridge, &let_pass);
-            if present.iter().map(|(_, rule)| rule).eq(&wanted) {
-                continue;
-            }
-            let deletes = present.iter().map(|(handle, _)| Step::DeleteRule(&chain, *handle));
-            let steps: Vec<Step<'_>> =
-                deletes.chain(wanted.iter().map(|rule| Step::AppendRule(&chain, rule))).collect();
-            nftables.transact(&steps).with_context(|| format!("failed to change the chain {}", chain.chain))?;
-            changes += 1;
-        }
-        Ok(changes)
+        keep_rules(nftables, EXPOSE_COMMENT, |family| hostnet::forward_rules(family, &self.config.bridge, &let_pass))
     }
 
     fn legacy_problem(&self) -> Option<Problem> {
@@ -180,14 +167,35 @@ impl Owner {
 
 type Rules = Vec<(ChainRef, Vec<(u64, hostnet::Rule)>)>;
 
-/// Lists the chains `FORWARD` that there are, with the rules in them that are ours.
-fn rules(nftables: &mut Nftables) -> anyhow::Result<Rules> {
+/// Makes the rules of ours with this comment in the chains `FORWARD` as they should be, and returns how many changes that took. They
+/// come last in the chain: what the engine's users put in `DOCKER-USER` counts before.
+pub(super) fn keep_rules(
+    nftables: &mut Nftables,
+    comment: &str,
+    wanted: impl Fn(Family) -> Vec<hostnet::Rule>,
+) -> anyhow::Result<usize> {
+    let mut changes = 0;
+    for (chain, present) in rules(nftables, &[comment])? {
+        let wanted = wanted(chain.family);
+        if present.iter().map(|(_, rule)| rule).eq(&wanted) {
+            continue;
+        }
+        let deletes = present.iter().map(|(handle, _)| Step::DeleteRule(&chain, *handle));
+        let steps: Vec<Step<'_>> = deletes.chain(wanted.iter().map(|rule| Step::AppendRule(&chain, rule))).collect();
+        nftables.transact(&steps).with_context(|| format!("failed to change the chain {}", chain.chain))?;
+        changes += 1;
+    }
+    Ok(changes)
+}
+
+/// Lists the chains `FORWARD` that there are, with the rules in them that have one of these comments.
+fn rules(nftables: &mut Nftables, comments: &[&str]) -> anyhow::Result<Rules> {
     let mut chains = Rules::new();
     for family in [Family::Ipv4, Family::Ipv6] {
         let chain = ChainRef { family, chain: "FORWARD".into() };
         if nftables.has_chain(&chain)? {
             let mut rules = nftables.filter_rules(&chain)?;
-            rules.retain(|(_, rule)| rule.comment.as_deref() == Some(EXPOSE_COMMENT));
+            rules.retain(|(_, rule)| rule.comment.as_deref().is_some_and(|comment| comments.contains(&comment)));
             chains.push((chain, rules));
         }
     }
@@ -196,7 +204,7 @@ fn rules(nftables: &mut Nftables) -> anyhow::Result<Rules> {
 
 /// Removes the rules that let the host be reached and reach, and those of services; its addresses go with the bridge.
 pub(super) fn remove_rules(nftables: &mut Nftables) -> anyhow::Result<()> {
-    let chains = rules(nftables)?;
+    let chains = rules(nftables, &[EXPOSE_COMMENT, PUBLISH_TABLE])?;
     let deletes =
         chains.iter().flat_map(|(chain, rules)| rules.iter().map(move |(handle, _)| Step::DeleteRule(chain, *handle)));
     let tables = [EXPOSE_TABLE, PUBLISH_TABLE].map(|name| Step::RemoveTable(Family::Inet, name));

@@ -9,9 +9,11 @@ use std::{
 
 use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use weft_router_core::hostnet::{self, Entrance, Family, PUBLISH_TABLE, Surroundings, Translation, TransportProtocol};
+use weft_router_core::hostnet::{
+    self, Entrance, Family, Gateway, PUBLISH_TABLE, Surroundings, Translation, TransportProtocol,
+};
 
-use super::{Problem, host::Owner, links::IPV6_MINIMUM_MTU, nftables::Step};
+use super::{Problem, expose::keep_rules, host::Owner, links::IPV6_MINIMUM_MTU, nftables::Step};
 
 /// A default route by a gateway (`RTF_GATEWAY`, linux/route.h).
 const BY_GATEWAY: u32 = 2;
@@ -101,6 +103,7 @@ impl Owner {
             nftables.transact(&[step]).with_context(failed)?;
             changes = 1;
         }
+        changes += keep_rules(nftables, PUBLISH_TABLE, |family| hostnet::answer_rules(family, &surroundings))?;
         self.redirect_datagrams()?;
         Ok(changes)
     }
@@ -132,7 +135,8 @@ impl Owner {
         let is_on =
             |path: &str| fs::read_to_string(self.config.proc_sys.join(path)).is_ok_and(|value| value.trim() != "0");
         let (routes_ipv4, routes_ipv6) = (is_on("net/ipv4/ip_forward"), is_on("net/ipv6/conf/all/forwarding"));
-        let from_outside = |one: &&Translation| matches!(one.entrance, Entrance::Host(_));
+        let from_outside =
+            |one: &&Translation| matches!(one.entrance, Entrance::Host(_)) && one.protocol == TransportProtocol::Tcp;
         let translations = self.published.desired.translations.iter().filter(from_outside);
         let targets: BTreeSet<IpAddr> = translations.flat_map(|one| one.targets.iter().map(SocketAddr::ip)).collect();
         let mut direct = BTreeMap::new();
@@ -142,8 +146,8 @@ impl Owner {
                 let own = attachment.addresses.iter().map(IpNet::addr).filter(|address| targets.contains(address));
                 for address in own.collect::<Vec<_>>() {
                     let routes = if address.is_ipv6() { routes_6(attachment.pid) } else { routes_4(attachment.pid) };
-                    if let Some(subnets) = without_host(&routes, &gateways) {
-                        direct.insert(address, subnets);
+                    if let Some(gateway) = gateway(&routes, &gateways) {
+                        direct.insert(address, gateway);
                     }
                 }
             }
@@ -151,8 +155,9 @@ impl Owner {
         Ok(Surroundings { direct, routes_ipv4, routes_ipv6 })
     }
 
-    /// Returns the addresses of this host at which it lets containers' answers in that come by another way than questions go.
-    fn gateways(&mut self) -> anyhow::Result<BTreeSet<IpAddr>> {
+    /// Returns the addresses of this host at which it lets containers' answers in that come by another way than questions go, with
+    /// the links that have them.
+    fn gateways(&mut self) -> anyhow::Result<BTreeMap<IpAddr, String>> {
         let filter = |link: &str| {
             let path = self.config.proc_sys.join(format!("net/ipv4/conf/{link}/rp_filter"));
             fs::read_to_string(path).ok().and_then(|value| value.trim().parse::<u8>().ok()).unwrap_or_default()
@@ -161,11 +166,12 @@ impl Owner {
         let bridges =
             self.channel.links()?.into_iter().filter(|link| link.kind == "bridge" && link.name != self.config.bridge);
         // The higher one counts, and 1 lets a packet in only by the way back to its source (Documentation/networking/ip-sysctl.rst).
-        let bridges: Vec<_> = bridges.map(|link| (link.index, filter(&link.name).max(all) == 1)).collect();
-        let mut gateways = BTreeSet::new();
-        for (index, strict) in bridges {
+        let bridges: Vec<_> = bridges.map(|link| (link.index, filter(&link.name).max(all) == 1, link.name)).collect();
+        let mut gateways = BTreeMap::new();
+        for (index, strict, link) in bridges {
             let addresses = self.channel.addresses(index)?.into_iter().map(|address| address.addr());
-            gateways.extend(addresses.filter(|address| address.is_ipv6() || !strict));
+            let usable = addresses.filter(|address| address.is_ipv6() || !strict);
+            gateways.extend(usable.map(|address| (address, link.clone())));
         }
         Ok(gateways)
     }
@@ -174,17 +180,12 @@ impl Owner {
 /// A route of a container: where to, and by which gateway if not straight.
 type Route = (IpNet, Option<IpAddr>);
 
-/// Returns the subnets that a container reaches without the host, if everything else goes by one of its gateways.
-fn without_host(routes: &[Route], gateways: &BTreeSet<IpAddr>) -> Option<BTreeSet<IpNet>> {
+/// Returns how a container reaches everything but some subnets, if that is by one of the host's gateways.
+fn gateway(routes: &[Route], gateways: &BTreeMap<IpAddr, String>) -> Option<Gateway> {
     let default = routes.iter().find(|(destination, _)| destination.prefix_len() == 0)?;
-    default.1.filter(|gateway| gateways.contains(gateway))?;
-    Some(
-        routes
-            .iter()
-            .filter(|(destination, _)| destination.prefix_len() > 0)
-            .map(|(destination, _)| *destination)
-            .collect(),
-    )
+    let link = gateways.get(&default.1?)?.clone();
+    let narrow = routes.iter().filter(|(destination, _)| destination.prefix_len() > 0);
+    Some(Gateway { link, without_host: narrow.map(|(destination, _)| *destination).collect() })
 }
 
 fn routes_4(pid: u32) -> Vec<Route> {
@@ -233,12 +234,14 @@ mod tests {
             eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
             eth0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
         let routes: Vec<Route> = table.lines().filter_map(route_4).collect();
-        let gateway: IpAddr = "172.17.0.1".parse().expect("valid");
+        let at: IpAddr = "172.17.0.1".parse().expect("valid");
+        let gateways = BTreeMap::from([(at, "docker0".to_owned())]);
         let net = |text: &str| text.parse::<IpNet>().expect("valid");
-        assert_eq!(routes, [(net("0.0.0.0/0"), Some(gateway)), (net("172.17.0.0/16"), None)]);
-        assert_eq!(without_host(&routes, &[gateway].into()), Some([net("172.17.0.0/16")].into()));
-        assert_eq!(without_host(&routes, &BTreeSet::new()), None, "another gateway");
-        assert_eq!(without_host(&routes[1..], &[gateway].into()), None, "no default route");
+        assert_eq!(routes, [(net("0.0.0.0/0"), Some(at)), (net("172.17.0.0/16"), None)]);
+        let without_host = [net("172.17.0.0/16")].into();
+        assert_eq!(gateway(&routes, &gateways), Some(Gateway { link: "docker0".to_owned(), without_host }));
+        assert_eq!(gateway(&routes, &BTreeMap::new()), None, "another gateway");
+        assert_eq!(gateway(&routes[1..], &gateways), None, "no default route");
 
         let zeros = "0".repeat(32);
         let to = "fd000000000000000000000000000001";

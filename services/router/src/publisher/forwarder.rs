@@ -18,6 +18,7 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 
+use super::asked::{self, Asked};
 use crate::{
     entropy,
     published::{HostPort, Protocol},
@@ -54,11 +55,19 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// Largest datagram, in bytes.
 const DATAGRAM: usize = 65_535;
 
+/// Who gets what comes, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Leads {
+    /// Containers, by address and port.
+    pub(super) backends: Vec<SocketAddr>,
+    /// Connections begin with a header.
+    pub(super) proxy_protocol: bool,
+}
+
 /// Holds a port, and hands on until it is dropped.
 #[derive(Debug)]
 pub(super) struct Forwarder {
-    backends: watch::Sender<Vec<SocketAddr>>,
-    proxy_protocol: bool,
+    leads: watch::Sender<Leads>,
     task: AbortHandle,
 }
 
@@ -73,32 +82,28 @@ impl Forwarder {
     ///
     /// # Errors
     /// What the kernel says: somebody else has it, most often.
-    pub(super) fn start(port: HostPort, proxy_protocol: bool) -> io::Result<Self> {
+    pub(super) fn start(port: HostPort) -> io::Result<Self> {
         let socket = bind(port)?;
-        let (sender, backends) = watch::channel(Vec::new());
+        let (sender, leads) = watch::channel(Leads::default());
         let task = match port.protocol {
             Protocol::Tcp => {
                 let listener = TcpListener::from_std(socket.into())?;
-                tokio::spawn(connections(listener, backends, proxy_protocol))
+                tokio::spawn(connections(listener, leads))
             }
             Protocol::Udp => {
+                asked::tell(&socket, port.address)?;
                 let socket = UdpSocket::from_std(socket.into())?;
-                tokio::spawn(datagrams(Arc::new(socket), backends))
+                tokio::spawn(datagrams(Arc::new(socket), leads))
             }
         };
-        Ok(Self { backends: sender, proxy_protocol, task: task.abort_handle() })
+        Ok(Self { leads: sender, task: task.abort_handle() })
     }
 
-    /// Tells whether connections begin with a header.
-    pub(super) const fn proxy_protocol(&self) -> bool {
-        self.proxy_protocol
-    }
-
-    /// Says who gets what comes from now on.
-    pub(super) fn set_backends(&self, backends: Vec<SocketAddr>) {
-        self.backends.send_if_modified(|known| {
-            let changed = *known != backends;
-            *known = backends;
+    /// Says who gets what comes from now on. What is handed on stays with who has it.
+    pub(super) fn lead(&self, leads: Leads) {
+        self.leads.send_if_modified(|known| {
+            let changed = *known != leads;
+            *known = leads;
             changed
         });
     }
@@ -136,8 +141,7 @@ fn bind(port: HostPort) -> io::Result<Socket> {
 }
 
 /// Returns those to try in turn, any of them first; of each container the address of the client's family before the other.
-fn in_turn(backends: &watch::Receiver<Vec<SocketAddr>>, client: SocketAddr) -> Vec<SocketAddr> {
-    let mut backends = backends.borrow().clone();
+fn in_turn(mut backends: Vec<SocketAddr>, client: SocketAddr) -> Vec<SocketAddr> {
     if !backends.is_empty() {
         let count = backends.len() as u64;
         let first = usize::try_from(entropy::number() % count).unwrap_or_default();
@@ -147,13 +151,14 @@ fn in_turn(backends: &watch::Receiver<Vec<SocketAddr>>, client: SocketAddr) -> V
     backends
 }
 
-async fn connections(listener: TcpListener, backends: watch::Receiver<Vec<SocketAddr>>, proxy_protocol: bool) {
+async fn connections(listener: TcpListener, leads: watch::Receiver<Leads>) {
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if open.len() < MOST_CONNECTIONS => match accepted {
                 Ok((client, from)) => {
-                    let backends = in_turn(&backends, from);
+                    let Leads { backends, proxy_protocol } = leads.borrow().clone();
+                    let backends = in_turn(backends, from);
                     open.spawn(async move {
                         if let Err(error) = hand_on(client, &backends, proxy_protocol).await {
                             tracing::debug!(%error, "a connection to a published port has ended");
@@ -237,34 +242,35 @@ impl Drop for Client {
     }
 }
 
-async fn datagrams(socket: Arc<UdpSocket>, backends: watch::Receiver<Vec<SocketAddr>>) {
-    let mut clients: BTreeMap<SocketAddr, Client> = BTreeMap::new();
+async fn datagrams(socket: Arc<UdpSocket>, leads: watch::Receiver<Leads>) {
+    let mut clients: BTreeMap<Asked, Client> = BTreeMap::new();
     // Ends the tasks that hand answers back together with this one.
     let mut answering = JoinSet::new();
     let mut buffer = vec![0; DATAGRAM];
     let mut sweep = interval(SWEEP);
     loop {
         tokio::select! {
-            received = socket.recv_from(&mut buffer) => {
-                let Ok((length, from)) = received else {
+            received = asked::receive(&socket, &mut buffer) => {
+                let Ok((length, asked)) = received else {
                     sleep(PAUSE).await;
                     continue;
                 };
-                if clients.get(&from).is_some_and(|client| !backends.borrow().contains(&client.backend)) {
-                    clients.remove(&from);
+                if clients.get(&asked).is_some_and(|client| !leads.borrow().backends.contains(&client.backend)) {
+                    clients.remove(&asked);
                 }
-                if !clients.contains_key(&from) {
-                    let backend = in_turn(&backends, from).first().copied();
+                if !clients.contains_key(&asked) {
+                    let backends = leads.borrow().backends.clone();
+                    let backend = in_turn(backends, asked.client).first().copied();
                     let Some(backend) = backend.filter(|_| clients.len() < MOST_CLIENTS) else { continue };
-                    match meet(&socket, from, backend, &mut answering).await {
-                        Ok(client) => drop(clients.insert(from, client)),
+                    match meet(&socket, asked, backend, &mut answering).await {
+                        Ok(client) => drop(clients.insert(asked, client)),
                         Err(error) => {
                             tracing::debug!(%error, "a datagram to a published port is dropped");
                             continue;
                         }
                     }
                 }
-                if let Some(client) = clients.get(&from) {
+                if let Some(client) = clients.get(&asked) {
                     touch(&client.last);
                     // What does not go is lost, as datagrams may be.
                     let _ = client.socket.send(buffer.get(..length).unwrap_or_default()).await;
@@ -285,7 +291,7 @@ fn touch(last: &Mutex<Instant>) {
 /// Makes a client's way to a container and back.
 async fn meet(
     socket: &Arc<UdpSocket>,
-    from: SocketAddr,
+    asked: Asked,
     backend: SocketAddr,
     answering: &mut JoinSet<()>,
 ) -> io::Result<Client> {
@@ -300,7 +306,7 @@ async fn meet(
             match of.recv(&mut buffer).await {
                 Ok(length) => {
                     touch(&seen);
-                    let _ = to.send_to(buffer.get(..length).unwrap_or_default(), from).await;
+                    let _ = asked::answer(&to, buffer.get(..length).unwrap_or_default(), asked).await;
                 }
                 // Nobody listens there, at present.
                 Err(_) => sleep(PAUSE).await,
@@ -328,6 +334,23 @@ mod tests {
 
     fn at(port: HostPort) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, port.port).into()
+    }
+
+    fn leads(backends: Vec<SocketAddr>) -> Leads {
+        Leads { backends, proxy_protocol: false }
+    }
+
+    /// A container that answers each datagram with `word`.
+    async fn container_by_datagrams(word: &'static str) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+        let address = socket.local_addr().expect("bound");
+        tokio::spawn(async move {
+            let mut buffer = [0; 64];
+            while let Ok((_, from)) = socket.recv_from(&mut buffer).await {
+                let _ = socket.send_to(word.as_bytes(), from).await;
+            }
+        });
+        address
     }
 
     /// A container that says `word`, then everything that it hears until the client has closed.
@@ -363,25 +386,28 @@ mod tests {
     #[tokio::test]
     async fn connections_are_spread_and_survive_half_closing_and_a_dead_container() {
         let port = free_port(Protocol::Tcp);
-        let forwarder = Forwarder::start(port, false).expect("free");
+        let forwarder = Forwarder::start(port).expect("free");
         assert_eq!(ask(port).await, b"", "nobody is there");
         let dead = at(free_port(Protocol::Tcp));
-        forwarder.set_backends(vec![dead, container("one").await, container("two").await]);
+        forwarder.lead(leads(vec![dead, container("one").await, container("two").await]));
         let mut answers = std::collections::BTreeSet::new();
         for _ in 0..64 {
             answers.insert(ask(port).await);
         }
         let expected = [b"one hello".to_vec(), b"two hello".to_vec()];
         assert_eq!(answers, expected.into());
-        let taken = Forwarder::start(port, false).expect_err("somebody has it");
+        let taken = Forwarder::start(port).expect_err("somebody has it");
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[tokio::test]
     async fn a_header_names_the_client() {
         let port = free_port(Protocol::Tcp);
-        let forwarder = Forwarder::start(port, true).expect("free");
-        forwarder.set_backends(vec![container("").await]);
+        let forwarder = Forwarder::start(port).expect("free");
+        let without = leads(vec![container("").await]);
+        forwarder.lead(without.clone());
+        assert_eq!(ask(port).await, b" hello");
+        forwarder.lead(Leads { proxy_protocol: true, ..without });
         let answer = ask(port).await;
         let (head, rest) = answer.split_at_checked(28).expect("a header");
         assert_eq!(&head[..16], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c");
@@ -403,26 +429,33 @@ mod tests {
     #[tokio::test]
     async fn datagrams_come_back_and_follow_who_is_left() {
         let port = free_port(Protocol::Udp);
-        let forwarder = Forwarder::start(port, false).expect("free");
-        let mut containers = Vec::new();
-        for word in ["one", "two"] {
-            let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
-            containers.push(socket.local_addr().expect("bound"));
-            tokio::spawn(async move {
-                let mut buffer = [0; 64];
-                while let Ok((_, from)) = socket.recv_from(&mut buffer).await {
-                    let _ = socket.send_to(word.as_bytes(), from).await;
-                }
-            });
-        }
+        let forwarder = Forwarder::start(port).expect("free");
+        let containers = [container_by_datagrams("one").await, container_by_datagrams("two").await];
         let client = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
         for (backend, word) in containers.into_iter().zip(["one", "two"]) {
-            forwarder.set_backends(vec![backend]);
+            forwarder.lead(leads(vec![backend]));
             client.send_to(b"hello", at(port)).await.expect("sent");
             let mut buffer = [0; 64];
             let received = timeout(DEADLINE, client.recv_from(&mut buffer)).await.expect("in time");
             let (length, from) = received.expect("received");
             assert_eq!((&buffer[..length], from), (word.as_bytes(), at(port)));
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_come_from_the_address_that_was_asked() {
+        let port = HostPort { address: None, ..free_port(Protocol::Udp) };
+        let forwarder = Forwarder::start(port).expect("free");
+        forwarder.lead(leads(vec![container_by_datagrams("one").await]));
+        for address in ["127.0.0.1", "127.0.0.2", "::1"] {
+            let address: IpAddr = address.parse().expect("valid");
+            let client = UdpSocket::bind((address, 0)).await.expect("bound");
+            // The kernel drops what comes from elsewhere.
+            client.connect((address, port.port)).await.expect("connected");
+            client.send(b"hello").await.expect("sent");
+            let mut buffer = [0; 64];
+            let length = timeout(DEADLINE, client.recv(&mut buffer)).await.expect("in time").expect("received");
+            assert_eq!(&buffer[..length], b"one", "{address}");
         }
     }
 }

@@ -51,8 +51,8 @@ impl Drop for Watch {
     }
 }
 
-/// What was found for which name.
-type News = (String, Found);
+/// What was found for which name, of which service.
+type News = (String, Import, Found);
 
 /// Looks up all services outside that there are.
 #[derive(Debug)]
@@ -86,7 +86,10 @@ impl Imports {
 
     /// Waits for news and takes them in. Cancel safe.
     pub(super) async fn changed(&mut self) {
-        if let Some((name, found)) = self.news.1.recv().await {
+        if let Some((name, import, found)) = self.news.1.recv().await
+            // Meanwhile the name may mean another one.
+            && self.watched.get(&name).is_some_and(|watch| watch.import.leads_as(&import))
+        {
             self.found.insert(name, found);
         }
     }
@@ -95,20 +98,20 @@ impl Imports {
     pub(super) fn found(&self, name: &str) -> Option<&Found> {
         self.found.get(name)
     }
-
-    /// Looks a service up now.
-    pub(super) async fn ask(&self, import: &Import) -> Found {
-        find(&self.root, import).await.map(|(chosen, _)| chosen)
-    }
 }
 
-async fn follow(root: PathBuf, name: String, import: Import, news: mpsc::Sender<(String, Found)>) {
+/// Looks a service up now.
+pub(super) async fn ask(root: &Path, import: &Import) -> Found {
+    find(root, import).await.map(|(chosen, _)| chosen)
+}
+
+async fn follow(root: PathBuf, name: String, import: Import, news: mpsc::Sender<News>) {
     loop {
         let (found, several) = match find(&root, &import).await {
             Ok((chosen, several)) => (Ok(chosen), several),
             Err(why) => (Err(why), true),
         };
-        if news.send((name.clone(), found)).await.is_err() {
+        if news.send((name.clone(), import.clone(), found)).await.is_err() {
             return;
         }
         sleep(if several { SOON } else { AGAIN }).await;
@@ -118,12 +121,12 @@ async fn follow(root: PathBuf, name: String, import: Import, news: mpsc::Sender<
 /// Returns where a service is, and whether there was a choice.
 async fn find(root: &Path, import: &Import) -> Result<(Vec<IpAddr>, bool), String> {
     let addresses = match import.host.parse::<IpAddr>() {
-        Ok(address) => vec![address],
+        Ok(address) => vec![address.to_canonical()],
         Err(_) => {
             let name = DialAddress::Name { host: import.host.clone(), port: import.port };
             let found = timeout(PATIENCE, resolve(root, &name)).await;
             let found = found.map_err(|_| "no resolver of the host answered within 5 s".to_owned())??;
-            found.into_iter().map(|address| address.ip()).collect()
+            found.into_iter().map(|address| address.ip().to_canonical()).collect()
         }
     };
     let mut chosen = Vec::new();
@@ -175,10 +178,12 @@ mod tests {
         std::fs::write(root.path().join("etc/hosts"), "192.0.2.7 printer\n2001:db8::7 printer\n").expect("written");
         std::fs::write(root.path().join("etc/resolv.conf"), "").expect("written");
         let import = Import::new("printer".into(), Protocol::Udp, 9100);
-        let found = Imports::new(root.path()).ask(&import).await.expect("found");
+        let found = ask(root.path(), &import).await.expect("found");
         let expected = ["192.0.2.7", "2001:db8::7"].map(|text| text.parse::<IpAddr>().expect("valid"));
         assert_eq!(found, expected);
-        let import = Import::new("192.0.2.8".into(), Protocol::Udp, 9100);
-        assert_eq!(Imports::new(root.path()).ask(&import).await.expect("found"), [IpAddr::from([192, 0, 2, 8])]);
+        for text in ["192.0.2.8", "::ffff:192.0.2.8"] {
+            let import = Import::new(text.into(), Protocol::Udp, 9100);
+            assert_eq!(ask(root.path(), &import).await.expect("found"), [IpAddr::from([192, 0, 2, 8])]);
+        }
     }
 }

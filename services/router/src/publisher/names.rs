@@ -75,27 +75,25 @@ impl Names {
     pub(super) fn addresses(&self, name: &str) -> Option<&BTreeSet<IpAddr>> {
         self.known.get(name)
     }
+}
 
-    /// Asks for the addresses of any name.
-    ///
-    /// # Errors
-    /// If it is none, or dns does not tell.
-    pub(super) async fn ask(&self, name: &str) -> Result<BTreeSet<IpAddr>, Refused> {
-        let mut client = NameServiceClient::new(self.dns.clone());
-        let asked = async {
-            let mut told = client.watch(WatchRequest { name: name.to_owned() }).await?.into_inner();
-            told.message().await
-        };
-        match timeout(PATIENCE, asked).await {
-            Ok(Ok(Some(told))) => Ok(read(&told)),
-            Ok(Err(status)) if status.code() == Code::InvalidArgument => {
-                Err(Refused::Invalid(status.message().to_owned()))
-            }
-            Ok(Err(status)) => Err(away(name, &status)),
-            Ok(Ok(None)) | Err(_) => Err(Refused::NotNow(format!(
-                "dns does not tell who has the name {name}: `weft status` says what it waits for"
-            ))),
-        }
+/// Asks for the addresses of any name.
+///
+/// # Errors
+/// If it is none, or dns does not tell.
+pub(super) async fn ask(dns: &Channel, name: &str) -> Result<BTreeSet<IpAddr>, Refused> {
+    let mut client = NameServiceClient::new(dns.clone());
+    let asked = async {
+        let mut told = client.watch(WatchRequest { name: name.to_owned() }).await?.into_inner();
+        told.message().await
+    };
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(Some(told))) => Ok(read(&told)),
+        Ok(Err(status)) if status.code() == Code::InvalidArgument => Err(Refused::Invalid(status.message().to_owned())),
+        Ok(Err(status)) => Err(away(name, &status)),
+        Ok(Ok(None)) | Err(_) => Err(Refused::NotNow(format!(
+            "dns does not tell who has the name {name}: `weft status` says what it waits for"
+        ))),
     }
 }
 

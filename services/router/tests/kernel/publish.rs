@@ -52,7 +52,9 @@ fn ask(to: SocketAddr) -> Option<String> {
 
 fn ask_by(socket: &UdpSocket, to: SocketAddr) -> Option<String> {
     socket.set_read_timeout(Some(PATIENCE)).expect("set");
-    socket.send_to(b"?", to).expect("sent");
+    // Answers from elsewhere are none.
+    socket.connect(to).expect("connected");
+    socket.send(b"?").ok()?;
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer).ok()?;
     Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
@@ -189,6 +191,11 @@ fn a_port_leads_to_containers_and_to_those_that_are_left() {
 fn containers_whose_answers_come_back_through_the_host_see_clients() {
     on_host(|Host { kernel, .. }| async move {
         let (outside, [own, _]) = outside();
+        // The engine's own rules were flushed.
+        output(
+            "nft",
+            &["add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"],
+        );
         kernel.prepare().await.expect("prepared");
         let (plain, engines) = (Container::start("a1"), Container::start("b2"));
         kernel.attach(plain.spec(&["10.32.0.1/12"])).await.expect("attached");
@@ -217,8 +224,24 @@ fn containers_whose_answers_come_back_through_the_host_see_clients() {
         assert_eq!(kernel.direct(), ["10.32.0.2".parse().expect("valid")].into());
         assert_eq!(outside.run(move || ask(to)).as_deref(), Some("engine's 192.0.2.2"));
         let by = outside.run(move || client_for(to));
-        assert_eq!(ask_by(&by, to).as_deref(), Some("engine's 192.0.2.2"));
+        assert_eq!(ask_by(&by, to).as_deref(), Some("engine's 10.32.0.9"));
         assert_eq!(ask(to).as_deref(), Some("engine's 10.32.0.9"), "the host itself");
+        // Only answers get out.
+        outside.run(|| serve("outside", 81));
+        let straight = SocketAddr::new("192.0.2.2".parse().expect("valid"), 81);
+        outside.output("ip", &["route", "add", "10.32.0.0/12", "via", "192.0.2.1"]);
+        let bound = engines.run(move || {
+            let socket = UdpSocket::bind("10.32.0.2:0").expect("bound");
+            ask_by(&socket, straight)
+        });
+        assert_eq!(bound, None, "what is no answer gets out");
+        output("nft", &["flush", "chain", "ip", "filter", "FORWARD"]);
+        let start = now();
+        eventually("answered again", || outside.run(move || ask(to)).is_some()).await;
+        assert!(start.elapsed() < Duration::from_secs(1), "it took {:?}", start.elapsed());
+        let listed = output("iptables", &["-S", "FORWARD"]);
+        let expected = "-s 10.32.0.2/32 -i docker0 ! -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED";
+        assert!(listed.contains(expected), "{listed}");
 
         // A host that lets in no packet by another way than it would answer has nothing to choose.
         std::fs::write("/proc/sys/net/ipv4/conf/docker0/rp_filter", "1").expect("a filter");
@@ -229,6 +252,7 @@ fn containers_whose_answers_come_back_through_the_host_see_clients() {
         kernel.remove_all().await.expect("removed");
         let rules = output("nft", &["list", "ruleset"]);
         assert!(!rules.contains("weft"), "{rules}");
+        assert!(!rules.contains("10.32"), "{rules}");
     });
 }
 

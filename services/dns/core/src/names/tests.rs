@@ -1,5 +1,5 @@
 use super::*;
-use crate::nobody;
+use crate::{Given, Needs, nobody};
 
 const LOCAL: PeerName = PeerName::from_public_key([1; 32]);
 const FRIEND: PeerName = PeerName::from_public_key([2; 32]);
@@ -313,4 +313,118 @@ fn names_by_hand_have_limits() {
     }
     let one_more = names.add_by_hand(&nobody(), &given(&["more"], &[[192, 0, 2, 2]]));
     assert_eq!(one_more, Err(RegisterError::TooManyRecords));
+}
+
+/// Restarts dns and the router: only what was kept is there.
+fn restarted(before: &Names) -> Names {
+    let mut names = names();
+    names.restore(before.given()).expect("it was given");
+    names.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    names
+}
+
+fn waiting(names: &Names) -> usize {
+    names.views().filter(|view| view.waiting && view.suspended && view.holder.by_hand).count()
+}
+
+#[test]
+fn names_by_hand_come_back_with_what_they_need() {
+    let mut before = names();
+    before.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    before.register(id("c"), given(&["db"], &[[10, 32, 0, 1], [10, 32, 0, 2]])).expect("room");
+    let addresses = [[10, 32, 0, 1], [10, 32, 0, 2], [192, 0, 2, 1]];
+    before.add_by_hand(&id("c"), &given(&["a", "b"], &addresses)).expect("room");
+    before.add_by_hand(&id("loose"), &given(&["l"], &[[192, 0, 2, 2]])).expect("room");
+    before.add_by_hand(&nobody(), &given(&["p"], &[[192, 0, 2, 3]])).expect("room");
+    let needs: Vec<_> = before.given().into_iter().map(|given| given.needs).collect();
+    assert_eq!(needs, [Needs::Address, Needs::Address, Needs::Container, Needs::Nothing, Needs::Nothing]);
+
+    let mut names = restarted(&before);
+    assert_eq!(names.given(), before.given(), "what waits is kept on");
+    let at_once = ["loose [192.0.2.2] l.weft.internal.", "weft:extern [192.0.2.3] p.weft.internal."];
+    let answered = |names: &Names| names.records().of(Origin::Local).map(|(key, _)| key.clone()).collect::<Vec<_>>();
+    assert_eq!((answered(&names).len(), waiting(&names)), (2, 3));
+    assert_eq!(by_hand(&names)[3..], at_once);
+    names.register(id("c"), given(&["db"], &[[10, 32, 0, 2]]).with_health(false)).expect("room");
+    assert_eq!(waiting(&names), 0);
+    let come = ["c [10.32.0.2] a.weft.internal. b.weft.internal.", "c [192.0.2.1] a.weft.internal. b.weft.internal."];
+    assert_eq!(by_hand(&names), [come, at_once].concat());
+    let is_come = |view: &RecordView<'_>| view.holder.by_hand && view.holder.id == "c";
+    assert!(!names.views().filter(is_come).any(|view| view.record.is_healthy()), "they are as well as their container");
+    let published = published(&mut names).expect("something").1;
+    assert_eq!(published.len(), 5, "{published:?}");
+}
+
+#[test]
+fn names_by_hand_of_a_container_that_died_meanwhile_do_not_come_back() {
+    let mut before = names();
+    before.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    before.register(id("c"), given(&["db"], &[[10, 32, 0, 1]])).expect("room");
+    before.add_by_hand(&id("c"), &given(&["a"], &[[10, 32, 0, 1]])).expect("room");
+    let mut names = restarted(&before);
+    assert_eq!(published(&mut names), Some((true, vec![])));
+    names.deregister(&id("c"), &[]);
+    assert_eq!((names.given(), waiting(&names)), (vec![], 0));
+    names.register(id("c"), given(&["db"], &[[10, 32, 0, 1]])).expect("room");
+    assert_eq!(by_hand(&names), [""; 0]);
+}
+
+#[test]
+fn what_was_kept_outweighs_what_a_forerunner_published() {
+    let mut before = names();
+    before.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    before.register(id("c"), given(&["db"], &[[10, 32, 0, 1]])).expect("room");
+    before.add_by_hand(&id("c"), &given(&["a"], &[[10, 32, 0, 1]])).expect("room");
+    let key = |holder: &ContainerId, address: [u8; 4]| by_hand::key(holder, address.into()).expect("fits");
+    let own = vec![
+        (id("c"), given(&["db"], &[[10, 32, 0, 1]])),
+        (key(&id("c"), [10, 32, 0, 1]), given(&["a", "removed"], &[[10, 32, 0, 1]])),
+        (key(&nobody(), [192, 0, 2, 1]), given(&["removed"], &[[192, 0, 2, 1]])),
+    ];
+    let mut names = names();
+    names.restore(before.given()).expect("it was given");
+    let origins = BTreeMap::from([(LOCAL, own)]);
+    names.handle_snapshot(Snapshot { local: LOCAL, origins, reachable: peers([LOCAL]) }, now());
+    assert_eq!(by_hand(&names), ["c [10.32.0.1] a.weft.internal."]);
+    assert_eq!(waiting(&names), 0, "its container is there, says the router");
+}
+
+#[test]
+fn what_waits_can_be_added_to_and_removed() {
+    let mut before = names();
+    before.handle_snapshot(snapshot(&[], peers([LOCAL])), now());
+    before.register(id("c"), given(&["db"], &[[10, 32, 0, 1]])).expect("room");
+    before.add_by_hand(&id("c"), &given(&["a", "b"], &[[10, 32, 0, 1], [192, 0, 2, 1]])).expect("room");
+    let mut names = names();
+    names.restore(before.given()).expect("it was given");
+    let zone = names.zone().clone();
+    let a = zone.name("a").expect("valid");
+    assert_eq!(names.remove_by_hand(&id("c"), std::slice::from_ref(&a), &[]), Ok(2), "without the router, too");
+    names.add_by_hand(&id("c"), &given(&["d"], &[[10, 32, 0, 1]])).expect("room");
+    let now = ["c [192.0.2.1] b.weft.internal.", "c [10.32.0.1] b.weft.internal. d.weft.internal."];
+    assert_eq!((by_hand(&names), waiting(&names)), (now.map(str::to_owned).to_vec(), 1));
+    assert_eq!(names.remove_by_hand(&id("c"), &[], &[]), Ok(3));
+    assert_eq!(names.given(), []);
+}
+
+#[test]
+fn a_trial_changes_nothing() {
+    let mut names = names();
+    names.handle_snapshot(snapshot(&["a"], peers([LOCAL, FRIEND])), now());
+    names.handle_change(FRIEND, true, vec![(id("f"), Some(record("f")))]);
+    let mut trial = names.trial();
+    trial.add_by_hand(&nobody(), &given(&["p"], &[[192, 0, 2, 3]])).expect("room");
+    assert_eq!((trial.given().len(), trial.records().len()), (1, 2));
+    assert_eq!((names.given().len(), names.records().len()), (0, 2));
+}
+
+#[test]
+fn what_was_never_given_is_not_restored() {
+    let good = Given { holder: id("c"), address: [10, 32, 0, 1].into(), names: vec![], needs: Needs::Nothing };
+    let many = (0..=MAX_NAMES).map(|i| names().zone().name(&format!("n{i}")).expect("valid")).collect();
+    let foreign = Given { holder: id("weft:expose"), ..good.clone() };
+    assert_eq!(names().restore(vec![foreign]), Err(RegisterError::NotAContainer("weft:expose".to_owned())));
+    let named = Given { names: many, ..good.clone() };
+    assert_eq!(names().restore(vec![named]), Err(InvalidName::TooManyNames { count: MAX_NAMES + 1 }.into()));
+    assert_eq!(names().restore(vec![good; MAX_RECORDS_PER_ORIGIN + 1]), Err(RegisterError::TooManyRecords));
 }

@@ -30,8 +30,8 @@ fn each_call_of_weave_net_is_known() {
         name: (!name.is_empty()).then(|| name.to_owned()),
     };
     let container = || Some(NameHolder::Container(id("c")));
-    let add = |holder: Option<&str>, check_alive| Call::AddName {
-        holder: holder.map(id),
+    let add = |holder: Option<NameHolder>, check_alive| Call::AddName {
+        holder: holder.unwrap_or(NameHolder::Nobody),
         address: IpAddr::from([10, 32, 0, 1]),
         name: "db.weave.local.".to_owned(),
         check_alive,
@@ -62,14 +62,16 @@ fn each_call_of_weave_net_is_known() {
         ("GET /dns-address", Call::DnsAddress { port: false }),
         ("GET /dns-address-port", Call::DnsAddress { port: true }),
         ("GET /proxyaddrs", Call::ProxyAddresses),
-        ("PUT /name/c/10.32.0.1?fqdn=db.weave.local.", add(Some("c"), false)),
-        ("PUT /name/c/10.32.0.1?fqdn=db.weave.local.&check-alive=true", add(Some("c"), true)),
+        ("PUT /name/c/10.32.0.1?fqdn=db.weave.local.", add(container(), false)),
+        ("PUT /name/c/10.32.0.1?fqdn=db.weave.local.&check-alive=true", add(container(), true)),
+        ("PUT /name/weave:expose/10.32.0.1?fqdn=db.weave.local.", add(Some(NameHolder::Host), false)),
         ("PUT /name/weave:extern/10.32.0.1?fqdn=db.weave.local.", add(None, false)),
         ("PUT /name/weave%3Aextern/10.32.0.1?fqdn=db.weave.local.&check-alive=", add(None, false)),
         ("DELETE /name?fqdn=db", name(None, "", "db")),
         ("DELETE /name/c", name(container(), "", "")),
         ("DELETE /name/c/10.32.0.1?fqdn=db", name(container(), "10.32.0.1", "db")),
         ("DELETE /name/weave:extern", name(Some(NameHolder::Nobody), "", "")),
+        ("DELETE /name/weave:expose/10.32.0.1", name(Some(NameHolder::Host), "10.32.0.1", "")),
         ("GET /name as JSON", Call::ListNames),
         ("POST /ip/c", allocate(None, false)),
         ("POST /ip/c?check-alive=true", allocate(None, true)),

@@ -143,6 +143,15 @@ pub enum Expression {
     TranslateSource(Family),
     /// Leads the connection to the address in the first register and the port four units behind it, and ends the rule.
     TranslateDestination(Family),
+    /// Ends the rule unless a match of xtables applies (`NFTA_MATCH_*`).
+    Match {
+        /// Its name.
+        name: String,
+        /// Which version of its settings.
+        revision: u32,
+        /// Its settings, as the kernel's structure has them.
+        info: Vec<u8>,
+    },
     /// An expression that rules of ours do not have, by its name.
     Other(String),
 }

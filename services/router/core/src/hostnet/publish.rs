@@ -50,12 +50,29 @@ pub struct Translation {
     pub targets: BTreeSet<SocketAddr>,
 }
 
+impl Translation {
+    /// Tells whether only the host's own programs ask for it, at an address that the kernel leads nowhere else: no answer from
+    /// elsewhere could reach them.
+    fn is_loopback(&self) -> bool {
+        matches!(self.entrance, Entrance::Host(Some(address)) if address.is_loopback())
+    }
+}
+
+/// How a container reaches what is no station of the overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// Name of this host's link that its default route leads to.
+    pub link: String,
+    /// Subnets that it reaches without this host.
+    pub without_host: BTreeSet<IpNet>,
+}
+
 /// What the rules depend on beside the services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Containers whose answers come through this host whatever address they answer to, but for these subnets, which they reach
-    /// without it. They see who their clients are.
-    pub direct: BTreeMap<IpAddr, BTreeSet<IpNet>>,
+    /// Containers whose answers come through this host whatever address they answer to, but for subnets that they reach without it.
+    /// They see who their clients are.
+    pub direct: BTreeMap<IpAddr, Gateway>,
     /// Whether the host routes IPv4. Where it does not, only its own programs are led to targets elsewhere.
     pub routes_ipv4: bool,
     /// The same for IPv6.
@@ -102,7 +119,7 @@ pub fn let_translated(mut table: Table, bridge: &str, held: &[IpNet], translatio
 #[must_use]
 pub fn translation_table(bridge: &str, translations: &[Translation], surroundings: &Surroundings) -> Option<Table> {
     let (mut coming, mut own, mut leaving) = (Vec::new(), Vec::new(), Vec::new());
-    for translation in translations {
+    for translation in translations.iter().filter(|translation| !translation.is_loopback()) {
         for ipv6 in [false, true] {
             let targets: Vec<SocketAddr> =
                 translation.targets.iter().filter(|target| target.is_ipv6() == ipv6).copied().collect();
@@ -126,6 +143,38 @@ pub fn translation_table(bridge: &str, translations: &[Translation], surrounding
             chain("prerouting", Hook::TranslateDestination, BEFORE_ENGINE, coming),
         ],
     })
+}
+
+/// Returns the rules that the chain `FORWARD` of the family needs, where the engine's policy is to drop, as the iptables tools write
+/// them: those for answers of containers that see their clients. They come by the container's own gateway, which the engine's rules
+/// let pass as well, for as long as nobody flushes them.
+#[must_use]
+pub fn answer_rules(family: Family, surroundings: &Surroundings) -> Vec<Rule> {
+    let rule = |(container, Gateway { link: gateway, .. }): (&IpAddr, &Gateway)| {
+        let container = IpNet::from(*container);
+        let from = [address_of(End::Source, &container), in_subnet(&container, true)].concat();
+        let by = [link(MetaKey::InterfaceIn, true, gateway), link(MetaKey::InterfaceOut, false, gateway)].concat();
+        let expressions = [from, by, vec![answers_as_iptables(), Expression::Counter, accept()]].concat();
+        Rule { expressions, comment: Some(PUBLISH_TABLE.into()) }
+    };
+    let of_family = surroundings.direct.iter().filter(|(container, _)| container.is_ipv6() == (family == Family::Ipv6));
+    of_family.map(rule).collect()
+}
+
+/// Passes established and related connections in the only form that the iptables tools understand: `-m conntrack --ctstate
+/// RELATED,ESTABLISHED` (`struct xt_conntrack_mtinfo3`, linux/netfilter/xt_conntrack.h).
+fn answers_as_iptables() -> Expression {
+    /// Of the structure, aligned to eight bytes.
+    const LENGTH: usize = 168;
+    const FLAGS: usize = 146;
+    const STATES: usize = 150;
+    const BY_STATE: u16 = 1;
+    const ESTABLISHED_OR_RELATED: u16 = 2 | 4;
+    let mut info = vec![0; LENGTH];
+    for (at, value) in [(FLAGS, BY_STATE), (STATES, ESTABLISHED_OR_RELATED)] {
+        info[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+    }
+    Expression::Match { name: "conntrack".into(), revision: 3, info }
 }
 
 /// Returns a rule for each target. Each takes its share of what those before it have left.
@@ -183,13 +232,16 @@ fn sources(bridge: &str, translation: &Translation, target: SocketAddr, surround
     let led = [link(MetaKey::InterfaceOut, !outwards, bridge), for_target(target, translation.protocol), translated()]
         .concat();
     let masquerade = marked([led.clone(), vec![Expression::Counter, Expression::Masquerade]].concat());
-    let Some(without_host) = surroundings.direct.get(&target.ip()).filter(|_| !outwards) else {
+    // Programs answer datagrams from the address by which their kernel reaches the client: by a gateway that is another one.
+    let by_datagrams = translation.protocol == TransportProtocol::Udp;
+    let Some(gateway) = surroundings.direct.get(&target.ip()).filter(|_| !outwards && !by_datagrams) else {
         return vec![masquerade];
     };
     // A source that stays what it is counts as translated, and nobody translates it again.
     let like = IpNet::from(target.ip());
     let not_of_host = [Expression::AddressKind { source: true }, number(Comparison::NotEqual, OF_THE_HOST)];
-    let elsewhere = without_host
+    let elsewhere = gateway
+        .without_host
         .iter()
         .filter(|subnet| is_ipv6(subnet) == target.is_ipv6())
         .flat_map(|subnet| [address_of(End::Source, subnet), in_subnet(subnet, false)].concat());
@@ -296,6 +348,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_on_the_loopback_is_led_nowhere() {
+        for address in ["127.0.0.1", "::1"] {
+            let entrance = Entrance::Host(Some(address.parse().expect("valid")));
+            let loopback = Translation { entrance, ..published(&["10.32.0.1:80", "[fd12::1]:80"]) };
+            assert_eq!(translation_table("weft", &[loopback], &everything()), None, "{address}");
+        }
+    }
+
+    #[test]
     fn a_host_that_does_not_route_leads_its_own_programs_only() {
         let surroundings = Surroundings { routes_ipv6: false, ..everything() };
         let table =
@@ -305,14 +366,20 @@ mod tests {
 
     #[test]
     fn who_answers_through_this_host_sees_its_clients_and_all_others_the_host() {
-        let subnets = BTreeSet::from(["172.17.0.0/16".parse().expect("valid")]);
-        let direct = BTreeMap::from([("10.32.0.1".parse().expect("valid"), subnets)]);
+        let without_host = BTreeSet::from(["172.17.0.0/16".parse().expect("valid")]);
+        let gateway = Gateway { link: "docker0".into(), without_host };
+        let direct = BTreeMap::from([("10.32.0.1".parse().expect("valid"), gateway)]);
         let surroundings = Surroundings { direct, ..everything() };
+        assert_eq!(answer_rules(Family::Ipv4, &surroundings).len(), 1);
+        assert_eq!(answer_rules(Family::Ipv6, &surroundings), []);
         let table =
             translation_table("weft", &[published(&["10.32.0.1:80", "10.32.0.2:80"])], &surroundings).expect("a table");
         let keeps = |rule: &Rule| rule.expressions.last() == Some(&Expression::TranslateSource(Family::Ipv4));
         let kept: Vec<bool> = chain(&table, "postrouting").iter().map(keeps).collect();
         assert_eq!(kept, [true, false, false]);
+        let by_datagrams = Translation { protocol: TransportProtocol::Udp, ..published(&["10.32.0.1:80"]) };
+        let by_datagrams = translation_table("weft", &[by_datagrams], &surroundings).expect("a table");
+        assert!(!chain(&by_datagrams, "postrouting").iter().any(keeps));
         let text = format!("{:?}", chain(&table, "postrouting")[0]);
         assert!(text.contains("NotEqual, [172, 17, 0, 0]"), "{text}");
     }

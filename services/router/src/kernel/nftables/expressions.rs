@@ -63,6 +63,9 @@ const NAT_ADDRESS: u16 = 3;
 const NAT_PORT: u16 = 5;
 /// Units of four bytes that addresses take.
 const ADDRESS_UNITS: u8 = 4;
+const MATCH_NAME: u16 = 1;
+const MATCH_REVISION: u16 = 2;
+const MATCH_INFO: u16 = 3;
 const IMMEDIATE_REGISTER: u16 = 1;
 const IMMEDIATE_DATA: u16 = 2;
 
@@ -173,6 +176,11 @@ fn write_into(list: &mut Writer, expression: &Expression, register: u32) {
             data.number(NAT_ADDRESS, REGISTER);
             data.number(NAT_PORT, register_behind(ADDRESS_UNITS));
         }),
+        Expression::Match { name, revision, info } => one("match", &|data| {
+            data.string(MATCH_NAME, name);
+            data.number(MATCH_REVISION, *revision);
+            data.bytes_of(MATCH_INFO, info);
+        }),
         // A load into two places at once is none.
         Expression::Into(..) | Expression::Other(_) => {}
     }
@@ -280,6 +288,11 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expression> {
                 _ => None,
             }
         }
+        "match" => Some(Expression::Match {
+            name: data.string(MATCH_NAME)?,
+            revision: data.number(MATCH_REVISION)?,
+            info: data.value(MATCH_INFO)?.to_vec(),
+        }),
         // One with attributes chooses ports, or how.
         "masq" => data.iter().next().is_none().then_some(Expression::Masquerade),
         "immediate" if data.number(IMMEDIATE_REGISTER) != Some(VERDICT_REGISTER) => {
@@ -331,8 +344,9 @@ fn verdict_number(verdict: Verdict) -> u32 {
 #[cfg(test)]
 mod tests {
     use weft_router_core::hostnet::{
-        Entrance, Exposure, OverlayBridge, Surroundings, Translation, TransportProtocol, accept_rule, keep_apart,
-        let_in, let_translated, masquerade_table, own_table, ports_table, translation_table, trusted_tables,
+        Entrance, Exposure, Gateway, OverlayBridge, Surroundings, Translation, TransportProtocol, accept_rule,
+        answer_rules, keep_apart, let_in, let_translated, masquerade_table, own_table, ports_table, translation_table,
+        trusted_tables,
     };
 
     use super::*;
@@ -353,8 +367,10 @@ mod tests {
             port: 53,
             targets: ["10.32.0.1:53", "10.32.0.2:53", "[fd12::1]:53"].map(|text| text.parse().expect("valid")).into(),
         };
+        let gateway =
+            Gateway { link: "docker0".into(), without_host: ["172.17.0.0/16".parse().expect("valid")].into() };
         let surroundings = Surroundings {
-            direct: [("10.32.0.1".parse().expect("valid"), ["172.17.0.0/16".parse().expect("valid")].into())].into(),
+            direct: [("10.32.0.1".parse().expect("valid"), gateway)].into(),
             routes_ipv4: true,
             routes_ipv6: true,
         };
@@ -364,7 +380,8 @@ mod tests {
         let open = keep_apart(open, "weft", mac);
         let tables = [vec![open, masquerade, ports, translation], trusted_tables("weft").into()].concat();
         let rules = tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules).cloned();
-        for expression in rules.chain([accept_rule("weft")]).flat_map(|rule| rule.expressions) {
+        let in_chains_of_others = answer_rules(Family::Ipv4, &surroundings).into_iter().chain([accept_rule("weft")]);
+        for expression in rules.chain(in_chains_of_others).flat_map(|rule| rule.expressions) {
             let mut list = Writer::default();
             write(&mut list, &expression);
             let read: Vec<_> = Attributes::new(list.bytes()).iter().map(|(_, element)| read(element)).collect();
