@@ -105,8 +105,12 @@ async fn weave_nets_verbs_for_names_and_scripts() -> anyhow::Result<()> {
     weft(&["detach", "net:10.40.0.0/24", "one"]).await?;
     answer(&two, "second.weft.internal", None).await?;
 
-    // dns and docker-proxy restart; then one name is taken away, and the other goes with its container.
-    mesh.on(1).compose(["restart", "dns", "docker-proxy"]).text().await?;
+    // dns and the router start anew at the same time, and docker-proxy; then one name is taken away, and the other goes with its
+    // container.
+    mesh.on(1).compose(["kill", "dns", "router"]).text().await?;
+    mesh.on(1).compose(["start", "dns", "router"]).text().await?;
+    mesh.on(1).compose(["restart", "docker-proxy"]).text().await?;
+    mesh.on(1).ready().await?;
     weft(&["prime", "--timeout", "60"]).await?;
     answer(&by_hand, "printer.weft.internal", Some("192.0.2.9")).await?;
     answer(&by_hand, "alias.weft.internal", Some(&address)).await?;

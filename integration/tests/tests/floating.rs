@@ -128,6 +128,11 @@ async fn an_allowed_address_moves_between_hosts_and_others_do_not_get_it() -> an
     )?;
     let clients = [&near, &far];
 
+    let listed = mesh.on(1).weft(&["ps", "one"]).await?;
+    ensure!(listed.contains(&format!(" floating={FLOAT}")), "{listed}");
+    let status = mesh.on(2).weft(&["status"]).await?;
+    ensure!(status.contains("Floating: 1 permitted to 1 container"), "{status}");
+
     // A container that has ended holds its address, so that nobody else is given it.
     let reserve = format!("WEFT_CIDR={FLOAT}/12");
     let holder = ["run", "--name", "reserved", "--env", &reserve, weft_lab::image::BUSYBOX, "true"];

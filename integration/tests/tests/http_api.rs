@@ -132,7 +132,8 @@ async fn names(mesh: &Mesh, host: &Host, one: &Container) -> anyhow::Result<()> 
     let far = mesh.container(2, "far", &[]).await?;
     far.finds("alias", Some(address), SOON).await?;
     let listed: Value = serde_json::from_str(&answers(host, "GET /name", 200).await?)?;
-    let printer = json!({ "Hostname": "printer.weft.internal.", "ContainerID": "weft:extern", "Address": "192.0.2.9" });
+    let printer =
+        json!({ "Hostname": "printer.weft.internal.", "ContainerID": "weave:extern", "Address": "192.0.2.9" });
     let is_printer = |entry: &Value| {
         printer.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| entry[name] == *value))
     };
@@ -187,10 +188,14 @@ async fn exposed(mesh: &Mesh, host: &Host) -> anyhow::Result<()> {
     let link = host.exec(&["ip", "-4", "address", "show", "dev", "weft"]).await?;
     ensure!(link.contains(&given), "the host has not got {given}: {link}");
     let (address, _) = given.split_once('/').context("a length")?;
+    answers(host, &format!("PUT /name/weave:expose/{address}?fqdn=gateway.weft.internal."), 204).await?;
+    ensure!(mesh.on(1).weft(&["dns-lookup", "gateway"]).await?.contains(address), "the host has no name");
+    answers(host, "PUT /name/weave:expose/192.0.2.9?fqdn=gateway.weft.internal.", 400).await?;
     let told = answers(host, &format!("DELETE /ip/weave:expose/{address}"), 400).await?;
     ensure!(told.contains("weft hide"), "{told}");
     mesh.on(1).weft(&["hide", &given]).await?;
     ensure!(answers(host, "GET /ip/weave:expose", 200).await?.is_empty(), "it is still held");
+    ensure!(mesh.on(1).weft(&["dns-lookup", "gateway"]).await?.is_empty(), "the name is left");
     answers(host, "POST /expose/10.32.0.0/99", 400).await.map(drop)
 }
 

@@ -244,6 +244,17 @@ async fn the_first_steps_of_weave_net_work_from_another_machine() -> anyhow::Res
     shell.ends(&format!("{proxy} weft stop"), 1, "the engine's own socket").await?;
     shell.ends(&format!("{proxy} weft reset"), 1, "the engine's own socket").await?;
     shell.ends(&format!("{proxy} weft launch"), 3, "running already").await?;
+    shell.works("DOCKER_HOST=host1:2375 weft ps").await?;
+
+    // A context stays, and says what is behind the proxy.
+    let script = r#"set -e
+        docker context create far --docker host=tcp://host1:2375
+        export DOCKER_CONTEXT=far
+        eval "$(weft env)"
+        test "$DOCKER_HOST" = tcp://host1:12375
+        weft ps
+        weft stop"#;
+    shell.ends(script, 0, "eval $(weft env --restore)").await?;
     lab.stop().await
 }
 

@@ -66,6 +66,37 @@ async fn resets(mesh: &Mesh, number: usize) -> anyhow::Result<()> {
     mesh.container(number, "again", &[]).await.map(drop)
 }
 
+/// Waits until ipam has been stopped, and says what the host still has then of what it passes on.
+const LEFT_WITHOUT_IPAM: &str = "while docker ps --quiet --filter label=weft.service=ipam | grep -q .; do :; done
+ip -o address show dev weft scope global 2>/dev/null; nft list tables | grep weft-publish
+iptables -S FORWARD | grep -e weft-publish -e weft-expose; true";
+
+#[tokio::test]
+async fn what_a_host_passes_on_is_nobodys_before_its_addresses_are_the_others() -> anyhow::Result<()> {
+    let mesh = Mesh::start(2).await?;
+    let (near, _far) = tokio::try_join!(mesh.container(1, "near", &[]), mesh.container(2, "far", &[]))?;
+    let (host, weft) = (mesh.lab.host(2), mesh.on(2));
+    weft.weft(&["publish", "8080", "far:80"]).await?;
+    weft.weft(&["publish", "--udp", "8080", "far:80"]).await?;
+    weft.weft(&["import", "db", &format!("{}:5432", mesh.lab.host(1).ipv4())]).await?;
+    let passed_on = weft.json(&["status", "services"]).await?;
+    let inside = passed_on["imported"][0]["addresses"][0].as_str().context("it has no address inside")?;
+    let inside = inside.split('/').next().context("an address")?.parse()?;
+    near.finds("db", Some(inside), SOON).await?;
+
+    let (left, ()) = tokio::try_join!(host.exec(&["timeout", "60", "sh", "-c", LEFT_WITHOUT_IPAM]), hands_over(weft))?;
+    ensure!(left.is_empty(), "this was left when others had the addresses already: {left}");
+    near.finds("db", None, SOON).await?;
+    let rules = host.exec(&["nft", "list", "ruleset"]).await?;
+    ensure!(!rules.contains("weft"), "rules are left: {rules}");
+    let ports = host.exec(&["ss", "-Hlntu", "sport", "=", "8080"]).await?;
+    ensure!(ports.is_empty(), "ports are left: {ports}");
+    let files = host.exec(&["find", "/var/lib/weft", "-name", "published*"]).await?;
+    ensure!(files.is_empty(), "these files are left: {files}");
+    owns_all(mesh.on(1)).await?;
+    mesh.stop().await
+}
+
 /// Fails unless this host owns all addresses, and says so.
 async fn owns_all(weft: &Weft) -> anyhow::Result<()> {
     eventually("one host owns all addresses", SOON, async || {
