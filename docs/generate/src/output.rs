@@ -15,7 +15,7 @@ know. It is raised where a field is renamed or removed, or means something else.
 seconds, sizes bytes, where their names do not say otherwise.
 
 What fails prints no object, one sentence on stderr, and ends with an [exit code](cli.md); where something was done before it failed, that is
-printed. What `weave`, the link for Weave Net's scripts, prints for `report` and `version` is Weave Net's, and not described here.
+printed. `status` and `report` print what they know where a service is away, with the reason in its place, and end with 1. What `weave`, the link for Weave Net's scripts, prints for `report` and `version` is Weave Net's, and not described here.
 ";
 
 #[test]

@@ -5,6 +5,12 @@ use std::{io, path::Path, time::Duration};
 use tonic::{Code, Status};
 use weft_proto::client::Service;
 
+/// Nobody serves its socket, and it left no last words.
+const NOT_RUNNING: &str = "not_running";
+
+/// It ended, and said why.
+const FAILED: &str = "failed";
+
 /// A service did not do what it was asked. The text is one sentence for people.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -31,6 +37,12 @@ impl ServiceError {
         }
     }
 
+    /// Tells whether nobody serves its socket: it was stopped, or ended.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Away { reason: NOT_RUNNING | FAILED, .. })
+    }
+
     /// Says why nobody could be connected with on `socket`; `last_words` is what the service ended with, if it did.
     #[must_use]
     pub fn away(service: Service, socket: &Path, error: &io::Error, last_words: Option<&str>) -> Self {
@@ -38,15 +50,15 @@ impl ServiceError {
         let kind = error.kind();
         let gone = matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
         let (reason, message) = if let Some(words) = last_words.filter(|_| gone) {
-            ("failed", format!("{name} ended: {words}"))
+            (FAILED, format!("{name} ended: {words}"))
         } else if kind == io::ErrorKind::NotFound {
             let remedy = "`weft launch` starts weft, or `docker compose up -d` in the folder of its compose.yaml";
-            ("not_running", format!("{name} is not running here, there is no socket {path}: {remedy}"))
+            (NOT_RUNNING, format!("{name} is not running here, there is no socket {path}: {remedy}"))
         } else if kind == io::ErrorKind::ConnectionRefused {
             let remedy = format!(
                 "`weft launch` starts weft; if it was not stopped, `docker compose logs {name}` says why it ended"
             );
-            ("not_running", format!("{name} is not running, nobody serves {path}: {remedy}"))
+            (NOT_RUNNING, format!("{name} is not running, nobody serves {path}: {remedy}"))
         } else if kind == io::ErrorKind::PermissionDenied {
             let remedy = "add yourself to the socket's group, as for Docker (`sudo usermod -aG docker $USER`, then log in \
                           again), or use sudo";
@@ -86,6 +98,20 @@ impl ServiceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_does_not_answer_is_not_gone() {
+        let away = |kind: io::ErrorKind| {
+            ServiceError::away(Service::Router, Path::new("/run/weft/router.sock"), &kind.into(), None)
+        };
+        assert!(away(io::ErrorKind::NotFound).is_gone() && away(io::ErrorKind::ConnectionRefused).is_gone());
+        let there = [
+            away(io::ErrorKind::PermissionDenied),
+            ServiceError::no_answer(Service::Router, Duration::from_secs(5)),
+            ServiceError::Refused("no".to_owned()),
+        ];
+        assert!(there.iter().all(|error| !error.is_gone()), "{there:?}");
+    }
 
     /// As root nothing is forbidden, so the kernel's answer is made up here.
     #[test]

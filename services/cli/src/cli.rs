@@ -205,8 +205,7 @@ pub(crate) enum Command {
     /// As in `weft dns-add db -h alias`, and `weft dns-add 192.0.2.9 -h printer`.
     ///
     /// Each of the addresses, or all that the container has now, is found under the name, beside whatever else the name means. The
-    /// names go when the container stops; those that are no container's stay until `weft dns-remove`, or until dns and router start
-    /// anew at the same time, as the host does.
+    /// names go when the container stops; those that are no container's stay until `weft dns-remove`, over restarts of the host, too.
     #[command(
         disable_help_flag = true,
         override_usage = "weft dns-add [OPTIONS] [ADDRESS]... <CONTAINER> [-h <NAME>]\n       weft dns-add [OPTIONS] <ADDRESS>... -h <NAME>"
@@ -250,9 +249,9 @@ pub(crate) enum Command {
     /// else. Those that were made to wait for it are named, and start without it: the program that they wait in is kept until a
     /// reset finds none.
     Reset {
-        /// The Docker Engine's own socket.
-        #[arg(long, env = "WEFT_ENGINE_SOCKET", value_name = "PATH", default_value = "/var/run/docker.sock")]
-        engine_socket: PathBuf,
+        /// The Docker Engine's own socket. Default: where DOCKER_HOST or Docker's context leads, else /var/run/docker.sock.
+        #[arg(long, env = "WEFT_ENGINE_SOCKET", value_name = "PATH")]
+        engine_socket: Option<PathBuf>,
     },
     /// Print what the JSON of each verb looks like, as JSON Schema: below `verbs`, by the verb's words.
     Schema,

@@ -60,7 +60,10 @@ pub(crate) async fn run(
         Command::DnsRemove(what) => names::dns_remove(what, services, output).await,
         Command::LogLevel { service, level } => log_level::log_level(service, &level, services, output).await,
         Command::Install { prefix, weave } => install::install(prefix, weave, output),
-        Command::Reset { engine_socket } => reset::reset(engine_socket, services, output).await,
+        Command::Reset { engine_socket } => {
+            let engine_socket = engine_socket.unwrap_or_else(|| own::own_engine(environment));
+            reset::reset(engine_socket, services, output).await
+        }
         Command::Schema => output.print_json(&schema()).map(|()| Outcome::Done),
         Command::Version => version::version(services, output).await,
     }

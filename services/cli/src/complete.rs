@@ -21,7 +21,7 @@ use weft_proto::{
 
 use crate::{
     Environment,
-    commands::{containers, own::engine_socket, status},
+    commands::{containers, own::own_engine, status},
     definition,
     place::Place,
     report::PublishedPort,
@@ -113,7 +113,7 @@ fn candidates(offer: Offer) -> Vec<CompletionCandidate> {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
     let asked = async {
         let folder = Path::new(environment.set("WEFT_SOCKET_FOLDER").unwrap_or(SOCKET_FOLDER));
-        let Ok(Place::Here) = Place::of(&environment, folder).await else { return Vec::new() };
+        let Ok(Place::Here(_)) = Place::of(&environment, folder).await else { return Vec::new() };
         offer(Known { services: &Services::new(folder), environment: &environment }).await
     };
     let mut found = runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await }).unwrap_or_default();
@@ -142,7 +142,7 @@ impl Known<'_> {
 
     /// Subnets, and containers that run, but for weft's own.
     async fn attachable(self) -> Vec<String> {
-        let engine = Client::new(engine_socket(self.environment, SOCKET_FOLDER.as_ref()));
+        let engine = Client::new(own_engine(self.environment));
         let (mut subnets, listed) = tokio::join!(self.subnets(), engine.get("/containers/json"));
         subnets.extend(listed.map(|listed| running(&listed.body)).unwrap_or_default());
         subnets

@@ -51,6 +51,13 @@ impl Environment {
         self.get(CALLER).map(|_| self.get(CALLER_ERRORS) == Some(TERMINAL))
     }
 
+    /// Returns the same with one variable of another value.
+    pub(crate) fn with(&self, name: &str, value: &str) -> Self {
+        let mut variables = self.0.clone();
+        variables.insert(name.to_owned(), value.to_owned());
+        Self(variables)
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }

@@ -89,10 +89,17 @@ pub async fn run_words(
     progress.on_terminal(environment.caller_has_error_terminal().unwrap_or_else(|| io::stderr().is_terminal()));
     let services = Services::new(&sockets).with_progress(progress.clone());
     let work = async {
-        let place =
-            if weave::is_local(given) && as_weave { Ok(Place::Here) } else { Place::of(environment, &sockets).await };
+        let place = if weave::is_local(given) && as_weave {
+            Ok(Place::Here(None))
+        } else {
+            Place::of(environment, &sockets).await
+        };
         match place? {
-            Place::Here => here(asked, &services, environment, &mut output).await,
+            Place::Here(None) => here(asked, &services, environment, &mut output).await,
+            Place::Here(Some(engine)) => {
+                let environment = environment.with("DOCKER_HOST", &engine);
+                here(asked, &services, &environment, &mut output).await
+            }
             Place::Elsewhere(docker) => {
                 let call = Call { program: if as_weave { "/weave" } else { "/weft" }, words: given };
                 commands::elsewhere::run(asked, call, &docker, environment, &mut output).await

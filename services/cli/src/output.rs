@@ -16,6 +16,8 @@ pub(crate) struct Output<'a> {
     as_weave: bool,
     /// Whether what is printed is seen on a terminal.
     terminal: bool,
+    /// Whether what comes next is shown anew.
+    anew: bool,
     progress: Progress,
     out: &'a mut dyn Write,
     complaints: &'a mut dyn Write,
@@ -24,7 +26,7 @@ pub(crate) struct Output<'a> {
 impl<'a> Output<'a> {
     pub(crate) fn new(format: Format, out: &'a mut dyn Write, complaints: &'a mut dyn Write) -> Self {
         let (terminal, progress) = (io::stdout().is_terminal(), Progress::default());
-        Self { format, as_weave: false, terminal, progress, out, complaints }
+        Self { format, as_weave: false, terminal, anew: false, progress, out, complaints }
     }
 
     /// Returns what says what is waited for. It is out of the way of all that is printed here.
@@ -54,20 +56,30 @@ impl<'a> Output<'a> {
         self.as_weave
     }
 
-    /// Begins what is shown anew: on an empty screen where there is one, else after an empty line; JSON follows JSON.
-    pub(crate) fn begin_screen(&mut self) -> anyhow::Result<()> {
-        match self.format {
-            Format::Json => Ok(()),
-            Format::Text if self.terminal => self.write("\x1b[H\x1b[2J"),
-            Format::Text => self.write("\n"),
-        }
+    /// Has what comes next shown anew: on an empty screen where there is one, else after an empty line; JSON follows JSON.
+    pub(crate) const fn begin_screen(&mut self) {
+        self.anew = true;
     }
 
     /// Prints a text as it is.
     pub(crate) fn write(&mut self, text: &str) -> anyhow::Result<()> {
         self.progress.erase();
+        self.clear()?;
         self.out.write_all(text.as_bytes())?;
         Ok(self.out.flush()?)
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.anew) {
+            return Ok(());
+        }
+        let text: &[u8] = match self.format {
+            Format::Json => &[],
+            Format::Text if self.terminal => b"\x1b[H\x1b[2J",
+            Format::Text => b"\n",
+        };
+        self.out.write_all(text)?;
+        self.out.flush()
     }
 
     /// Prints `value`, as JSON or as its text.

@@ -20,8 +20,8 @@ const PROXY_PORT: u16 = 12375;
 /// Where a command does its work.
 #[derive(Debug)]
 pub(crate) enum Place {
-    /// On this host.
-    Here,
+    /// On this host, whose engine a context of Docker's client may name.
+    Here(Option<String>),
     /// Where this engine runs.
     Elsewhere(Docker),
 }
@@ -33,16 +33,17 @@ impl Place {
     /// If `DOCKER_CONTEXT` names a context that Docker's client does not know.
     pub(crate) async fn of(environment: &Environment, sockets: &Path) -> anyhow::Result<Self> {
         if sockets != Path::new(SOCKET_FOLDER) {
-            return Ok(Self::Here);
+            return Ok(Self::Here(None));
         }
         let served = Service::ALL.into_iter().any(|service| service.socket(sockets).exists());
         let context = environment.set("DOCKER_CONTEXT").filter(|name| *name != "default");
         let original = environment.get("ORIG_DOCKER_HOST");
         let Some(host) = environment.set("DOCKER_HOST") else {
-            let Some(name) = context else { return Ok(Self::Here) };
+            let Some(name) = context else { return Ok(Self::Here(None)) };
             let docker = of_context(name).await.with_context(|| format!("DOCKER_CONTEXT names {name:?}"))?;
-            return Ok(if authority(docker.engine().address()).is_none() {
-                Self::Here
+            let address = docker.engine().address();
+            return Ok(if authority(address).is_none() {
+                Self::Here(Some(address.to_owned()))
             } else {
                 Self::Elsewhere(docker)
             });
@@ -57,7 +58,7 @@ impl Place {
             return Ok(Self::Elsewhere(docker));
         }
         let own = Own { is_own: &is_own, served };
-        Ok(own.engine(host, original).map_or(Self::Here, |engine| {
+        Ok(own.engine(host, original).map_or(Self::Here(None), |engine| {
             let mut docker = Docker::at(engine);
             // `weft env` took it away where the proxy has no TLS.
             if let Some(verify) = environment.set("ORIG_DOCKER_TLS_VERIFY").filter(|_| engine != host) {
@@ -206,10 +207,10 @@ mod tests {
     async fn a_folder_of_sockets_is_this_hosts() {
         let environment = Environment::of([("DOCKER_HOST", "tcp://192.0.2.1:2375")]);
         let place = Place::of(&environment, Path::new("/tmp/sockets")).await.expect("no context");
-        assert!(matches!(place, Place::Here));
+        assert!(matches!(place, Place::Here(None)));
         let place = Place::of(&environment, Path::new(SOCKET_FOLDER)).await.expect("no context");
         assert!(matches!(place, Place::Elsewhere(docker) if docker.engine().to_string() == "tcp://192.0.2.1:2375"));
         let nothing = Environment::of([("DOCKER_HOST", ""), ("DOCKER_CONTEXT", "default")]);
-        assert!(matches!(Place::of(&nothing, Path::new(SOCKET_FOLDER)).await, Ok(Place::Here)));
+        assert!(matches!(Place::of(&nothing, Path::new(SOCKET_FOLDER)).await, Ok(Place::Here(None))));
     }
 }

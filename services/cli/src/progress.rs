@@ -28,8 +28,8 @@ pub(crate) struct Progress(Rc<State>);
 struct State {
     /// Whether somebody looks at stderr.
     terminal: Cell<bool>,
-    /// What is waited for, each under its number.
-    waits: RefCell<Vec<(u64, String)>>,
+    /// What is waited for, each under its number, and since when.
+    waits: RefCell<Vec<(u64, String, Instant)>>,
     numbers: Cell<u64>,
     /// Whether there is a line to take back.
     drawn: Cell<bool>,
@@ -45,7 +45,7 @@ pub(crate) struct Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         let State { waits, .. } = &*self.progress.0;
-        waits.borrow_mut().retain(|(number, _)| *number != self.number);
+        waits.borrow_mut().retain(|(number, ..)| *number != self.number);
         if waits.borrow().is_empty() {
             self.progress.erase();
         }
@@ -62,7 +62,7 @@ impl Progress {
     pub(crate) fn wait(&self, what: impl Into<String>) -> Wait {
         let number = self.0.numbers.get();
         self.0.numbers.set(number + 1);
-        self.0.waits.borrow_mut().push((number, what.into()));
+        self.0.waits.borrow_mut().push((number, what.into(), Instant::now()));
         Wait { progress: self.clone(), number }
     }
 
@@ -81,7 +81,7 @@ impl Progress {
                     self.erase();
                     return done;
                 }
-                _ = ticks.tick() => self.draw(began.elapsed()),
+                _ = ticks.tick() => self.draw(),
             }
         }
     }
@@ -93,8 +93,8 @@ impl Progress {
         }
     }
 
-    fn draw(&self, elapsed: Duration) {
-        match self.line(elapsed) {
+    fn draw(&self) {
+        match self.line(Instant::now()) {
             Some(line) => {
                 self.0.drawn.set(true);
                 write(&format!("{ERASE}{line}"));
@@ -103,16 +103,19 @@ impl Progress {
         }
     }
 
-    fn line(&self, elapsed: Duration) -> Option<String> {
+    /// Says what is waited for, and for how long in all, if that is long enough to speak of.
+    fn line(&self, now: Instant) -> Option<String> {
         let waits = self.0.waits.borrow();
+        let began = waits.iter().map(|(_, _, began)| *began).min()?;
+        let waited = now.saturating_duration_since(began);
         let mut words: Vec<&str> = Vec::new();
-        for (_, what) in waits.iter() {
+        for (_, what, _) in waits.iter() {
             if !words.contains(&what.as_str()) {
                 words.push(what);
             }
         }
-        let line = format!("weft: {} ({} s)", words.join(", "), elapsed.as_secs());
-        (!words.is_empty()).then(|| line.chars().take(LONGEST).collect())
+        let line = format!("weft: {} ({} s)", words.join(", "), waited.as_secs());
+        (waited >= PATIENCE).then(|| line.chars().take(LONGEST).collect())
     }
 }
 
@@ -129,7 +132,8 @@ mod tests {
     #[test]
     fn what_is_waited_for_is_said_once() {
         let progress = Progress::default();
-        let line = |progress: &Progress| progress.line(Duration::from_secs(3));
+        let later = Instant::now() + Duration::from_millis(3500);
+        let line = |progress: &Progress| progress.line(later);
         assert_eq!(line(&progress), None);
         let launch = progress.wait("starting weft");
         let waits = ["waiting for ipam", "waiting for dns", "waiting for ipam"].map(|what| progress.wait(what));
@@ -141,5 +145,14 @@ mod tests {
         assert_eq!(line(&progress), None);
         let _long = progress.wait("x".repeat(200));
         assert_eq!(line(&progress).map(|line| line.chars().count()), Some(LONGEST));
+    }
+
+    #[test]
+    fn only_the_wait_itself_counts() {
+        let progress = Progress::default();
+        let _wait = progress.wait("waiting for ipam");
+        let line = |millis| progress.line(Instant::now() + Duration::from_millis(millis));
+        assert_eq!(line(0), None, "it has just begun");
+        assert_eq!(line(2500).as_deref(), Some("weft: waiting for ipam (2 s)"));
     }
 }

@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
 use tokio::{
+    sync::{Semaphore, oneshot},
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -26,6 +27,9 @@ const FILE: &str = "names.json";
 
 /// Pause before what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How many changes may wait for the disk.
+const MOST_CHANGES: usize = 1024;
 
 /// How long a stop waits for the disk.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
@@ -63,6 +67,8 @@ pub(crate) struct NameStore {
     file: Arc<File>,
     /// Held from deciding on a change to making it.
     turn: tokio::sync::Mutex<()>,
+    /// For changes that wait for their turn.
+    room: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -88,30 +94,48 @@ impl NameStore {
             names.restore(content.clone()).with_context(|| store.damaged(FILE))?;
         }
         let file = Arc::new(File { store, zone, content: Mutex::new(content) });
-        Ok(Self { file, turn: tokio::sync::Mutex::default() })
+        Ok(Self { file, turn: tokio::sync::Mutex::default(), room: Arc::new(Semaphore::new(MOST_CHANGES)) })
     }
 
-    /// Changes names by hand once what they will be is on disk; that goes on if nobody waits for it any more.
+    /// Changes names by hand once what they will be is on disk. What has begun goes on if nobody waits for it any more; what has not
+    /// is left.
     ///
     /// # Errors
-    /// If it is refused, or cannot be written; nothing has changed then.
+    /// If it is refused, cannot be written, or too many wait for the disk; nothing has changed then.
     pub(crate) async fn change<T: Send + 'static>(
         self: Arc<Self>,
         state: Arc<State>,
         change: impl Fn(&mut Names) -> Result<T, RegisterError> + Send + Sync + 'static,
     ) -> Result<T, Unchanged> {
-        let changing = tokio::spawn(async move {
+        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| {
+            Unchanged::NotKept(anyhow!("{MOST_CHANGES} changes wait for the disk already: try again when it is faster"))
+        })?;
+        let (reply, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            let _room = room;
             let _turn = self.turn.lock().await;
-            let tried = state.read(|names| {
-                let mut trial = names.trial();
-                change(&mut trial).map(|_| trial.given())
-            });
-            self.write(tried.map_err(Unchanged::Refused)?).await.map_err(Unchanged::NotKept)?;
-            let outcome = state.write(change).map_err(Unchanged::Refused);
-            state.changed.notify_one();
-            outcome
+            if !reply.is_closed() {
+                // Whoever asked may be gone by now.
+                let _ = reply.send(self.make(&state, change).await);
+            }
         });
-        changing.await.unwrap_or_else(|error| Err(Unchanged::NotKept(error.into())))
+        answer.await.unwrap_or_else(|error| Err(Unchanged::NotKept(error.into())))
+    }
+
+    /// Makes a change, whose turn it is.
+    async fn make<T>(
+        &self,
+        state: &State,
+        change: impl Fn(&mut Names) -> Result<T, RegisterError>,
+    ) -> Result<T, Unchanged> {
+        let tried = state.read(|names| {
+            let mut trial = names.trial();
+            change(&mut trial).map(|_| trial.given())
+        });
+        self.write(tried.map_err(Unchanged::Refused)?).await.map_err(Unchanged::NotKept)?;
+        let outcome = state.write(change).map_err(Unchanged::Refused);
+        state.changed.notify_one();
+        outcome
     }
 
     /// Keeps the file equal to what ends by itself. Never returns.
@@ -203,7 +227,10 @@ fn given(zone: &Zone, stored: Stored) -> Result<Given> {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::poll_fn, task::Poll};
+
     use super::*;
+    use crate::metrics::Metrics;
 
     fn names(domain: &str) -> Names {
         let zone = Zone::new(domain, 1).expect("valid");
@@ -249,6 +276,36 @@ mod tests {
         let moved: Vec<_> = open(folder.path(), "example.org").iter().map(|given| given.names[0].to_string()).collect();
         let expected = ["alias.example.org.", "far.alias.example.org.", "loose.example.org.", "printer.example.org."];
         assert_eq!(moved, expected);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_left() {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let mut names = names("weft.internal");
+        let store = Arc::new(NameStore::open(folder.path(), &mut names).expect("opened"));
+        names.restore(Vec::new()).expect("nothing is no fault");
+        let state = Arc::new(State::new(names, Metrics::new().1));
+        let zone = store.file.zone.clone();
+        let add = |name: &str| {
+            let given = zone.record(&[name.to_owned()], &["192.0.2.9".parse().expect("valid")], true).expect("valid");
+            move |names: &mut Names| names.add_by_hand(&nobody(), &given)
+        };
+        let turn = store.turn.lock().await;
+        let mut waiting = Vec::new();
+        for _ in 0..MOST_CHANGES {
+            let mut change = Box::pin(Arc::clone(&store).change(Arc::clone(&state), add("late")));
+            assert!(poll_fn(|context| Poll::Ready(change.as_mut().poll(context).is_pending())).await);
+            waiting.push(change);
+        }
+        let refused = Arc::clone(&store).change(Arc::clone(&state), add("one-more")).await;
+        assert!(matches!(refused, Err(Unchanged::NotKept(error)) if error.to_string().contains("try again")));
+        drop((waiting, turn));
+        // There is room again once all have seen that nobody waits.
+        while Arc::clone(&store).change(Arc::clone(&state), add("printer")).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let known: Vec<_> = state.read(Names::given).iter().map(|given| given.names[0].to_string()).collect();
+        assert_eq!(known, ["printer.weft.internal."]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{expose, status};
 use crate::{
     Outcome,
     output::Output,
-    report::{Identity, unnamed_owner},
+    report::{Identity, Lines, unnamed_owner},
     services::{ServiceError, Services},
 };
 
@@ -42,10 +42,14 @@ pub(super) async fn rmpeer(
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
     let mut done = TakenOver { taken_over: Vec::new() };
+    let mut lines = Vec::new();
     let mut failed = None;
     for peer in peers {
-        match take_over(peer, services).await {
-            Ok(moved) => done.taken_over.push(moved),
+        match take_over(peer.clone(), services).await {
+            Ok(moved) => {
+                lines.push(format!("{} IPs taken over from {peer}", moved.addresses));
+                done.taken_over.push(moved);
+            }
             Err(error) => {
                 failed = Some(error);
                 break;
@@ -54,7 +58,11 @@ pub(super) async fn rmpeer(
     }
     // What was done is said also where something failed.
     if failed.is_none() || !done.taken_over.is_empty() {
-        output.print(&done)?;
+        if output.is_weave() {
+            output.print(&Lines::new("taken_over", lines))?;
+        } else {
+            output.print(&done)?;
+        }
     }
     failed.map_or(Ok(Outcome::Done), |error| Err(error.into()))
 }
@@ -84,8 +92,8 @@ pub(super) async fn hand_over(services: &Services) -> Result<Option<Moved>, Serv
         .map(|peer| Moved { peer: identity(Some(peer), answer.name, answer.nickname), addresses }))
 }
 
-/// Takes their interfaces away from all containers of this host, and its addresses from the host itself: what they have is somebody else's in a moment. Without a router
-/// nobody can, and nobody can be given anything.
+/// Takes their interfaces away from all containers of this host, and its addresses from the host itself: what they have is somebody
+/// else's in a moment. Where no router runs nobody can.
 pub(super) async fn detach_all(services: &Services) -> Result<(), ServiceError> {
     expose::hide_all(services).await?;
     let listed = services
@@ -93,7 +101,12 @@ pub(super) async fn detach_all(services: &Services) -> Result<(), ServiceError> 
             AttachmentServiceClient::new(channel).list_attachments(ListAttachmentsRequest {}).await
         })
         .await;
-    for attachment in listed.map(|listed| listed.attachments).unwrap_or_default() {
+    let attachments = match listed {
+        Ok(listed) => listed.attachments,
+        Err(error) if error.is_gone() => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    for attachment in attachments {
         let request = DetachRequest { container_id: attachment.container_id, addresses: Vec::new() };
         services
             .ask_patiently(Service::Router, |channel| async {

@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     io::{self, IsTerminal},
+    net::IpAddr,
 };
 
 use anyhow::{Context, bail};
@@ -162,6 +163,10 @@ async fn in_own_container(call: Call<'_>, docker: &Docker) -> anyhow::Result<u8>
 fn offer_proxy(launch: &mut Launch, docker: &Docker, environment: &Environment) -> Option<String> {
     let Engine::At(host) = docker.engine() else { return None };
     let (name, _) = authority(host).filter(|_| host.starts_with("tcp://") || !host.contains("://"))?;
+    if is_loopback(name) {
+        // Nobody else reaches this engine, and there the proxy listens anyway.
+        return None;
+    }
     let given = |variable: &str| environment.set(variable).is_some();
     if given("WEFT_DOCKER_PROXY_HOSTS") || launch.has("WEFT_DOCKER_PROXY_HOSTS") {
         return None;
@@ -176,6 +181,10 @@ fn offer_proxy(launch: &mut Launch, docker: &Docker, environment: &Environment) 
         "weave: the proxy listens on port 12375 without asking for certificates, as the engine at {host} does: whoever reaches either \
          has root on that host"
     ))
+}
+
+fn is_loopback(name: &str) -> bool {
+    name.is_empty() || name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -202,6 +211,10 @@ mod tests {
         let tls = Environment::of([("DOCKER_TLS_VERIFY", "1")]);
         assert_eq!(offered("tcp://host1:2376", &tls, Launch::default()), (vec![hosts], false));
         assert!(offered("host1:2375", &nothing, Launch::default()).1, "TCP is what Docker's client takes it for");
+        for own in ["tcp://127.0.0.1:2375", "tcp://localhost:2375", "tcp://[::1]:2375", "tcp://:2375", "localhost:2375"]
+        {
+            assert_eq!(offered(own, &nothing, Launch::default()), (vec![], false), "{own}");
+        }
         assert_eq!(offered("ssh://host1", &nothing, Launch::default()), (vec![], false));
         let own = Environment::of([("WEFT_DOCKER_PROXY_HOSTS", "off")]);
         assert_eq!(offered("tcp://host1:2375", &own, Launch::default()), (vec![], false));

@@ -103,11 +103,16 @@ async fn far_listener(docker: &Docker) -> anyhow::Result<Listener> {
 /// Finds the address that other hosts reach, by the name that the engine's host has here.
 fn reachable(listeners: Vec<Listener>, engine: &Engine) -> Option<Listener> {
     let host = engine.address();
+    if let Some(rest) = host.strip_prefix("ssh://") {
+        // Who reaches the engine by ssh reaches any socket there, and may reach nothing else.
+        let own = listeners.iter().find_map(|listener| listener.address.strip_prefix("unix://"))?;
+        let authority = rest.split('/').next()?;
+        return Some(Listener { address: format!("ssh://{authority}{own}"), tls: false });
+    }
     let (name, _) = authority(host)?;
     // The certificates of a context are that context's alone.
     let has_certificates = matches!(engine, Engine::At(_));
-    let own = listeners.iter().find_map(|listener| listener.address.strip_prefix("unix://")).map(str::to_owned);
-    let by_tcp = listeners.into_iter().filter(|listener| has_certificates || !listener.tls).find_map(|listener| {
+    listeners.into_iter().filter(|listener| has_certificates || !listener.tls).find_map(|listener| {
         let address: SocketAddr = listener.address.strip_prefix("tcp://")?.parse().ok()?;
         if address.ip().is_loopback() {
             return None;
@@ -115,11 +120,6 @@ fn reachable(listeners: Vec<Listener>, engine: &Engine) -> Option<Listener> {
         let bracketed = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
         let named = format!("tcp://{bracketed}:{}", address.port());
         Some(Listener { address: if address.ip().is_unspecified() { named } else { listener.address }, ..listener })
-    });
-    // A client that reaches its engine by ssh reaches any socket there.
-    by_tcp.or_else(|| {
-        let authority = host.strip_prefix("ssh://")?.split('/').next()?;
-        Some(Listener { address: format!("ssh://{authority}{}", own?), tls: false })
     })
 }
 
@@ -223,7 +223,7 @@ mod tests {
         let open = [own[0], ("tcp://0.0.0.0:12376", true)];
         assert_eq!(found(&open, "tcp://host1:2376"), text("tcp://host1:12376", true));
         assert_eq!(found(&open, "tcp://[fd00::1]:2376"), text("tcp://[fd00::1]:12376", true));
-        assert_eq!(found(&open, "ssh://host1"), text("tcp://host1:12376", true));
+        assert_eq!(found(&open, "ssh://host1"), text("ssh://host1/run/weft/docker/docker.sock", false));
         let one = [own[0], ("tcp://192.0.2.1:12375", false)];
         assert_eq!(found(&one, "tcp://host1:2375"), text("tcp://192.0.2.1:12375", false));
         assert_eq!(found(&own, "context ssh://me@host1"), text("ssh://me@host1/run/weft/docker/docker.sock", false));

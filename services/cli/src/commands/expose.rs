@@ -215,10 +215,13 @@ async fn remove_names(exposed: &Exposed, services: &Services) -> Result<(), Serv
     services.ask(Service::Dns, call).await.map(drop)
 }
 
-/// Takes all addresses from the host, if it has a router, without giving them back: whoever is about to leave the mesh hands
+/// Takes all addresses from the host, if its router runs, without giving them back: whoever is about to leave the mesh hands
 /// them over.
 pub(super) async fn hide_all(services: &Services) -> Result<(), ServiceError> {
-    let exposed = list(services).await.unwrap_or_default();
+    let exposed = match list(services).await {
+        Err(error) if error.is_gone() => return Ok(()),
+        listed => listed?,
+    };
     let addresses: Vec<_> = exposed.into_iter().filter_map(|exposed| exposed.address).collect();
     if addresses.is_empty() {
         return Ok(());

@@ -45,7 +45,7 @@ pub(super) struct Target<'a> {
 impl<'a> Target<'a> {
     /// This host, by the engine's own socket.
     pub(super) fn here(environment: &Environment, services: &'a Services) -> Self {
-        Self::by_socket(own::engine_socket(environment, Path::new(SOCKET_FOLDER)), services)
+        Self::by_socket(own::own_engine(environment), services)
     }
 
     fn by_socket(socket: PathBuf, services: &'a Services) -> Self {
@@ -115,6 +115,9 @@ async fn up(
     let launched = own::containers(engine).await?;
     let outcome = match started {
         Ok(_) => ready(&launched, engine, docker, services, progress).await,
+        Err(error) if is_ours(&error.to_string(), &launched) => {
+            bail!("somebody else starts weft at this moment: `weft status` says how it goes on")
+        }
         Err(error) => Err(error.context(NotStarted)),
     };
     let Err(error) = outcome else { return Ok(launched) };
@@ -123,6 +126,12 @@ async fn up(
         own::remove_all(engine, &launched).await.map_err(|left| anyhow!("{error:#}; {left:#}"))?;
     }
     Err(error)
+}
+
+/// Tells whether a name is taken, as Docker's client says, by one of these containers.
+fn is_ours(said: &str, launched: &[Own]) -> bool {
+    let holder = said.split_once("is already in use by container").and_then(|(_, rest)| rest.split('"').nth(1));
+    holder.is_some_and(|holder| launched.iter().any(|own| own.id == holder))
 }
 
 /// Gives Docker's client all settings.
@@ -305,6 +314,20 @@ mod tests {
         let missing = Launch { password_file: Some("/nonexistent".into()), ..Launch::default() };
         let error = format!("{:#}", prepare(&missing, &nothing).expect_err("no file"));
         assert!(error.contains("/nonexistent"), "{error}");
+    }
+
+    #[test]
+    fn a_launch_beside_this_one_is_told_from_somebody_elses_container() {
+        let launched = [Own { service: Service::Router, id: "4f66".to_owned(), running: true }];
+        let said = |id: &str| {
+            format!(
+                "`docker compose` failed: Error response from daemon: Conflict. The container name \"/weft-router-1\" is already in \
+                 use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+            )
+        };
+        assert!(is_ours(&said("4f66"), &launched));
+        assert!(!is_ours(&said("77aa"), &launched), "it has to be made room for");
+        assert!(!is_ours("`docker compose` failed: no such image", &launched));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use weft_docker_proxy_core::eligibility::SERVICE_LABEL;
 use weft_engine::{Answer, Client, encode};
-use weft_proto::client::Service;
+use weft_proto::client::{SOCKET_FOLDER, Service};
 
 use crate::{Environment, place::is_below};
 
@@ -21,8 +21,13 @@ pub(super) struct Own {
     pub(super) running: bool,
 }
 
+/// Returns the own socket of the engine that runs weft on this host.
+pub(crate) fn own_engine(environment: &Environment) -> PathBuf {
+    engine_socket(environment, Path::new(SOCKET_FOLDER))
+}
+
 /// Returns the engine's own socket: DOCKER_HOST if it is a Unix socket, but for weft's own, below `sockets`.
-pub(crate) fn engine_socket(environment: &Environment, sockets: &Path) -> PathBuf {
+fn engine_socket(environment: &Environment, sockets: &Path) -> PathBuf {
     let named = environment.get("WEFT_ENGINE_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
     let of_docker = |variable| {
         let path = Path::new(environment.get(variable)?.strip_prefix("unix://")?);

@@ -77,9 +77,12 @@ pub(super) async fn list(services: &Services) -> Result<PassedOn, ServiceError> 
     Ok(PassedOn::new(&published, &imported))
 }
 
-/// Takes back all that is passed on, if there is a router to say what that is: its addresses would be somebody else's in a moment.
+/// Takes back all that is passed on, if a router runs to say what that is: its addresses would be somebody else's in a moment.
 pub(super) async fn take_all_back(services: &Services) -> Result<(), ServiceError> {
-    let (published, imported) = listed(services).await.unwrap_or_default();
+    let (published, imported) = match listed(services).await {
+        Err(error) if error.is_gone() => return Ok(()),
+        listed => listed?,
+    };
     for pb::Published { host_port, .. } in published {
         let request = UnpublishPortRequest { host_port };
         router(services, |mut client| async move { client.unpublish_port(request).await }).await?;

@@ -29,6 +29,12 @@ const STATE_FOLDER: &str = "/var/lib/weft";
 /// Where ipam keeps in it who owns which addresses.
 const STORE: &str = "ipam/ipam.redb";
 
+/// Where the router keeps its part.
+const ROUTER_FOLDER: &str = "router";
+
+/// The router's image.
+const ROUTER_IMAGE: &str = "weft/router";
+
 /// The part of it that containers have mounted.
 const SHIM_FOLDER: &str = "shim";
 
@@ -45,7 +51,7 @@ pub(crate) struct Removed {
     handed_over: Option<Moved>,
     /// Services whose containers were removed.
     services: Vec<String>,
-    /// Whether links, addresses and rules were removed; there has to be a router for that.
+    /// Whether links, addresses and rules were removed, if any were left; there has to be an image of the router for that.
     network: bool,
     /// Files and folders.
     files: Vec<PathBuf>,
@@ -65,8 +71,9 @@ pub(super) async fn reset(
     services: &Services,
     output: &mut Output<'_>,
 ) -> anyhow::Result<Outcome> {
-    let engine = Client::new(engine_socket).with_deadline(DEADLINE);
+    let engine = Client::new(engine_socket.clone()).with_deadline(DEADLINE);
     let found = own::containers(&engine).await?;
+    refuse_others(&found, &engine_socket, services).await?;
     // The router's goes last: without it nobody can take links and rules away.
     let (routers, others): (Vec<_>, Vec<_>) = found.iter().partition(|own| own.service == Service::Router);
     let mut handed_over = None;
@@ -90,11 +97,30 @@ pub(super) async fn reset(
             forget_addresses(Path::new(STATE_FOLDER))?;
         }
     }
+    let mut removers = Vec::new();
     for Own { id, .. } in &routers {
-        let router = inspect(&engine, id).await?;
-        own::stop(&engine, id).await?;
-        remove_network(&engine, &router).await.context("links and rules could not be removed: try again")?;
-        own::remove(&engine, id).await?;
+        removers.push((remover_like(&inspect(&engine, id).await?), Some(id)));
+    }
+    if removers.is_empty() {
+        // Stopped and removed, it has left what containers are reached by.
+        removers.extend(router_image(&engine).await?.map(|image| (remover(&image), None)));
+    }
+    if removers.is_empty() && Path::new(STATE_FOLDER).join(ROUTER_FOLDER).exists() {
+        bail!(
+            "links and rules could not be removed, because the engine at {} has no image {ROUTER_IMAGE}: `weft setup weft-images.tar` \
+             loads it; then reset again",
+            engine_socket.display()
+        );
+    }
+    let network = !removers.is_empty();
+    for (remover, id) in removers {
+        if let Some(id) = id {
+            own::stop(&engine, id).await?;
+        }
+        remove_network(&engine, &remover).await.context("links and rules could not be removed: try again")?;
+        if let Some(id) = id {
+            own::remove(&engine, id).await?;
+        }
     }
     // Nobody makes more of them now.
     let waiting = waiting(&engine).await?;
@@ -107,8 +133,24 @@ pub(super) async fn reset(
     files.extend(empty(state, keep)?);
     files.extend(install::uninstall()?);
     let names = found.iter().map(|own| own.service.name().to_owned()).collect();
-    output.print(&Removed { handed_over, services: names, network: !routers.is_empty(), files, waiting })?;
+    output.print(&Removed { handed_over, services: names, network, files, waiting })?;
     Ok(Outcome::Done)
+}
+
+/// Refuses to take their files from services that run, though not in containers of this engine.
+async fn refuse_others(found: &[Own], engine_socket: &Path, services: &Services) -> anyhow::Result<()> {
+    for service in Service::ALL.into_iter().filter(|service| !found.iter().any(|own| own.service == *service)) {
+        match services.ready(service).await {
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => bail!(
+                "{} runs here, but in no container of the engine at {}: name its engine with --engine-socket",
+                service.name(),
+                engine_socket.display()
+            ),
+        }
+    }
+    Ok(())
 }
 
 /// Removes what ipam kept, once others own all of it.
@@ -152,18 +194,44 @@ async fn inspect(engine: &Client, id: &str) -> anyhow::Result<Value> {
     serde_json::from_slice(&answer.body).context("the engine's answer about the router is odd")
 }
 
-/// Has a router like the one that was remove what routers make in the host's network.
-async fn remove_network(engine: &Client, router: &Value) -> anyhow::Result<()> {
+/// Describes a container like the router's that removes what routers make in the host's network.
+fn remover_like(router: &Value) -> Value {
     let mut host_config = router["HostConfig"].clone();
     host_config["RestartPolicy"] = json!({ "Name": "no" });
-    let body = json!({
+    json!({
         "Image": router["Image"],
         "Cmd": ["--remove"],
         "Env": router["Config"]["Env"],
         "Labels": { SERVICE_LABEL: Service::Router.name() },
         "HostConfig": host_config,
-    });
-    let answer = engine.call(http::Method::POST, "/containers/create", Some(&body)).await?;
+    })
+}
+
+/// Describes one where no router's container says how it ran.
+fn remover(image: &str) -> Value {
+    json!({
+        "Image": image,
+        "Cmd": ["--remove"],
+        "Env": ["WEFT_ROUTER_HOST_ROOT=/proc/1/root"],
+        "Labels": { SERVICE_LABEL: Service::Router.name() },
+        "HostConfig": { "NetworkMode": "host", "PidMode": "host", "UsernsMode": "host", "Privileged": true },
+    })
+}
+
+/// Returns the id of the router's image, if the engine has one; that of this version if there are several.
+async fn router_image(engine: &Client) -> anyhow::Result<Option<String>> {
+    let filters = encode(&json!({ "reference": [ROUTER_IMAGE] }).to_string());
+    let answer = engine.get(&format!("/images/json?filters={filters}")).await?;
+    let listed: Vec<Value> = serde_json::from_slice(&answer.body).context("the engine's list of images is odd")?;
+    let own = concat!("weft/router:", env!("CARGO_PKG_VERSION"));
+    let is_own = |image: &&Value| image["RepoTags"].as_array().is_some_and(|tags| tags.iter().any(|tag| tag == own));
+    let image = listed.iter().find(is_own).or(listed.first());
+    Ok(image.and_then(|image| image["Id"].as_str()).map(str::to_owned))
+}
+
+/// Has a router remove what routers make in the host's network.
+async fn remove_network(engine: &Client, remover: &Value) -> anyhow::Result<()> {
+    let answer = engine.call(http::Method::POST, "/containers/create", Some(remover)).await?;
     let answer: Value = serde_json::from_slice(&answer.body).context("the engine's answer is odd")?;
     let Some(id) = answer["Id"].as_str().map(encode) else { bail!("the engine made no container: {answer}") };
     let ran = run(engine, &id).await;
@@ -239,10 +307,7 @@ impl fmt::Display for Removed {
         if self.network {
             writeln!(f, "removed links, addresses and rules")?;
         } else {
-            writeln!(
-                f,
-                "no router was here: if links and rules are left, `docker compose run --rm router --remove` removes them"
-            )?;
+            writeln!(f, "looked for no links and rules: the router was not here, and neither was its image")?;
         }
         for file in &self.files {
             writeln!(f, "removed {}", file.display())?;
@@ -295,7 +360,7 @@ mod tests {
         };
         let text = removed.to_string();
         assert!(
-            text.starts_with("removed ipam\nno router was here") && text.contains("cannot start: web, db;"),
+            text.starts_with("removed ipam\nlooked for no links") && text.contains("cannot start: web, db;"),
             "{text}"
         );
     }

@@ -38,9 +38,13 @@ pub(super) async fn watch(
     pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         pause.tick().await;
-        output.begin_screen()?;
+        output.begin_screen();
         match status(about.clone(), services, output).await {
-            Err(error) if !is_broken_pipe(&error) => output.complain(&format!("weft: {error:#}")),
+            Err(error) if !is_broken_pipe(&error) => {
+                // An empty screen tells whether somebody still reads.
+                output.write("")?;
+                output.complain(&format!("weft: {error:#}"));
+            }
             Err(error) => return Err(error),
             Ok(Outcome::Done | Outcome::Failed | Outcome::Running | Outcome::Ended(_)) => {}
         }

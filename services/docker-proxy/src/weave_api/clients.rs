@@ -12,9 +12,11 @@ use weft_proto::{
     client::{Service, channel},
     dns::v1::{self as dns, name_service_client::NameServiceClient},
     ipam::v1::{self as ipam, address_service_client::AddressServiceClient},
-    router::v1::{self as router, peer_service_client::PeerServiceClient},
+    router::v1::{
+        self as router, peer_service_client::PeerServiceClient, publish_service_client::PublishServiceClient,
+    },
 };
-use weft_report::ServiceError;
+use weft_report::{PassedOn, ServiceError};
 
 use super::reply::Reply;
 
@@ -121,6 +123,20 @@ impl Clients {
             client.get_status(router::GetStatusRequest {}).await
         };
         self.ask(Service::Router, PATIENCE, call).await
+    }
+
+    /// Asks the router for what it passes on.
+    pub(super) async fn passed_on(&self) -> Result<PassedOn, Failure> {
+        let published = |channel| async {
+            PublishServiceClient::new(channel).list_published(router::ListPublishedRequest {}).await
+        };
+        let imported =
+            |channel| async { PublishServiceClient::new(channel).list_imported(router::ListImportedRequest {}).await };
+        let (published, imported) = tokio::try_join!(
+            self.ask(Service::Router, PATIENCE, published),
+            self.ask(Service::Router, PATIENCE, imported)
+        )?;
+        Ok(PassedOn::new(&published.published, &imported.imported))
     }
 
     pub(super) async fn ipam(&self) -> Result<ipam::GetStatusResponse, Failure> {

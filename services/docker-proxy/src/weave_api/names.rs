@@ -16,7 +16,7 @@ use weft_report::{net, weave_names};
 
 use super::{
     WeaveApi,
-    clients::{LONG_PATIENCE, PATIENCE},
+    clients::{Failure, LONG_PATIENCE, PATIENCE},
     reply::Reply,
 };
 
@@ -72,12 +72,26 @@ impl WeaveApi {
         let call = |channel| async { NameServiceClient::new(channel).add_names(request).await };
         self.clients.ask(Service::Dns, PATIENCE, call).await?;
         if let Some(exposed) = exposed {
-            // The name stays with the address, and goes with it.
-            let request = ExposeRequest { exposed: vec![Exposed { names: vec![name], ..exposed }] };
-            let call = |channel| async { HostServiceClient::new(channel).expose(request).await };
-            self.clients.ask(Service::Router, LONG_PATIENCE, call).await?;
+            self.name_host(exposed, address, name).await?;
         }
         Ok(Reply::done())
+    }
+
+    /// Has a name that dns knows stay with the host's address, and go with it. Where the router does not take it, dns has it no longer.
+    async fn name_host(&self, exposed: Exposed, address: IpAddr, name: String) -> Result<(), Failure> {
+        let known = exposed.names.contains(&name);
+        let request = ExposeRequest { exposed: vec![Exposed { names: vec![name.clone()], ..exposed }] };
+        let call = |channel| async { HostServiceClient::new(channel).expose(request).await };
+        let taken = self.clients.ask(Service::Router, LONG_PATIENCE, call).await.map(drop);
+        if taken.is_err() && !known {
+            let request =
+                RemoveNamesRequest { container_id: String::new(), names: vec![name], addresses: vec![address.into()] };
+            let call = |channel| async { NameServiceClient::new(channel).remove_names(request).await };
+            if let Err(left) = self.clients.ask(Service::Dns, PATIENCE, call).await {
+                tracing::warn!(%address, error = %left.into_error(), "a name that was given in vain was not taken back");
+            }
+        }
+        taken
     }
 
     /// Returns what the host is exposed by.

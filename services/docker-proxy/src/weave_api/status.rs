@@ -27,11 +27,16 @@ impl WeaveApi {
     }
 
     async fn overview(&self) -> Reply {
-        let (router, ipam, dns, proxy) =
-            tokio::join!(self.clients.router(), self.clients.ipam(), self.clients.dns(), self.proxy());
+        let (router, passed_on, ipam, dns, proxy) = tokio::join!(
+            self.clients.router(),
+            self.clients.passed_on(),
+            self.clients.ipam(),
+            self.clients.dns(),
+            self.proxy()
+        );
         let (router, ipam, dns) =
             (router.map_err(Failure::into_error), ipam.map_err(Failure::into_error), dns.map_err(Failure::into_error));
-        let status = Status::new(&router, &ipam, &dns, &proxy);
+        let status = Status::new(&router, &ipam, &dns, &proxy).with_services(passed_on.as_ref().ok());
         let reply = text(&status);
         if status.is_whole() { reply } else { reply.with(StatusCode::SERVICE_UNAVAILABLE) }
     }

@@ -31,9 +31,13 @@ use weft_types::PeerName;
 
 use super::Proxy;
 
+/// A name that cannot be kept for the host.
+const UNKEPT: &str = "unkept.weave.local.";
+
 /// A router, an ipam and a dns, and what they were asked to change.
 #[derive(Debug, Clone, Default)]
 struct Fake {
+    /// What was asked.
     calls: Arc<Mutex<Vec<String>>>,
     /// Who holds addresses.
     holders: Arc<Mutex<Vec<&'static str>>>,
@@ -151,6 +155,9 @@ impl HostService for Fake {
             let address = IpNet::try_from(&exposed.address.expect("an address")).expect("valid");
             let (masquerade, twin) = (exposed.masquerade, exposed.twin.is_some());
             self.note(format!("expose {address} masquerade={masquerade} twin={twin} {}", exposed.names.join(" ")));
+            if exposed.names == [UNKEPT] {
+                return Err(Status::resource_exhausted("the disk is full"));
+            }
         }
         Ok(Response::new(router::ExposeResponse::default()))
     }
@@ -316,6 +323,17 @@ async fn each_service_is_asked_for_its_part() {
             vec![
                 "add [] gw.weave.local. = 10.32.0.9".to_owned(),
                 "expose 10.32.0.9/12 masquerade=false twin=true gw.weave.local.".to_owned(),
+            ],
+        ),
+        // One that the router does not take is nobody's.
+        (
+            "PUT /name/weave:expose/10.32.0.9?fqdn=unkept.weave.local.",
+            400,
+            "the disk is full",
+            vec![
+                format!("add [] {UNKEPT} = 10.32.0.9"),
+                format!("expose 10.32.0.9/12 masquerade=false twin=true {UNKEPT}"),
+                format!("remove [] {UNKEPT} = 10.32.0.9"),
             ],
         ),
         ("PUT /name/weave:expose/10.32.0.8?fqdn=gw.weave.local.", 400, "the host does not have 10.32.0.8", vec![]),
