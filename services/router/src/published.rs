@@ -109,21 +109,16 @@ pub struct Terms {
     pub port: u16,
     /// Connections begin with a header that names the client.
     pub proxy_protocol: bool,
-    /// Interface addresses of the containers that get connections; no more than [`MOST_BACKENDS`] of a family.
+    /// Interface addresses of the containers that are there. [`Published::backends`] tells which get connections.
     pub backends: BTreeSet<IpNet>,
     /// Subnets that they are in, or were in before the last one went.
     pub subnets: BTreeSet<Ipv4Net>,
 }
 
 impl Terms {
-    /// Says who gets connections from now on, and tells whether that is news.
+    /// Says who is there from now on, and tells whether that is news.
     pub fn set_backends(&mut self, found: impl IntoIterator<Item = IpNet>) -> bool {
-        let (mut v4, mut v6): (BTreeSet<IpNet>, BTreeSet<IpNet>) =
-            found.into_iter().partition(|address| address.addr().is_ipv4());
-        let backends: BTreeSet<IpNet> = [&mut v4, &mut v6]
-            .into_iter()
-            .flat_map(|family| std::mem::take(family).into_iter().take(MOST_BACKENDS))
-            .collect();
+        let backends: BTreeSet<IpNet> = found.into_iter().collect();
         if backends == self.backends {
             return false;
         }
@@ -133,18 +128,18 @@ impl Terms {
         self.backends = backends;
         true
     }
-
-    /// Returns where connections go.
-    #[must_use]
-    pub fn targets(&self) -> BTreeSet<SocketAddr> {
-        self.backends.iter().map(|address| SocketAddr::new(address.addr(), self.port)).collect()
-    }
 }
 
-fn v4_subnet(address: &IpNet) -> Option<Ipv4Net> {
+/// Returns the subnet of an address, or of the address whose twin it is.
+#[must_use]
+pub fn v4_subnet(address: &IpNet) -> Option<Ipv4Net> {
     match address {
         IpNet::V4(address) => Some(address.trunc()),
-        IpNet::V6(_) => None,
+        IpNet::V6(twin) => {
+            let [.., length, _, _, _, _, a, b, c, d] = twin.addr().octets();
+            let own = Ipv4Net::new([a, b, c, d].into(), length).ok()?;
+            (twin.prefix_len() == 96 + length).then(|| own.trunc())
+        }
     }
 }
 
@@ -222,7 +217,7 @@ impl Published {
                 entrance: Entrance::Host(port.address),
                 protocol: port.protocol.into(),
                 port: port.port,
-                targets: terms.targets(),
+                targets: self.targets(terms),
             });
         let held = self.held.iter().flat_map(|(v4, v6)| [Some(IpNet::V4(*v4)), v6.map(IpNet::V6)]);
         let imported = self.imports.values();
@@ -230,6 +225,25 @@ impl Published {
             addresses: held.flatten().chain(imported.clone().flat_map(Import::addresses)).collect(),
             translations: translations.chain(imported.flat_map(Import::translations)).collect(),
         }
+    }
+
+    /// Returns the interface addresses of the containers that get connections: those in a subnet where the host has an address by
+    /// which it reaches them, no more than [`MOST_BACKENDS`] of a family.
+    #[must_use]
+    pub fn backends(&self, terms: &Terms) -> BTreeSet<IpNet> {
+        let held: BTreeSet<Ipv4Net> = self.held.keys().map(Ipv4Net::trunc).collect();
+        let reached = |address: &&IpNet| v4_subnet(address).is_some_and(|subnet| held.contains(&subnet));
+        let family = |ipv6: bool| {
+            let all = terms.backends.iter().filter(move |address| address.addr().is_ipv6() == ipv6);
+            all.filter(reached).take(MOST_BACKENDS).copied()
+        };
+        family(false).chain(family(true)).collect()
+    }
+
+    /// Returns where connections go.
+    #[must_use]
+    pub fn targets(&self, terms: &Terms) -> BTreeSet<SocketAddr> {
+        self.backends(terms).iter().map(|address| SocketAddr::new(address.addr(), terms.port)).collect()
     }
 
     /// Returns the subnets that the host has to have an address in.
@@ -286,15 +300,43 @@ mod tests {
         );
         assert!(terms.set_backends([]));
         assert_eq!(terms.subnets, ["10.32.0.0/12".parse().expect("valid")].into());
-        assert_eq!(terms.targets(), BTreeSet::new());
+        assert_eq!(terms.backends, BTreeSet::new());
+    }
+
+    /// What is published of a host that has an address in the default subnet, with a twin.
+    fn holding() -> Published {
+        let held = [("10.32.0.9/12".parse().expect("valid"), Some("fd12:0:0:c::a20:9/108".parse().expect("valid")))];
+        Published { held: held.into(), ..Published::default() }
     }
 
     #[test]
     fn of_too_many_containers_some_get_connections() {
         let mut terms = terms();
-        let many = (1..=200).map(|last| format!("10.32.0.{last}/12").parse::<IpNet>().expect("valid"));
-        terms.set_backends(many);
-        assert_eq!(terms.backends.len(), MOST_BACKENDS);
+        // Those that come first get none at all.
+        let outside = (1..=200).map(|last| format!("10.9.0.{last}/24"));
+        let many = outside.chain((1..=200).map(|last| format!("10.32.0.{last}/12")));
+        terms.set_backends(many.map(|text| text.parse().expect("valid")));
+        assert_eq!(holding().backends(&terms).len(), MOST_BACKENDS);
+    }
+
+    #[test]
+    fn connections_go_where_the_host_has_an_address() {
+        let mut terms = terms();
+        let all = nets(&[
+            "10.32.0.1/12",
+            "10.40.0.1/24",
+            "192.168.7.5/24",
+            "fd12:0:0:c::a20:1/108",
+            "fd12:0:0:18::a28:1/120",
+        ]);
+        terms.set_backends(all);
+        let subnets = ["10.32.0.0/12", "10.40.0.0/24", "192.168.7.0/24"].map(|text| text.parse().expect("valid"));
+        assert_eq!(terms.subnets, subnets.into());
+        let published = holding();
+        assert_eq!(published.backends(&terms), nets(&["10.32.0.1/12", "fd12:0:0:c::a20:1/108"]).into_iter().collect());
+        assert_eq!(Published::default().targets(&terms), BTreeSet::new());
+        terms.set_backends(nets(&["fd12:0:0:c::a20:1/108"]));
+        assert_eq!(terms.subnets, ["10.32.0.0/12".parse().expect("valid")].into(), "of the address whose twin it is");
     }
 
     #[test]

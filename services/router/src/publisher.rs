@@ -43,7 +43,7 @@ use crate::{
     driver::{self, DriverHandle},
     exposed,
     kernel::Kernel,
-    published::{HostPort, Import, MOST_PORTS, PUBLISHED_FILE, Protocol, Published, Target, Terms},
+    published::{HostPort, Import, MOST_PORTS, PUBLISHED_FILE, Protocol, Published, Target, Terms, v4_subnet},
 };
 
 /// Holder of the addresses that the host has to reach containers.
@@ -99,6 +99,8 @@ pub struct View {
     pub port: HostPort,
     /// Where it leads.
     pub terms: Terms,
+    /// Interface addresses of the containers that get connections.
+    pub backends: BTreeSet<IpNet>,
     /// What is wrong.
     pub problems: Vec<Problem>,
 }
@@ -277,6 +279,7 @@ pub async fn run(parts: Parts, mut inbox: Inbox, shutdown: Shutdown) {
         told: Some(parts.published.clone()),
         published: parts.published,
         confirmed: BTreeSet::new(),
+        refused: BTreeMap::new(),
         confirmed_imports: BTreeSet::new(),
         unswept: true,
         forwarders: BTreeMap::new(),
@@ -326,6 +329,8 @@ struct Publisher {
     told: Option<Published>,
     /// Subnets in which ipam has said since the start that the address is ours.
     confirmed: BTreeSet<Ipv4Net>,
+    /// Why it gave none.
+    refused: BTreeMap<Ipv4Net, String>,
     /// Imports of which it has said so.
     confirmed_imports: BTreeSet<String>,
     /// Whether ipam may hold addresses for what there is no longer.
@@ -364,7 +369,12 @@ impl Publisher {
     }
 
     fn view(&self, port: HostPort, terms: &Terms) -> View {
-        View { port, terms: terms.clone(), problems: self.problems.get(&Some(port)).cloned().unwrap_or_default() }
+        View {
+            port,
+            terms: terms.clone(),
+            backends: self.published.backends(terms),
+            problems: self.problems.get(&Some(port)).cloned().unwrap_or_default(),
+        }
     }
 
     async fn publish(
@@ -453,7 +463,24 @@ impl Publisher {
     /// Does all that a new port needs, or says what could not be done.
     async fn establish(&mut self, port: HostPort) -> Result<(), Refused> {
         self.listen(port).map_err(|error| listening(port, &error))?;
-        self.hold().await.map_err(Refused::Failed)?;
+        let held = self.hold().await;
+        let terms = &self.published.ports[&port];
+        if self.published.backends(terms).is_empty() {
+            let why = terms.subnets.iter().find_map(|subnet| Some((subnet, self.refused.get(subnet)?)));
+            return Err(match (why, held) {
+                (Some((subnet, why)), _) => Refused::NotNow(format!(
+                    "this host has no address in {subnet} by which it would reach {}, and got none ({why}): correct that, or name a \
+                     container with an address of another subnet",
+                    terms.target
+                )),
+                (None, Err(error)) => Refused::Failed(error),
+                (None, Ok(())) => Refused::NotNow(format!(
+                    "{} is nowhere where this host could have an address: name a container of the overlay",
+                    terms.target
+                )),
+            });
+        }
+        self.listen(port).map_err(|error| listening(port, &error))?;
         self.tell().await.map_err(Refused::Failed)
     }
 
@@ -512,6 +539,10 @@ impl Publisher {
         // Clients of who is gone do not wait for ipam.
         let told = self.tell().await;
         let held = self.hold().await;
+        for (port, terms) in &self.published.ports {
+            let left_out = self.left_out(*port, terms);
+            self.problems.entry(Some(*port)).or_default().extend(left_out);
+        }
         self.keep_names(names).await;
         for outcome in [told, held, self.tell().await] {
             if let Err(error) = outcome {
@@ -524,6 +555,21 @@ impl Publisher {
         general.dedup();
         self.problems.insert(None, general);
         self.sweep().await;
+    }
+
+    /// Says which containers get no connections for lack of a way to them.
+    fn left_out(&self, port: HostPort, terms: &Terms) -> Vec<Problem> {
+        let why = |(subnet, why): (&Ipv4Net, &String)| {
+            let left_out = terms.backends.iter().filter(|address| v4_subnet(address).as_ref() == Some(subnet));
+            let left_out: Vec<String> = left_out.map(|address| address.addr().to_string()).collect();
+            let message = format!(
+                "port {port} does not lead to {}, because this host has no address in {subnet}, for which it asks again ({why}): correct \
+                 that, or give the container an address of another subnet",
+                left_out.join(", ")
+            );
+            (!left_out.is_empty()).then(|| problem("backend_left_out", message))
+        };
+        self.refused.iter().filter_map(why).collect()
     }
 
     /// Finds out who is there now.
@@ -564,7 +610,8 @@ impl Publisher {
             Some(known) => known,
             None => Forwarder::start(port)?,
         };
-        forwarder.lead(Leads { backends: terms.targets().into_iter().collect(), proxy_protocol: terms.proxy_protocol });
+        let backends = self.published.targets(terms).into_iter().collect();
+        forwarder.lead(Leads { backends, proxy_protocol: terms.proxy_protocol });
         self.forwarders.insert(port, forwarder);
         Ok(())
     }
@@ -578,8 +625,13 @@ impl Publisher {
                     self.published.held.retain(|known, _| known.trunc() != *subnet);
                     self.published.held.insert(address, twin);
                     self.confirmed.insert(*subnet);
+                    self.refused.remove(subnet);
                 }
-                Err(error) => failures.push(error.context(format!("the host got no address in {subnet}"))),
+                // Where it has one from before, that leads on.
+                Err(error) if self.published.held.keys().any(|known| known.trunc() == *subnet) => {
+                    failures.push(error.context(format!("the host got no address in {subnet}")));
+                }
+                Err(error) => drop(self.refused.insert(*subnet, format!("{error:#}"))),
             }
         }
         failures.extend(self.confirm_imports().await.err());
@@ -593,6 +645,7 @@ impl Publisher {
         let before = self.published.held.len();
         self.published.held.retain(|address, _| wanted.contains(&address.trunc()));
         self.confirmed.retain(|subnet| wanted.contains(subnet));
+        self.refused.retain(|subnet, _| wanted.contains(subnet));
         self.unswept |= self.published.held.len() < before;
     }
 

@@ -179,7 +179,7 @@ fn import_message(ImportView { name, import, problems }: &ImportView) -> pb::Imp
     }
 }
 
-fn message(View { port, terms, problems }: &View, direct: &BTreeSet<IpAddr>) -> pb::Published {
+fn message(View { port, terms, backends, problems }: &View, direct: &BTreeSet<IpAddr>) -> pb::Published {
     let backend = |address: IpAddr| {
         let client = if terms.proxy_protocol {
             ClientSeen::ProxyProtocol
@@ -202,7 +202,7 @@ fn message(View { port, terms, problems }: &View, direct: &BTreeSet<IpAddr>) -> 
         target: terms.target.to_string(),
         target_port: terms.port.into(),
         proxy_protocol: terms.proxy_protocol,
-        backends: terms.backends.iter().map(|net| backend(net.addr())).collect(),
+        backends: backends.iter().map(|net| backend(net.addr())).collect(),
         problems: problems.iter().map(write_problem).collect(),
     }
 }

@@ -1,0 +1,133 @@
+//! A router that publishes ports and imports services, beside an ipam and a dns that do as they are told.
+//!
+//! Needs root, for network namespaces; no other network is touched.
+
+#[path = "common/files.rs"]
+mod files;
+#[path = "mesh/lab.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod lab;
+#[path = "publishing/services.rs"]
+mod services;
+
+use std::{net::IpAddr, process::Command, sync::Arc, time::Duration};
+
+use lab::{DEADLINE, Host, Lab, Namespace};
+use services::{Dns, Ipam};
+use tokio::time::{sleep, timeout};
+use tonic::{Code, Status, transport::Channel};
+use weft_proto::{
+    client::{Service, channel},
+    router::v1::{
+        HostPort, ListPublishedRequest, Protocol, PublishPortRequest, Published,
+        publish_service_client::PublishServiceClient,
+    },
+};
+
+/// A host with a router, beside the two other services.
+struct Bed {
+    _lab: Lab,
+    host: Host,
+    ipam: Arc<Ipam>,
+    dns: Arc<Dns>,
+}
+
+impl Bed {
+    async fn start() -> Self {
+        let mut lab = Lab::new();
+        let mut host = lab.host();
+        let (ipam, dns) = (Ipam::serve(&host.sockets()), Dns::serve(&host.sockets()));
+        host.start(&["--password", "open sesame"]);
+        host.until("it answers", |_| true).await;
+        Self { _lab: lab, host, ipam, dns }
+    }
+
+    fn client(&self) -> PublishServiceClient<Channel> {
+        PublishServiceClient::new(channel(&Service::Router.socket(&self.host.sockets())))
+    }
+
+    /// Has a port of TCP lead to port 80 of the target.
+    async fn publish(&self, port: u32, target: &str) -> Result<Published, Status> {
+        let host_port = HostPort { protocol: Protocol::Tcp.into(), address: None, port };
+        let request = PublishPortRequest {
+            host_port: Some(host_port),
+            target: target.to_owned(),
+            target_port: 80,
+            proxy_protocol: false,
+        };
+        Ok(self.client().publish_port(request).await?.into_inner().published.expect("a port"))
+    }
+
+    async fn list(&self) -> Vec<Published> {
+        self.client().list_published(ListPublishedRequest {}).await.expect("listed").into_inner().published
+    }
+
+    /// Returns the rules that lead to containers.
+    fn rules(&self) -> String {
+        self.host.namespace.run(|| {
+            let output = Command::new("nft").args(["list", "ruleset", "inet"]).output().expect("nftables is installed");
+            String::from_utf8(output.stdout).expect("text")
+        })
+    }
+
+    /// Waits until exactly these get connections of the first port.
+    async fn leads_to(&self, addresses: &[&str]) -> Published {
+        let mut last = None;
+        let waiting = async {
+            loop {
+                let first = self.list().await.into_iter().next().expect("a port");
+                if backends(&first) == addresses {
+                    return first;
+                }
+                last = Some(first);
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let found = timeout(DEADLINE, waiting).await;
+        found.unwrap_or_else(|_| panic!("{addresses:?} do not get connections: {last:?}"))
+    }
+
+    /// Waits until the first port has a problem, and returns its sentence.
+    async fn complains(&self, reason: &str) -> String {
+        let mut last = None;
+        let waiting = async {
+            loop {
+                let first = self.list().await.into_iter().next().expect("a port");
+                if let Some(problem) = first.problems.iter().find(|problem| problem.reason == reason) {
+                    return problem.message.clone();
+                }
+                last = Some(first);
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let found = timeout(DEADLINE, waiting).await;
+        found.unwrap_or_else(|_| panic!("there is no {reason}: {last:?}"))
+    }
+}
+
+fn backends(published: &Published) -> Vec<String> {
+    let addresses = published.backends.iter().map(|backend| backend.address.as_ref().expect("an address"));
+    addresses.map(|address| IpAddr::try_from(address).expect("valid").to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_go_to_no_container_in_a_subnet_where_the_host_has_no_address() {
+    let bed = Bed::start().await;
+    let containers = ["a1", "b2"].map(|id| (Namespace::new(), id));
+    for ((container, id), address) in containers.iter().zip(["10.32.0.1/12", "192.168.7.5/24"]) {
+        bed.host.attach(container, id, address).await;
+    }
+    bed.dns.set("web", &["10.32.0.1", "192.168.7.5"]);
+    bed.dns.set("far", &["192.168.7.5"]);
+
+    assert_eq!(backends(&bed.publish(8080, "web").await.expect("published")), ["10.32.0.1"]);
+    let sentence = bed.complains("backend_left_out").await;
+    for part in ["192.168.7.5", "192.168.7.0/24", "lies outside the address range", "another subnet"] {
+        assert!(sentence.contains(part), "{sentence}");
+    }
+    let refused = bed.publish(8081, "far").await.expect_err("nobody is left");
+    assert!(refused.message().contains("no address in 192.168.7.0/24"), "{refused:?}");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let rules = bed.rules();
+    assert!(rules.contains("10.32.0.1") && !rules.contains("192.168.7.5"), "{rules}");
+}
