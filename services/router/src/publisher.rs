@@ -55,8 +55,11 @@ const COMMANDS: usize = 64;
 /// How often is looked for who is where, and what failed is tried again.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long ipam may take for an address.
+/// How long ipam may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long it may look for an address, in milliseconds: it is to give up before nobody hears its answer.
+const LOOKING: u32 = 4000;
 
 /// How long after the start addresses count as there that were: other hosts are met again within seconds.
 const HOLD: Duration = Duration::from_secs(10);
@@ -691,13 +694,19 @@ impl Publisher {
     }
 
     /// Takes an address, of the default subnet if none is named.
-    async fn allocate(&self, holder: &str, subnet: Option<Ipv4Net>) -> anyhow::Result<(Ipv4Net, Option<Ipv6Net>)> {
+    async fn allocate(&mut self, holder: &str, subnet: Option<Ipv4Net>) -> anyhow::Result<(Ipv4Net, Option<Ipv6Net>)> {
         let mut client = AddressServiceClient::new(self.ipam.clone());
         let subnet = subnet.map(Into::into);
-        let request = AllocateRequest { container_id: holder.to_owned(), subnet, timeout_millis: 0 };
-        let answer = timeout(PATIENCE, client.allocate(request)).await.context("ipam did not answer within 5 s")?;
-        let address = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner().address;
-        read(&address.context("ipam names no address")?)
+        let request = AllocateRequest { container_id: holder.to_owned(), subnet, timeout_millis: LOOKING };
+        let asked = async {
+            let answer = timeout(PATIENCE, client.allocate(request)).await.context("ipam did not answer within 5 s")?;
+            let address = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner().address;
+            read(&address.context("ipam names no address")?)
+        };
+        let outcome = asked.await;
+        // It may be given when nobody waits for it any more.
+        self.unswept |= outcome.is_err();
+        outcome
     }
 
     async fn free(&self, holder: &str, addresses: &[Ipv4Net]) -> anyhow::Result<()> {

@@ -19,7 +19,7 @@ use tonic::{Code, Status, transport::Channel};
 use weft_proto::{
     client::{Service, channel},
     router::v1::{
-        HostPort, ListPublishedRequest, Protocol, PublishPortRequest, Published,
+        HostPort, ImportServiceRequest, ListPublishedRequest, Protocol, PublishPortRequest, Published,
         publish_service_client::PublishServiceClient,
     },
 };
@@ -130,4 +130,34 @@ async fn connections_go_to_no_container_in_a_subnet_where_the_host_has_no_addres
     assert_eq!(refused.code(), Code::FailedPrecondition);
     let rules = bed.rules();
     assert!(rules.contains("10.32.0.1") && !rules.contains("192.168.7.5"), "{rules}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_that_come_too_late_are_given_back() {
+    let bed = Bed::start().await;
+    let container = Namespace::new();
+    bed.host.attach(&container, "a1", "10.32.0.1/12").await;
+    bed.dns.set("web", &["10.32.0.1"]);
+    // What is left of an earlier run is looked for once.
+    bed.ipam.listed(1).await;
+    bed.ipam.hang();
+    let refused = bed.publish(8080, "web").await.expect_err("ipam does not answer");
+    assert!(refused.message().contains("ipam did not answer"), "{refused:?}");
+    let request = ImportServiceRequest {
+        name: "db".into(),
+        protocol: Protocol::Tcp.into(),
+        host: "192.0.2.9".into(),
+        port: 5432,
+    };
+    let refused = bed.client().import_service(request).await.expect_err("ipam does not answer");
+    assert!(refused.message().contains("ipam did not answer"), "{refused:?}");
+    bed.ipam.go_on();
+    assert_eq!(bed.ipam.held().len(), 2, "both were given all the same");
+    let given_back = async {
+        while !bed.ipam.held().is_empty() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, given_back).await.expect("both are given back");
+    assert!((1..5000).contains(&bed.ipam.longest_wait()), "ipam may look for {} ms", bed.ipam.longest_wait());
 }
