@@ -527,7 +527,16 @@ impl Publisher {
                 problems.push(problem("port_not_held", message));
             }
             let terms = &self.published.ports[&port];
-            if terms.backends.is_empty() {
+            if let Target::Name(name) = &terms.target
+                && let Some(Err(why)) = names.told(name)
+            {
+                let message = format!(
+                    "port {port} leads to nobody, because dns takes {name} for no name any more ({why}): `weft unpublish {}`, and \
+                     publish it by a name that dns knows",
+                    port.port
+                );
+                problems.push(problem("name_refused", message));
+            } else if terms.backends.is_empty() {
                 let message = format!(
                     "port {port} leads to {}, and no container that can be reached has that at present: start one, or `weft \
                      unpublish {}`",
@@ -584,8 +593,9 @@ impl Publisher {
             let known = terms.backends.iter().map(|net| (net.addr(), *net)).filter(|_| !settled).collect();
             let found: BTreeSet<IpAddr> = match &terms.target {
                 // Until dns says who has the name, those have it who had.
-                Target::Name(name) => match names.addresses(name) {
-                    Some(addresses) => addresses.clone(),
+                Target::Name(name) => match names.told(name) {
+                    Some(Ok(addresses)) => addresses.clone(),
+                    Some(Err(_)) => BTreeSet::new(),
                     None => terms.backends.iter().map(IpNet::addr).collect(),
                 },
                 Target::Address(address) => [*address].into(),

@@ -58,6 +58,13 @@ impl Bed {
         Ok(self.client().publish_port(request).await?.into_inner().published.expect("a port"))
     }
 
+    /// Gives a service outside a name inside.
+    async fn import(&self, name: &str) -> Result<(), Status> {
+        let protocol = Protocol::Tcp.into();
+        let request = ImportServiceRequest { name: name.into(), protocol, host: "192.0.2.9".into(), port: 5432 };
+        self.client().import_service(request).await.map(drop)
+    }
+
     async fn list(&self) -> Vec<Published> {
         self.client().list_published(ListPublishedRequest {}).await.expect("listed").into_inner().published
     }
@@ -143,13 +150,7 @@ async fn addresses_that_come_too_late_are_given_back() {
     bed.ipam.hang();
     let refused = bed.publish(8080, "web").await.expect_err("ipam does not answer");
     assert!(refused.message().contains("ipam did not answer"), "{refused:?}");
-    let request = ImportServiceRequest {
-        name: "db".into(),
-        protocol: Protocol::Tcp.into(),
-        host: "192.0.2.9".into(),
-        port: 5432,
-    };
-    let refused = bed.client().import_service(request).await.expect_err("ipam does not answer");
+    let refused = bed.import("db").await.expect_err("ipam does not answer");
     assert!(refused.message().contains("ipam did not answer"), "{refused:?}");
     bed.ipam.go_on();
     assert_eq!(bed.ipam.held().len(), 2, "both were given all the same");
@@ -160,4 +161,30 @@ async fn addresses_that_come_too_late_are_given_back() {
     };
     timeout(DEADLINE, given_back).await.expect("both are given back");
     assert!((1..5000).contains(&bed.ipam.longest_wait()), "ipam may look for {} ms", bed.ipam.longest_wait());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_dns_accepts_no_more_is_a_problem() {
+    let bed = Bed::start().await;
+    let container = Namespace::new();
+    bed.host.attach(&container, "a1", "10.32.0.1/12").await;
+    bed.dns.set("web.weft.internal.", &["10.32.0.1"]);
+    bed.publish(8080, "web.weft.internal.").await.expect("published");
+    bed.import("db").await.expect("imported");
+    bed.dns.refuse("web.weft.internal.");
+    bed.dns.refuse("db");
+    let sentence = bed.complains("name_refused").await;
+    for part in ["web.weft.internal.", "lies outside of the zone", "`weft unpublish 8080`"] {
+        assert!(sentence.contains(part), "{sentence}");
+    }
+    bed.leads_to(&[]).await;
+    bed.host
+        .until("the import is complained about", |status| {
+            status.problems.iter().any(|problem| {
+                problem.reason == "import_not_named" && problem.message.contains("lies outside of the zone")
+            })
+        })
+        .await;
+    bed.dns.set("web.weft.internal.", &["10.32.0.1"]);
+    assert_eq!(bed.leads_to(&["10.32.0.1"]).await.problems, []);
 }

@@ -177,8 +177,11 @@ impl Publisher {
     pub(super) async fn keep_names(&mut self, names: &Names) {
         for name in self.published.imports.keys().cloned().collect::<Vec<_>>() {
             let wanted = named(&self.published.imports[&name]);
-            let forgotten =
-                names.addresses(&name).is_some_and(|known| wanted.iter().any(|address| !known.contains(address)));
+            let forgotten = match names.told(&name) {
+                Some(Ok(known)) => wanted.iter().any(|address| !known.contains(address)),
+                Some(Err(_)) => true,
+                None => false,
+            };
             if let Err(error) = self.keep_name(&name, forgotten).await {
                 let message = format!(
                     "the imported service {name} is not found by its name, which is tried again ({error:#}): correct that, or `weft \

@@ -29,12 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Names {
     dns: Channel,
-    known: BTreeMap<String, BTreeSet<IpAddr>>,
+    told: BTreeMap<String, Told>,
     watched: BTreeMap<String, Watch>,
     news: (mpsc::Sender<News>, mpsc::Receiver<News>),
 }
 
-type News = (String, BTreeSet<IpAddr>);
+/// What dns says of a name: its addresses, or why it is none.
+pub(super) type Told = Result<BTreeSet<IpAddr>, String>;
+
+type News = (String, Told);
 
 /// Listens until it is dropped.
 #[derive(Debug)]
@@ -48,14 +51,14 @@ impl Drop for Watch {
 
 impl Names {
     pub(super) fn new(dns: Channel) -> Self {
-        Self { dns, known: BTreeMap::new(), watched: BTreeMap::new(), news: mpsc::channel(NEWS) }
+        Self { dns, told: BTreeMap::new(), watched: BTreeMap::new(), news: mpsc::channel(NEWS) }
     }
 
     /// Watches these names and no others.
     pub(super) fn watch<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         let names: BTreeSet<&str> = names.collect();
         self.watched.retain(|name, _| names.contains(name.as_str()));
-        self.known.retain(|name, _| names.contains(name.as_str()));
+        self.told.retain(|name, _| names.contains(name.as_str()));
         for name in names {
             if !self.watched.contains_key(name) {
                 let task = tokio::spawn(follow(self.dns.clone(), name.to_owned(), self.news.0.clone()));
@@ -66,14 +69,14 @@ impl Names {
 
     /// Waits for news and takes them in. Cancel safe.
     pub(super) async fn changed(&mut self) {
-        if let Some((name, addresses)) = self.news.1.recv().await {
-            self.known.insert(name, addresses);
+        if let Some((name, told)) = self.news.1.recv().await {
+            self.told.insert(name, told);
         }
     }
 
-    /// Returns the addresses of a name that is watched, once dns has told them.
-    pub(super) fn addresses(&self, name: &str) -> Option<&BTreeSet<IpAddr>> {
-        self.known.get(name)
+    /// Returns what dns says of a name that is watched, once it has.
+    pub(super) fn told(&self, name: &str) -> Option<&Told> {
+        self.told.get(name)
     }
 }
 
@@ -107,14 +110,29 @@ fn away(name: &str, status: &Status) -> Refused {
 /// Tells what dns says of a name, for as long as somebody hears it.
 async fn follow(dns: Channel, name: String, news: mpsc::Sender<News>) {
     let mut client = NameServiceClient::new(dns);
+    let mut refused = None;
     loop {
-        if let Ok(told) = client.watch(WatchRequest { name: name.clone() }).await {
-            let mut told = told.into_inner();
-            while let Ok(Some(told)) = told.message().await {
-                if news.send((name.clone(), read(&told))).await.is_err() {
-                    return;
+        match client.watch(WatchRequest { name: name.clone() }).await {
+            Ok(told) => {
+                refused = None;
+                let mut told = told.into_inner();
+                while let Ok(Some(told)) = told.message().await {
+                    if news.send((name.clone(), Ok(read(&told)))).await.is_err() {
+                        return;
+                    }
                 }
             }
+            Err(status) if status.code() == Code::InvalidArgument => {
+                let why = Some(status.message().to_owned());
+                if refused != why {
+                    if news.send((name.clone(), Err(status.message().to_owned()))).await.is_err() {
+                        return;
+                    }
+                    refused = why;
+                }
+            }
+            // It is away.
+            Err(_) => {}
         }
         sleep(RETRY).await;
     }
