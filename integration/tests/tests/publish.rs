@@ -239,6 +239,8 @@ async fn survives(mesh: &Mesh, at: &[SocketAddr]) -> anyhow::Result<()> {
     for harm in [
         "nft delete table inet weft-publish",
         "iptables -F DOCKER-USER; ip6tables -F FORWARD; iptables -t nat -F",
+        // Some hosts refuse whatever nobody accepted.
+        "for tool in iptables ip6tables; do $tool -F FORWARD; $tool -A FORWARD -j REJECT; done",
         // The engine, whose policy is to drop, puts its own rules back when it starts again.
         "iptables -F; ip6tables -F; iptables -t nat -F",
     ] {

@@ -8,6 +8,7 @@ mod announce;
 mod difference;
 mod expose;
 mod firewall;
+mod forward;
 mod hosts_file;
 mod legacy;
 mod marker;
@@ -25,6 +26,7 @@ pub use firewall::{
     ACCEPTING_CHAINS, BaseChain, ChainRef, Comparison, Expression, Family, Hook, KeyPart, MetaKey, PayloadBase, Rule,
     Set, Table, TransportProtocol, Verdict, accept_rule, own_table,
 };
+pub use forward::{Placement, place};
 pub use hosts_file::{HostsFile, rewrite_hosts};
 pub use legacy::{legacy_accept, legacy_removals};
 pub use marker::{ALIAS, PORT_PREFIX, PortMarker, host_interface};

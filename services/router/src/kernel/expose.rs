@@ -167,35 +167,38 @@ impl Owner {
 
 type Rules = Vec<(ChainRef, Vec<(u64, hostnet::Rule)>)>;
 
-/// Makes the rules of ours with this comment in the chains `FORWARD` as they should be, and returns how many changes that took. They
-/// come last in the chain: what the engine's users put in `DOCKER-USER` counts before.
+/// Makes the rules of ours with this comment in the chains `FORWARD` as they should be, where they count ([`hostnet::place`]), and returns
+/// how many changes that took. Where somebody else puts something before them, that is
+/// corrected once for each such change.
 pub(super) fn keep_rules(
     nftables: &mut Nftables,
     comment: &str,
     wanted: impl Fn(Family) -> Vec<hostnet::Rule>,
 ) -> anyhow::Result<usize> {
     let mut changes = 0;
-    for (chain, present) in rules(nftables, &[comment])? {
+    for (chain, present) in forward_chains(nftables)? {
         let wanted = wanted(chain.family);
-        if present.iter().map(|(_, rule)| rule).eq(&wanted) {
-            continue;
-        }
-        let deletes = present.iter().map(|(handle, _)| Step::DeleteRule(&chain, *handle));
-        let steps: Vec<Step<'_>> = deletes.chain(wanted.iter().map(|rule| Step::AppendRule(&chain, rule))).collect();
+        let Some(placement) = hostnet::place(&present, comment, &wanted) else { continue };
+        let deletes = placement.delete.iter().map(|handle| Step::DeleteRule(&chain, *handle));
+        // Each comes before those that were put there just now.
+        let inserts = wanted.iter().rev().map(|rule| match placement.after {
+            Some(handle) => Step::InsertAfter(&chain, handle, rule),
+            None => Step::InsertRule(&chain, rule),
+        });
+        let steps: Vec<Step<'_>> = deletes.chain(inserts).collect();
         nftables.transact(&steps).with_context(|| format!("failed to change the chain {}", chain.chain))?;
         changes += 1;
     }
     Ok(changes)
 }
 
-/// Lists the chains `FORWARD` that there are, with the rules in them that have one of these comments.
-fn rules(nftables: &mut Nftables, comments: &[&str]) -> anyhow::Result<Rules> {
+/// Lists the chains `FORWARD` that there are.
+fn forward_chains(nftables: &mut Nftables) -> anyhow::Result<Rules> {
     let mut chains = Rules::new();
     for family in [Family::Ipv4, Family::Ipv6] {
         let chain = ChainRef { family, chain: "FORWARD".into() };
         if nftables.has_chain(&chain)? {
-            let mut rules = nftables.filter_rules(&chain)?;
-            rules.retain(|(_, rule)| rule.comment.as_deref().is_some_and(|comment| comments.contains(&comment)));
+            let rules = nftables.filter_rules(&chain)?;
             chains.push((chain, rules));
         }
     }
@@ -204,9 +207,14 @@ fn rules(nftables: &mut Nftables, comments: &[&str]) -> anyhow::Result<Rules> {
 
 /// Removes the rules that let the host be reached and reach, and those of services; its addresses go with the bridge.
 pub(super) fn remove_rules(nftables: &mut Nftables) -> anyhow::Result<()> {
-    let chains = rules(nftables, &[EXPOSE_COMMENT, PUBLISH_TABLE])?;
-    let deletes =
-        chains.iter().flat_map(|(chain, rules)| rules.iter().map(move |(handle, _)| Step::DeleteRule(chain, *handle)));
+    let chains = forward_chains(nftables)?;
+    let ours = |rule: &hostnet::Rule| {
+        rule.comment.as_deref().is_some_and(|comment| [EXPOSE_COMMENT, PUBLISH_TABLE].contains(&comment))
+    };
+    let deletes = chains.iter().flat_map(|(chain, rules)| {
+        let ours = rules.iter().filter(|(_, rule)| ours(rule));
+        ours.map(move |(handle, _)| Step::DeleteRule(chain, *handle))
+    });
     let tables = [EXPOSE_TABLE, PUBLISH_TABLE].map(|name| Step::RemoveTable(Family::Inet, name));
     let steps: Vec<Step<'_>> = deletes.chain(tables).collect();
     nftables.transact(&steps)

@@ -65,6 +65,7 @@ const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
+const RULE_POSITION: u16 = 6;
 const RULE_USERDATA: u16 = 7;
 /// Type of a comment in a rule's user data, as nft and the iptables tools read it (libnftnl, udata.h).
 const USERDATA_COMMENT: u8 = 0;
@@ -100,8 +101,8 @@ pub(super) enum Step<'a> {
     RemoveTable(Family, &'a str),
     /// Puts a rule first in a chain of the table `filter`.
     InsertRule(&'a ChainRef, &'a Rule),
-    /// Puts a rule last in a chain of the table `filter`.
-    AppendRule(&'a ChainRef, &'a Rule),
+    /// Puts a rule into a chain of the table `filter`, directly after the one with this handle.
+    InsertAfter(&'a ChainRef, u64, &'a Rule),
     /// Deletes a rule from a chain of the table `filter`.
     DeleteRule(&'a ChainRef, u64),
     /// Adds keys to a set.
@@ -400,8 +401,10 @@ impl Batch {
             Step::InsertRule(chain, rule) => {
                 self.add(NEW_RULE, chain.family, NLM_F_CREATE, &write_rule(FILTER, &chain.chain, rule));
             }
-            Step::AppendRule(chain, rule) => {
-                self.add(NEW_RULE, chain.family, NLM_F_CREATE | NLM_F_APPEND, &write_rule(FILTER, &chain.chain, rule));
+            Step::InsertAfter(chain, handle, rule) => {
+                let mut rule = write_rule(FILTER, &chain.chain, rule);
+                rule.bytes_of(RULE_POSITION, &handle.to_be_bytes());
+                self.add(NEW_RULE, chain.family, NLM_F_CREATE | NLM_F_APPEND, &rule);
             }
             Step::DeleteRule(chain, handle) => {
                 let mut rule = Writer::default();

@@ -188,6 +188,63 @@ fn a_port_leads_to_containers_and_to_those_that_are_left() {
 }
 
 #[test]
+fn a_rule_that_closes_the_hosts_chain_does_not_switch_services_off() {
+    on_host(|Host { kernel, .. }| async move {
+        let (outside, own) = outside();
+        let at = own.map(|address| SocketAddr::new(address, PORT));
+        let asked = || at.into_iter().all(|to| outside.run(move || ask(to)).is_some());
+        let filter = |commands: &str| {
+            for (tool, command) in ["iptables", "ip6tables"]
+                .into_iter()
+                .flat_map(|tool| commands.split("; ").map(move |command| (tool, command)))
+            {
+                output(tool, &command.split(' ').collect::<Vec<_>>());
+            }
+        };
+        filter("-A FORWARD -j REJECT");
+        kernel.prepare().await.expect("prepared");
+        let one = Container::start("a1");
+        kernel.attach(one.spec(&["10.32.0.1/12", &format!("{SIX}:1/108")])).await.expect("attached");
+        one.run(|| serve("one", 80));
+        kernel.set_published(published(&["10.32.0.1:80", &format!("[{SIX}:1]:80")])).await.expect("published");
+        assert!(asked(), "the host refused before");
+        for change in [
+            "-F FORWARD; -A FORWARD -j REJECT",
+            "-I FORWARD -j REJECT",
+            // The engine starts, and makes a network: it puts its rules first.
+            "-N DOCKER-USER; -N DOCKER-FORWARD; -I FORWARD -j DOCKER-FORWARD; -I FORWARD -j DOCKER-USER",
+            "-D FORWARD -j DOCKER-FORWARD; -I FORWARD 2 -j DOCKER-FORWARD",
+            "-I FORWARD 3 -j REJECT",
+        ] {
+            filter(change);
+            let start = now();
+            eventually(&format!("asked after {change}"), asked).await;
+            assert!(start.elapsed() < Duration::from_secs(1), "{change} took {:?}", start.elapsed());
+        }
+        eventually("settled", || true).await;
+        assert_eq!(kernel.prepare().await.expect("prepared"), 0);
+        let listed = output("iptables", &["-S", "FORWARD"]);
+        let jumps: Vec<&str> = listed
+            .lines()
+            .filter(|line| line.starts_with("-A") && !line.ends_with("--comment weft -j ACCEPT"))
+            .map(|line| line.rsplit(' ').next().expect("a word"))
+            .take(4)
+            .collect();
+        assert_eq!(jumps, ["DOCKER-USER", "DOCKER-FORWARD", "ACCEPT", "ACCEPT"], "{listed}");
+
+        // What the engine's users drop stays dropped, and what the engine drops.
+        for chain in ["DOCKER-USER", "DOCKER-FORWARD"] {
+            filter(&format!("-A {chain} -o weft ! -i weft -j DROP"));
+            assert!(!asked(), "{chain} is passed by");
+            filter(&format!("-F {chain}"));
+            eventually("asked again", asked).await;
+        }
+        kernel.set_published(DesiredServices::default()).await.expect("taken back");
+        assert!(!output("nft", &["list", "ruleset"]).contains("weft-expose"), "rules are left");
+    });
+}
+
+#[test]
 fn containers_whose_answers_come_back_through_the_host_see_clients() {
     on_host(|Host { kernel, .. }| async move {
         let (outside, [own, _]) = outside();

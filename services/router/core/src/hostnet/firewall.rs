@@ -113,6 +113,8 @@ pub enum Expression {
     Counter,
     /// Decides.
     Verdict(Verdict),
+    /// Goes through this chain first, in rules of others.
+    Jump(String),
     /// Loads into the register so many units of four bytes behind the first, for a key of several parts.
     Into(u8, Box<Self>),
     /// Ends the rule unless the key in the registers from the first on is in a set of the table, or is not if `inverted`.

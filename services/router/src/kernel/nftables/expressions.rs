@@ -10,6 +10,9 @@ const EXPRESSION_DATA: u16 = 2;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+/// Goes through a chain, and comes back (`NFT_JUMP`).
+const JUMP: i32 = -3;
 const VERDICT_REGISTER: u32 = 0;
 /// The first of 16 bytes, as the iptables tools use it.
 const REGISTER: u32 = 1;
@@ -181,8 +184,8 @@ fn write_into(list: &mut Writer, expression: &Expression, register: u32) {
             data.number(MATCH_REVISION, *revision);
             data.bytes_of(MATCH_INFO, info);
         }),
-        // A load into two places at once is none.
-        Expression::Into(..) | Expression::Other(_) => {}
+        // A load into two places at once is none, and no rule of ours jumps.
+        Expression::Into(..) | Expression::Jump(_) | Expression::Other(_) => {}
     }
 }
 
@@ -299,7 +302,11 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expression> {
             into(IMMEDIATE_REGISTER, Expression::Immediate(inner(IMMEDIATE_DATA, DATA_VALUE)?.to_vec()))
         }
         "immediate" => {
-            let number = Attributes::new(inner(IMMEDIATE_DATA, DATA_VERDICT)?).number(VERDICT_CODE)?;
+            let verdict = Attributes::new(inner(IMMEDIATE_DATA, DATA_VERDICT)?);
+            let number = verdict.number(VERDICT_CODE)?;
+            if number.cast_signed() == JUMP {
+                return verdict.string(VERDICT_CHAIN).map(Expression::Jump);
+            }
             [Verdict::Accept, Verdict::Drop]
                 .into_iter()
                 .find(|verdict| verdict_number(*verdict) == number)
