@@ -141,12 +141,13 @@ impl Owner {
         let targets: BTreeSet<IpAddr> = translations.flat_map(|one| one.targets.iter().map(SocketAddr::ip)).collect();
         let mut direct = BTreeMap::new();
         if !targets.is_empty() {
-            let gateways = self.gateways()?;
+            let (gateways, subnets) = self.gateways()?;
             for attachment in self.attachments()? {
                 let own = attachment.addresses.iter().map(IpNet::addr).filter(|address| targets.contains(address));
                 for address in own.collect::<Vec<_>>() {
                     let routes = if address.is_ipv6() { routes_6(attachment.pid) } else { routes_4(attachment.pid) };
-                    if let Some(gateway) = gateway(&routes, &gateways) {
+                    if let Some(mut gateway) = gateway(&routes, &gateways) {
+                        gateway.masqueraded.extend(&subnets);
                         direct.insert(address, gateway);
                     }
                 }
@@ -156,8 +157,8 @@ impl Owner {
     }
 
     /// Returns the addresses of this host at which it lets containers' answers in that come by another way than questions go, with
-    /// the links that have them.
-    fn gateways(&mut self) -> anyhow::Result<BTreeMap<IpAddr, String>> {
+    /// the links that have them, and the subnets of all its bridges but ours.
+    fn gateways(&mut self) -> anyhow::Result<(BTreeMap<IpAddr, String>, BTreeSet<IpNet>)> {
         let filter = |link: &str| {
             let path = self.config.proc_sys.join(format!("net/ipv4/conf/{link}/rp_filter"));
             fs::read_to_string(path).ok().and_then(|value| value.trim().parse::<u8>().ok()).unwrap_or_default()
@@ -167,13 +168,14 @@ impl Owner {
             self.channel.links()?.into_iter().filter(|link| link.kind == "bridge" && link.name != self.config.bridge);
         // The higher one counts, and 1 lets a packet in only by the way back to its source (Documentation/networking/ip-sysctl.rst).
         let bridges: Vec<_> = bridges.map(|link| (link.index, filter(&link.name).max(all) == 1, link.name)).collect();
-        let mut gateways = BTreeMap::new();
+        let (mut gateways, mut subnets) = (BTreeMap::new(), BTreeSet::new());
         for (index, strict, link) in bridges {
-            let addresses = self.channel.addresses(index)?.into_iter().map(|address| address.addr());
-            let usable = addresses.filter(|address| address.is_ipv6() || !strict);
+            let addresses = self.channel.addresses(index)?;
+            subnets.extend(addresses.iter().map(IpNet::trunc));
+            let usable = addresses.iter().map(IpNet::addr).filter(|address| address.is_ipv6() || !strict);
             gateways.extend(usable.map(|address| (address, link.clone())));
         }
-        Ok(gateways)
+        Ok((gateways, subnets))
     }
 }
 
@@ -185,7 +187,7 @@ fn gateway(routes: &[Route], gateways: &BTreeMap<IpAddr, String>) -> Option<Gate
     let default = routes.iter().find(|(destination, _)| destination.prefix_len() == 0)?;
     let link = gateways.get(&default.1?)?.clone();
     let narrow = routes.iter().filter(|(destination, _)| destination.prefix_len() > 0);
-    Some(Gateway { link, without_host: narrow.map(|(destination, _)| *destination).collect() })
+    Some(Gateway { link, masqueraded: narrow.map(|(destination, _)| *destination).collect() })
 }
 
 fn routes_4(pid: u32) -> Vec<Route> {
@@ -238,8 +240,8 @@ mod tests {
         let gateways = BTreeMap::from([(at, "docker0".to_owned())]);
         let net = |text: &str| text.parse::<IpNet>().expect("valid");
         assert_eq!(routes, [(net("0.0.0.0/0"), Some(at)), (net("172.17.0.0/16"), None)]);
-        let without_host = [net("172.17.0.0/16")].into();
-        assert_eq!(gateway(&routes, &gateways), Some(Gateway { link: "docker0".to_owned(), without_host }));
+        let masqueraded = [net("172.17.0.0/16")].into();
+        assert_eq!(gateway(&routes, &gateways), Some(Gateway { link: "docker0".to_owned(), masqueraded }));
         assert_eq!(gateway(&routes, &BTreeMap::new()), None, "another gateway");
         assert_eq!(gateway(&routes[1..], &gateways), None, "no default route");
 

@@ -283,6 +283,27 @@ fn containers_whose_answers_come_back_through_the_host_see_clients() {
         let by = outside.run(move || client_for(to));
         assert_eq!(ask_by(&by, to).as_deref(), Some("engine's 10.32.0.9"));
         assert_eq!(ask(to).as_deref(), Some("engine's 10.32.0.9"), "the host itself");
+        // The engine lets nothing pass between its networks.
+        let neighbour = Container::start("c3");
+        let pid = neighbour.pid.to_string();
+        output("ip", &["link", "add", "br-x", "type", "bridge"]);
+        output("ip", &["address", "add", "172.18.0.1/16", "dev", "br-x"]);
+        output("ip", &["link", "set", "br-x", "up"]);
+        output("ip", &["link", "add", "veth2", "type", "veth", "peer", "name", "eth0", "netns", &pid]);
+        output("ip", &["link", "set", "veth2", "master", "br-x", "up"]);
+        neighbour.output("ip", &["address", "add", "172.18.0.2/16", "dev", "eth0"]);
+        neighbour.output("ip", &["link", "set", "eth0", "up"]);
+        neighbour.output("ip", &["route", "add", "default", "via", "172.18.0.1"]);
+        output("iptables", &["-N", "DOCKER-ISOLATION-STAGE-1"]);
+        output("iptables", &["-A", "DOCKER-ISOLATION-STAGE-1", "-i", "docker0", "-o", "br-x", "-j", "DROP"]);
+        output("iptables", &["-I", "FORWARD", "-j", "DOCKER-ISOLATION-STAGE-1"]);
+        kernel.set_published(published(&["10.32.0.2:80"])).await.expect("published");
+        assert_eq!(
+            neighbour.run(move || ask(to)).as_deref(),
+            Some("engine's 10.32.0.9"),
+            "another network's container"
+        );
+        assert_eq!(outside.run(move || ask(to)).as_deref(), Some("engine's 192.0.2.2"));
         // Only answers get out.
         outside.run(|| serve("outside", 81));
         let straight = SocketAddr::new("192.0.2.2".parse().expect("valid"), 81);

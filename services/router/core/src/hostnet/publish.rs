@@ -63,15 +63,16 @@ impl Translation {
 pub struct Gateway {
     /// Name of this host's link that its default route leads to.
     pub link: String,
-    /// Subnets that it reaches without this host.
-    pub without_host: BTreeSet<IpNet>,
+    /// Subnets whose clients it takes for this host: those that it reaches without it, and those of this host's bridges, between
+    /// which the engine lets nothing pass, answers neither.
+    pub masqueraded: BTreeSet<IpNet>,
 }
 
 /// What the rules depend on beside the services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Containers whose answers come through this host whatever address they answer to, but for subnets that they reach without it.
-    /// They see who their clients are.
+    /// Containers whose answers come through this host whatever address they answer to, but for the subnets that are named. They
+    /// see who their clients are.
     pub direct: BTreeMap<IpAddr, Gateway>,
     /// Whether the host routes IPv4. Where it does not, only its own programs are led to targets elsewhere.
     pub routes_ipv4: bool,
@@ -241,7 +242,7 @@ fn sources(bridge: &str, translation: &Translation, target: SocketAddr, surround
     let like = IpNet::from(target.ip());
     let not_of_host = [Expression::AddressKind { source: true }, number(Comparison::NotEqual, OF_THE_HOST)];
     let elsewhere = gateway
-        .without_host
+        .masqueraded
         .iter()
         .filter(|subnet| is_ipv6(subnet) == target.is_ipv6())
         .flat_map(|subnet| [address_of(End::Source, subnet), in_subnet(subnet, false)].concat());
@@ -366,8 +367,8 @@ mod tests {
 
     #[test]
     fn who_answers_through_this_host_sees_its_clients_and_all_others_the_host() {
-        let without_host = BTreeSet::from(["172.17.0.0/16".parse().expect("valid")]);
-        let gateway = Gateway { link: "docker0".into(), without_host };
+        let masqueraded = BTreeSet::from(["172.17.0.0/16".parse().expect("valid")]);
+        let gateway = Gateway { link: "docker0".into(), masqueraded };
         let direct = BTreeMap::from([("10.32.0.1".parse().expect("valid"), gateway)]);
         let surroundings = Surroundings { direct, ..everything() };
         assert_eq!(answer_rules(Family::Ipv4, &surroundings).len(), 1);

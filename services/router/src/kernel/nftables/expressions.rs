@@ -374,8 +374,7 @@ mod tests {
             port: 53,
             targets: ["10.32.0.1:53", "10.32.0.2:53", "[fd12::1]:53"].map(|text| text.parse().expect("valid")).into(),
         };
-        let gateway =
-            Gateway { link: "docker0".into(), without_host: ["172.17.0.0/16".parse().expect("valid")].into() };
+        let gateway = Gateway { link: "docker0".into(), masqueraded: ["172.17.0.0/16".parse().expect("valid")].into() };
         let surroundings = Surroundings {
             direct: [("10.32.0.1".parse().expect("valid"), gateway)].into(),
             routes_ipv4: true,
