@@ -39,6 +39,9 @@ pub(super) const IPV6_MINIMUM_MTU: u32 = 1280;
 /// The routing table that the kernel looks into first (`RT_TABLE_LOCAL`, linux/rtnetlink.h).
 const LOCAL_TABLE: u8 = 255;
 
+/// The number of no link: addresses of all are listed.
+const ALL_LINKS: u32 = 0;
+
 /// What a new veth pair is like.
 pub(super) struct VethPair<'a> {
     pub(super) name: &'a str,
@@ -108,6 +111,11 @@ impl Channel {
     /// Lists the addresses of a link, link-local ones left out.
     pub(super) fn addresses(&mut self, link: u32) -> anyhow::Result<Vec<IpNet>> {
         self.list_addresses(None, link)
+    }
+
+    /// Lists the addresses of all links, link-local ones left out.
+    pub(super) fn all_addresses(&mut self) -> anyhow::Result<Vec<IpNet>> {
+        self.list_addresses(None, ALL_LINKS)
     }
 
     fn list_addresses(&mut self, namespace: Option<i32>, link: u32) -> anyhow::Result<Vec<IpNet>> {
@@ -552,7 +560,7 @@ fn read_forwarding(message: &RouteNetlinkMessage, bridge: u32) -> Option<Forward
 
 fn read_address(message: &RouteNetlinkMessage, link: u32) -> Option<IpNet> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    if message.header.index != link {
+    if link != ALL_LINKS && message.header.index != link {
         return None;
     }
     // IFA_LOCAL where there is one: IFA_ADDRESS is the far end on links of two stations.

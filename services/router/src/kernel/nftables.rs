@@ -20,6 +20,7 @@ use socket2::SockRef;
 use weft_router_core::hostnet::{ALIAS, BaseChain, ChainRef, Family, Hook, PortElement, PortSet, Rule, Set, Table};
 
 use self::attributes::{Attributes, Writer};
+pub(super) use self::conntrack::Led;
 use super::rtnetlink;
 use crate::socket::set_option;
 

@@ -13,7 +13,13 @@ use weft_router_core::hostnet::{
     self, Entrance, Family, Gateway, PUBLISH_TABLE, Surroundings, Translation, TransportProtocol,
 };
 
-use super::{Problem, expose::keep_rules, host::Owner, links::IPV6_MINIMUM_MTU, nftables::Step};
+use super::{
+    Problem,
+    expose::keep_rules,
+    host::Owner,
+    links::IPV6_MINIMUM_MTU,
+    nftables::{Led, Step},
+};
 
 /// A default route by a gateway (`RTF_GATEWAY`, linux/route.h).
 const BY_GATEWAY: u32 = 2;
@@ -36,8 +42,8 @@ pub(super) struct Published {
     problem: Option<Problem>,
     /// Who sees the addresses of clients, for those who list that.
     direct: Arc<Mutex<BTreeSet<IpAddr>>>,
-    /// Where datagrams were led, by the port that clients ask for.
-    datagrams: BTreeMap<u16, BTreeSet<SocketAddr>>,
+    /// Where datagrams were led, by where clients begin and the port that they ask for.
+    datagrams: BTreeMap<(Entrance, u16), BTreeSet<SocketAddr>>,
 }
 
 impl Published {
@@ -111,20 +117,28 @@ impl Owner {
     /// Has the kernel forget the connections of datagrams that were led where they are led no longer: it would lead a client that
     /// goes on to the same target for ever. Those of TCP end by themselves.
     fn redirect_datagrams(&mut self) -> anyhow::Result<()> {
-        let mut wanted: BTreeMap<u16, BTreeSet<SocketAddr>> = BTreeMap::new();
-        for translation in &self.published.desired.translations {
-            if translation.protocol == TransportProtocol::Udp {
-                wanted.entry(translation.port).or_default().extend(&translation.targets);
-            }
-        }
-        let ports: BTreeSet<u16> = self.published.datagrams.keys().chain(wanted.keys()).copied().collect();
-        let changed = ports.into_iter().filter(|port| self.published.datagrams.get(port) != wanted.get(port));
-        let changed: BTreeMap<u16, BTreeSet<SocketAddr>> =
-            changed.map(|port| (port, wanted.get(&port).cloned().unwrap_or_default())).collect();
-        if !changed.is_empty()
+        let former = &self.published.datagrams;
+        let translations = self.published.desired.translations.iter();
+        let wanted: BTreeMap<(Entrance, u16), BTreeSet<SocketAddr>> = translations
+            .filter(|one| one.protocol == TransportProtocol::Udp && !one.is_loopback())
+            .map(|one| ((one.entrance, one.port), one.targets.clone()))
+            .collect();
+        if wanted != *former
             && let Some(nftables) = &mut self.nftables
         {
-            nftables.forget_datagrams(&changed).context("failed to have clients by UDP led to another target")?;
+            let services: BTreeSet<(Entrance, u16)> = former.keys().chain(wanted.keys()).copied().collect();
+            let service = |at: (Entrance, u16)| Led {
+                entrance: at.0,
+                port: at.1,
+                former: former.get(&at).cloned(),
+                targets: wanted.get(&at).cloned().unwrap_or_default(),
+            };
+            let services: Vec<Led> = services.into_iter().map(service).collect();
+            let own = self.channel.all_addresses()?.iter().map(IpNet::addr).collect();
+            let overlay = self.exposed.subnets();
+            nftables
+                .forget_datagrams(&services, &own, &overlay)
+                .context("failed to have clients by UDP led to another target")?;
         }
         self.published.datagrams = wanted;
         Ok(())

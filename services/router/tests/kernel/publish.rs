@@ -335,6 +335,34 @@ fn containers_whose_answers_come_back_through_the_host_see_clients() {
 }
 
 #[test]
+fn questions_of_the_host_itself_are_answered_whatever_is_published() {
+    on_host(|Host { kernel, .. }| async move {
+        let (outside, _) = outside();
+        kernel.prepare().await.expect("prepared");
+        let one = Container::start("a1");
+        kernel.attach(one.spec(&["10.32.0.1/12"])).await.expect("attached");
+        output(
+            "nft",
+            &["add table inet strict; add chain inet strict input { type filter hook input priority 0; }; \
+               add rule inet strict input iifname out meta l4proto udp ct state != established drop"],
+        );
+        let theirs = outside.run(|| UdpSocket::bind(("192.0.2.2", PORT)).expect("a free port"));
+        theirs.set_read_timeout(Some(PATIENCE)).expect("set");
+        let client = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        client.set_read_timeout(Some(PATIENCE)).expect("set");
+        client.connect(("192.0.2.2", PORT)).expect("connected");
+        for targets in [&["10.32.0.1:80"][..], &["10.32.0.1:81"], &[]] {
+            client.send(b"?").expect("sent");
+            let mut buffer = [0; 16];
+            let (_, from) = theirs.recv_from(&mut buffer).expect("asked");
+            kernel.set_published(published(targets)).await.expect("published");
+            theirs.send_to(b"!", from).expect("sent");
+            assert_eq!(client.recv(&mut buffer).expect("an answer to a question that was asked before"), 1);
+        }
+    });
+}
+
+#[test]
 fn a_service_outside_is_reached_at_an_address_inside() {
     on_host(|Host { kernel, .. }| async move {
         let (outside, own) = outside();

@@ -53,7 +53,8 @@ pub struct Translation {
 impl Translation {
     /// Tells whether only the host's own programs ask for it, at an address that the kernel leads nowhere else: no answer from
     /// elsewhere could reach them.
-    fn is_loopback(&self) -> bool {
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
         matches!(self.entrance, Entrance::Host(Some(address)) if address.is_loopback())
     }
 }

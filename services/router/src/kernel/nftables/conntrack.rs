@@ -1,11 +1,13 @@
 //! Connections that the kernel tracks, of datagrams that are led elsewhere (linux/netfilter/nfnetlink_conntrack.h).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use anyhow::Context;
+use ipnet::IpNet;
+use weft_router_core::hostnet::Entrance;
 
 use super::{
     NLM_F_DUMP, Nftables,
@@ -37,16 +39,54 @@ struct Tuple {
     destination: SocketAddr,
 }
 
+/// A service by UDP, and whom it was and is led to.
+#[derive(Debug)]
+pub(in super::super) struct Led {
+    pub(in super::super) entrance: Entrance,
+    pub(in super::super) port: u16,
+    /// Unknown where this run did not lead it.
+    pub(in super::super) former: Option<BTreeSet<SocketAddr>>,
+    pub(in super::super) targets: BTreeSet<SocketAddr>,
+}
+
+impl Led {
+    /// Tells whether a client who asks there asks for the service. `own` are the host's addresses.
+    fn is_at(&self, asked: SocketAddr, own: &BTreeSet<IpAddr>) -> bool {
+        let there = match self.entrance {
+            Entrance::Host(None) => !asked.ip().is_loopback() && own.contains(&asked.ip()),
+            Entrance::Host(Some(address)) | Entrance::Overlay(address) => asked.ip() == address,
+        };
+        there && asked.port() == self.port
+    }
+
+    /// Tells whether it was us who led a client there. An earlier run's were in the subnets of the overlay, or are all that ask at
+    /// an address which is there for nothing else.
+    fn led_to(&self, target: SocketAddr, overlay: &BTreeSet<IpNet>) -> bool {
+        match (&self.former, self.entrance) {
+            (Some(former), _) => former.contains(&target),
+            (None, Entrance::Host(_)) => overlay.iter().any(|subnet| subnet.contains(&target.ip())),
+            (None, Entrance::Overlay(_)) => true,
+        }
+    }
+
+    fn is_changed(&self) -> bool {
+        self.former.as_ref() != Some(&self.targets)
+    }
+}
+
 impl Nftables {
-    /// Has the kernel forget the connections of UDP to these ports that go to none of their targets: those that were led elsewhere,
-    /// and those that began before they were led at all.
+    /// Has the kernel forget the connections of UDP to these services that go to none of their targets, where those changed: which were
+    /// led elsewhere, and which began before they were led at all. Those of others stay. `own` are the host's addresses, `overlay` the
+    /// subnets that it is in there.
     pub(in super::super) fn forget_datagrams(
         &mut self,
-        targets: &BTreeMap<u16, BTreeSet<SocketAddr>>,
+        services: &[Led],
+        own: &BTreeSet<IpAddr>,
+        overlay: &BTreeSet<IpNet>,
     ) -> anyhow::Result<()> {
-        let keep = |entry: &[u8]| is_stale(entry, targets);
+        let stale = |entry: &[u8]| is_stale(entry, services, own, overlay);
         let stale = self
-            .request(SUBSYSTEM << 8 | GET, 0, NLM_F_DUMP, &Writer::default(), keep)
+            .request(SUBSYSTEM << 8 | GET, 0, NLM_F_DUMP, &Writer::default(), stale)
             .context("failed to list the connections that the kernel tracks")?;
         for entry in &stale {
             let (entry, mut which) = (Attributes::new(entry), Writer::default());
@@ -73,14 +113,21 @@ fn family(entry: Attributes<'_>) -> u8 {
     if ipv6 { 10 } else { 2 }
 }
 
-fn is_stale(entry: &[u8], targets: &BTreeMap<u16, BTreeSet<SocketAddr>>) -> bool {
+fn is_stale(entry: &[u8], services: &[Led], own: &BTreeSet<IpAddr>, overlay: &BTreeSet<IpNet>) -> bool {
     let entry = Attributes::new(entry);
     let (Some((UDP, asked)), Some((_, answered))) = (tuple(entry, ORIGINAL), tuple(entry, REPLY)) else { return false };
-    let Some(targets) = targets.get(&asked.destination.port()) else { return false };
+    let services: Vec<&Led> = services.iter().filter(|service| service.is_at(asked.destination, own)).collect();
+    if services.iter().any(|service| service.targets.contains(&answered.source)) {
+        return false;
+    }
     let led = answered.source != asked.destination;
-    // One that nobody translated, to whoever it is, begins anew as it was.
+    // Somebody else may have given it another source.
     let untouched = !led && answered.destination == asked.source;
-    (led || untouched) && !targets.contains(&answered.source)
+    let stale = |service: &&Led| {
+        let is_served = || service.targets.iter().any(|target| target.is_ipv6() == asked.destination.is_ipv6());
+        if led { service.led_to(answered.source, overlay) } else { untouched && is_served() }
+    };
+    services.into_iter().filter(|service| service.is_changed()).any(|service| stale(&service))
 }
 
 fn tuple(entry: Attributes<'_>, which: u16) -> Option<(u8, Tuple)> {
@@ -126,24 +173,65 @@ mod tests {
         writer.bytes().to_vec()
     }
 
+    fn set<T: Ord + std::str::FromStr<Err: std::fmt::Debug>>(texts: &[&str]) -> BTreeSet<T> {
+        texts.iter().map(|text| text.parse().expect("valid")).collect()
+    }
+
+    /// Tells what becomes of an entry on a host with some addresses and a service that one target is left of.
+    fn goes(entry: &[u8], entrance: Entrance, former: Option<&[&str]>) -> bool {
+        let targets = set(&["10.32.0.1:53"]);
+        let services = [Led { entrance, port: 5353, former: former.map(set), targets }];
+        let own = set(&["127.0.0.1", "192.0.2.1", "192.0.2.10", "10.32.0.9", "fd00::1"]);
+        is_stale(entry, &services, &own, &set(&["10.32.0.0/12"]))
+    }
+
+    fn stale(entrance: Entrance, former: Option<&[&str]>, original: [&str; 2], reply: [&str; 2]) -> bool {
+        goes(&entry(UDP, original, reply), entrance, former)
+    }
+
     #[test]
     fn what_goes_to_nobody_of_the_service_is_stale() {
-        let live: SocketAddr = "10.32.0.1:53".parse().expect("valid");
-        let targets = BTreeMap::from([(5353, BTreeSet::from([live]))]);
         let (client, host) = ("192.0.2.9:4000", "192.0.2.1:5353");
-        for (protocol, original, reply, stale) in [
-            (UDP, [client, host], ["10.32.0.1:53", client], false),
-            (UDP, [client, host], ["10.32.0.2:53", client], true),
-            (UDP, [client, host], ["10.32.0.2:53", "10.32.0.9:4000"], true),
-            (UDP, [client, host], [host, client], true),
-            (UDP, [client, "192.0.2.1:53"], ["192.0.2.1:53", client], false),
-            (6, [client, host], ["10.32.0.2:53", client], false),
+        let former: Option<&[&str]> = Some(&["10.32.0.1:53", "10.32.0.2:53", "[fd12::2]:53"]);
+        for (original, reply, expected) in [
+            ([client, host], ["10.32.0.1:53", client], false),
+            ([client, host], ["10.32.0.2:53", client], true),
+            ([client, host], ["10.32.0.2:53", "10.32.0.9:4000"], true),
+            ([client, host], [host, client], true),
+            ([client, "192.0.2.1:53"], ["192.0.2.1:53", client], false),
             // What a container asks outside is masqueraded, and nobody else's.
-            (UDP, ["172.17.0.2:4000", "198.51.100.1:5353"], ["198.51.100.1:5353", "192.0.2.1:4000"], false),
-            (UDP, ["[fd00::9]:1", "[fd00::1]:5353"], ["[fd12::2]:53", "[fd00::9]:1"], true),
+            (["172.17.0.2:4000", "198.51.100.1:5353"], ["198.51.100.1:5353", "192.0.2.1:4000"], false),
+            (["[fd00::9]:1", "[fd00::1]:5353"], ["[fd12::2]:53", "[fd00::9]:1"], true),
+            // In this family it is led nowhere any more: whoever serves there goes on.
+            (["[fd00::9]:1", "[fd00::1]:5353"], ["[fd00::1]:5353", "[fd00::9]:1"], false),
+            // The host's own questions, and its loopback.
+            (["192.0.2.1:4000", "198.51.100.1:5353"], ["198.51.100.1:5353", "192.0.2.1:4000"], false),
+            (["127.0.0.1:4000", "127.0.0.1:5353"], ["127.0.0.1:5353", "127.0.0.1:4000"], false),
+            // What the engine leads elsewhere, from wherever.
+            ([client, "198.51.100.1:5353"], ["172.17.0.2:53", client], false),
+            ([client, host], ["172.17.0.2:53", client], false),
         ] {
-            assert_eq!(is_stale(&entry(protocol, original, reply), &targets), stale, "{original:?} {reply:?}");
+            assert_eq!(stale(Entrance::Host(None), former, original, reply), expected, "{original:?} {reply:?}");
         }
-        assert!(!is_stale(&[], &targets));
+        assert!(!goes(&entry(6, [client, host], ["10.32.0.2:53", client]), Entrance::Host(None), former), "by TCP");
+        assert!(!goes(&[], Entrance::Host(None), former));
+    }
+
+    #[test]
+    fn an_address_is_the_only_one() {
+        let at = Entrance::Host(Some("192.0.2.1".parse().expect("valid")));
+        let client = "192.0.2.9:4000";
+        let led_at = |host: &str, former| stale(at, former, [client, host], ["10.32.0.2:53", client]);
+        let former: Option<&[&str]> = Some(&["10.32.0.2:53"]);
+        assert!(led_at("192.0.2.1:5353", former));
+        assert!(!led_at("192.0.2.10:5353", former));
+        assert!(!stale(at, former, [client, "192.0.2.10:5353"], ["192.0.2.10:5353", client]));
+        // Whom an earlier run led to is not known.
+        assert!(led_at("192.0.2.1:5353", None));
+        assert!(!stale(at, None, [client, "192.0.2.1:5353"], ["172.17.0.2:53", client]), "the engine's");
+        let inside = Entrance::Overlay("10.32.0.9".parse().expect("valid"));
+        assert!(stale(inside, None, ["10.32.0.5:4000", "10.32.0.9:5353"], ["198.51.100.7:5353", "192.0.2.1:4000"]));
+        let same: Option<&[&str]> = Some(&["10.32.0.1:53"]);
+        assert!(!stale(at, same, [client, "192.0.2.1:5353"], ["192.0.2.1:5353", client]), "nothing changed");
     }
 }
