@@ -14,15 +14,17 @@ use std::{net::IpAddr, process::Command, sync::Arc, time::Duration};
 
 use lab::{DEADLINE, Host, Lab, Namespace};
 use services::{Dns, Ipam};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, transport::Channel};
 use weft_proto::{
     client::{Service, channel},
     router::v1::{
-        HostPort, ImportServiceRequest, ListPublishedRequest, Protocol, PublishPortRequest, Published,
-        publish_service_client::PublishServiceClient,
+        HostPort, ImportServiceRequest, ListImportedRequest, ListPublishedRequest, Protocol, PublishPortRequest,
+        Published, UnpublishPortRequest, publish_service_client::PublishServiceClient,
     },
 };
+
+const OPTIONS: &[&str] = &["--password", "open sesame"];
 
 /// A host with a router, beside the two other services.
 struct Bed {
@@ -37,7 +39,7 @@ impl Bed {
         let mut lab = Lab::new();
         let mut host = lab.host();
         let (ipam, dns) = (Ipam::serve(&host.sockets()), Dns::serve(&host.sockets()));
-        host.start(&["--password", "open sesame"]);
+        host.start(OPTIONS);
         host.until("it answers", |_| true).await;
         Self { _lab: lab, host, ipam, dns }
     }
@@ -48,9 +50,8 @@ impl Bed {
 
     /// Has a port of TCP lead to port 80 of the target.
     async fn publish(&self, port: u32, target: &str) -> Result<Published, Status> {
-        let host_port = HostPort { protocol: Protocol::Tcp.into(), address: None, port };
         let request = PublishPortRequest {
-            host_port: Some(host_port),
+            host_port: Some(tcp(port)),
             target: target.to_owned(),
             target_port: 80,
             proxy_protocol: false,
@@ -112,6 +113,20 @@ impl Bed {
     }
 }
 
+fn tcp(port: u32) -> HostPort {
+    HostPort { protocol: Protocol::Tcp.into(), address: None, port }
+}
+
+/// Waits until something is so.
+async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !so().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(DEADLINE, waiting).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
 fn backends(published: &Published) -> Vec<String> {
     let addresses = published.backends.iter().map(|backend| backend.address.as_ref().expect("an address"));
     addresses.map(|address| IpAddr::try_from(address).expect("valid").to_string()).collect()
@@ -154,12 +169,7 @@ async fn addresses_that_come_too_late_are_given_back() {
     assert!(refused.message().contains("ipam did not answer"), "{refused:?}");
     bed.ipam.go_on();
     assert_eq!(bed.ipam.held().len(), 2, "both were given all the same");
-    let given_back = async {
-        while !bed.ipam.held().is_empty() {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(DEADLINE, given_back).await.expect("both are given back");
+    until("both are given back", async || bed.ipam.held().is_empty()).await;
     assert!((1..5000).contains(&bed.ipam.longest_wait()), "ipam may look for {} ms", bed.ipam.longest_wait());
 }
 
@@ -187,4 +197,58 @@ async fn a_name_that_dns_accepts_no_more_is_a_problem() {
         .await;
     bed.dns.set("web.weft.internal.", &["10.32.0.1"]);
     assert_eq!(bed.leads_to(&["10.32.0.1"]).await.problems, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subnet_that_is_new_while_ipam_hangs_waits_for_it() {
+    let bed = Bed::start().await;
+    let containers = ["a1", "b2"].map(|id| (Namespace::new(), id));
+    for ((container, id), address) in containers.iter().zip(["10.32.0.1/12", "10.40.0.1/24"]) {
+        bed.host.attach(container, id, address).await;
+    }
+    bed.dns.set("web", &["10.32.0.1"]);
+    bed.publish(8080, "web").await.expect("published");
+    bed.ipam.hang();
+    bed.dns.set("web", &["10.32.0.1", "10.40.0.1"]);
+    assert!(bed.complains("backend_left_out").await.contains("10.40.0.1"));
+    let rules = bed.rules();
+    assert!(rules.contains("10.32.0.1") && !rules.contains("10.40.0.1"), "{rules}");
+    bed.ipam.go_on();
+    assert_eq!(bed.leads_to(&["10.32.0.1", "10.40.0.1"]).await.problems, []);
+    until("the kernel is told", async || bed.rules().contains("10.40.0.1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_ipam_keeps_nobody_at_a_container_that_is_gone() {
+    /// Within which clients of a container that has ended are led to another, as docs/operations.md has it.
+    const SOON: Duration = Duration::from_secs(2);
+    let mut bed = Bed::start().await;
+    let addresses = ["10.32.0.1/12", "10.40.0.1/24", "10.41.0.1/24", "10.42.0.1/24"];
+    let all = addresses.map(|net| net.split('/').next().expect("an address"));
+    let containers = ["a1", "b2", "c3", "d4"].map(|id| (Namespace::new(), id));
+    for ((container, id), address) in containers.iter().zip(addresses) {
+        bed.host.attach(container, id, address).await;
+    }
+    bed.dns.set("web", &all);
+    assert_eq!(backends(&bed.publish(8080, "web").await.expect("published")), all);
+    bed.import("db").await.expect("imported");
+
+    bed.ipam.hang();
+    bed.host.kill();
+    bed.host.start(OPTIONS);
+    bed.host.until("it answers", |_| true).await;
+    // ipam is asked whether all those addresses are the host's.
+    until("ipam is asked", async || bed.ipam.late() > all.len()).await;
+    bed.dns.set("web", &all[1..]);
+    let began = Instant::now();
+    until("the kernel is told", async || !bed.rules().contains("10.32.0.1")).await;
+    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
+    let began = Instant::now();
+    assert_eq!(backends(&bed.list().await[0]), all[1..]);
+    let request = ListImportedRequest {};
+    let imported = bed.client().list_imported(request).await.expect("listed").into_inner().imported;
+    assert_eq!(imported[0].addresses.len(), 1, "{imported:?}");
+    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
+    bed.client().unpublish_port(UnpublishPortRequest { host_port: Some(tcp(8080)) }).await.expect("taken back");
+    assert_eq!(bed.list().await, []);
 }

@@ -1,21 +1,27 @@
 //! Gives services outside names inside.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
 use anyhow::{Context, ensure};
+use futures::future::join_all;
 use ipnet::Ipv6Net;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use weft_proto::{
     common::v1::IpAddress,
     dns::v1::{AddNamesRequest, RemoveNamesRequest, name_service_client::NameServiceClient},
 };
+use weft_router_core::mesh::Problem;
 
-use super::{ImportView, Imports, Names, Publisher, Refused, problem};
+use super::{
+    ImportView, Refused,
+    errands::Errands,
+    state::{Given, State, problem},
+};
 use crate::published::{Import, MOST_IMPORTS};
 
 /// What holders of imports' addresses begin with; the name follows.
@@ -33,169 +39,117 @@ const TWINS: u8 = 48;
 /// Tells whether the host routes IPv6.
 const FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
-impl Publisher {
-    /// Lists all imports.
-    pub(super) fn imports(&self) -> Vec<ImportView> {
-        self.published.imports.iter().map(|(name, import)| self.import_view(name, import)).collect()
-    }
-
-    fn import_view(&self, name: &str, import: &Import) -> ImportView {
-        let problems = self.import_problems.get(name).cloned().unwrap_or_default();
-        ImportView { name: name.to_owned(), import: import.clone(), problems }
-    }
-
+impl Errands<'_> {
     /// Imports a service that was found, or has one of that name lead elsewhere. `known` is what the name means in dns.
     pub(super) async fn import(
-        &mut self,
+        &self,
         name: String,
         mut import: Import,
         known: &BTreeSet<IpAddr>,
     ) -> Result<ImportView, Refused> {
-        if self.published.imports.len() >= MOST_IMPORTS && !self.published.imports.contains_key(&name) {
-            return Err(Refused::NotNow(format!(
-                "{MOST_IMPORTS} services are imported, and there may not be more: `weft unimport` one first"
-            )));
-        }
-        let before = self.published.imports.get(&name).cloned();
-        let own: Vec<IpAddr> =
-            before.iter().flat_map(|before| before.addresses().map(|address| address.addr())).collect();
-        if let Some(other) = known.iter().find(|address| !own.contains(address)) {
-            return Err(Refused::NotNow(format!(
-                "the name {name} means {other} already: choose another, or take that away first (`weft status dns`)"
-            )));
-        }
-        self.check_targets(&import, &import.targets).map_err(Refused::Invalid)?;
-        let (address, twin) = self
-            .allocate(&format!("{HOLDER}{name}"), None)
-            .await
-            .map_err(|error| Refused::Failed(error.context("the service got no address")))?;
+        let before = {
+            let state = self.state.lock().await;
+            state.check_import(&name, &import, known)?;
+            state.published.imports.get(&name).cloned()
+        };
+        let given = self.allocate(&holder(&name), None).await;
+        let (address, twin) = given.map_err(|error| Refused::Failed(error.context("the service got no address")))?;
         (import.address, import.twin) = (Some(address), twin);
         import.named = before.as_ref().map(|before| before.named.clone()).unwrap_or_default();
-        // The prefix of twins is known now.
-        let outcome = match self.check_targets(&import, &import.targets) {
-            Ok(()) => self.establish_import(&name, import).await.map_err(Refused::Failed),
-            Err(why) => Err(Refused::Invalid(why)),
-        };
-        if let Err(error) = outcome {
+        let outcome = self.establish_import(&name, import).await;
+        if outcome.is_err() {
             self.withdraw(&name, before).await;
-            return Err(error);
         }
-        self.confirmed_imports.insert(name.clone());
-        Ok(self.import_view(&name, &self.published.imports[&name]))
+        outcome
     }
 
-    async fn establish_import(&mut self, name: &str, import: Import) -> anyhow::Result<()> {
-        self.published.imports.insert(name.to_owned(), import);
-        self.tell().await?;
-        self.keep_name(name, false).await?;
-        self.tell().await
+    async fn establish_import(&self, name: &str, import: Import) -> Result<ImportView, Refused> {
+        {
+            let mut state = self.state.lock().await;
+            // The prefix of twins is known now.
+            state.check_targets(&import, &import.targets).map_err(Refused::Invalid)?;
+            state.published.imports.insert(name.to_owned(), import);
+            state.confirmed_imports.insert(name.to_owned());
+            state.refused_imports.remove(name);
+            state.not_named.remove(name);
+            state.tell().await.map_err(Refused::Failed)?;
+        }
+        self.keep_name(name, false).await.map_err(Refused::Failed)?;
+        let mut state = self.state.lock().await;
+        state.tell().await.map_err(Refused::Failed)?;
+        state.show();
+        state.import_view(name).ok_or_else(|| Refused::Failed(anyhow::anyhow!("{name} was taken away meanwhile")))
     }
 
     /// Goes back to what was before; what cannot be done at once is done as soon as it can be.
-    async fn withdraw(&mut self, name: &str, before: Option<Import>) {
-        let named = self.published.imports.remove(name).map(|import| import.named).unwrap_or_default();
-        match before {
-            Some(before) => drop(self.published.imports.insert(name.to_owned(), Import { named, ..before })),
-            None => self.unswept = true,
-        }
-        if let Err(error) = self.tell().await {
-            tracing::warn!(error = %format_args!("{error:#}"), "what an import began is not taken back yet");
+    async fn withdraw(&self, name: &str, before: Option<Import>) {
+        {
+            let mut state = self.state.lock().await;
+            let named = state.published.imports.remove(name).map(|import| import.named).unwrap_or_default();
+            state.confirmed_imports.remove(name);
+            if let Some(before) = before {
+                state.published.imports.insert(name.to_owned(), Import { named, ..before });
+            }
+            state.settle().await;
         }
         self.sweep().await;
     }
 
     /// Takes an import away.
-    pub(super) async fn unimport(&mut self, name: &str) -> Result<Vec<ImportView>, Refused> {
-        let Some(import) = self.published.imports.get(name).cloned() else { return Ok(Vec::new()) };
-        let view = self.import_view(name, &import);
+    pub(super) async fn unimport(&self, name: &str) -> Result<Vec<ImportView>, Refused> {
+        let Some(view) = self.state.lock().await.import_view(name) else { return Ok(Vec::new()) };
         // Nobody is to be led to an address that nobody has. Where dns is away, nobody gets the address before the name is gone.
-        let addresses: Vec<IpAddr> = import.addresses().map(|address| address.addr()).collect();
+        let addresses: Vec<IpAddr> = view.import.addresses().map(|address| address.addr()).collect();
         if let Err(error) = self.remove_names(name, &addresses).await {
             tracing::warn!(error = %format_args!("{error:#}"), "the name of an import is not taken away yet");
         }
-        self.published.imports.remove(name);
-        self.confirmed_imports.remove(name);
-        self.import_problems.remove(name);
-        self.unswept = true;
-        self.tell().await.map_err(Refused::Failed)?;
+        {
+            let mut state = self.state.lock().await;
+            state.published.imports.remove(name);
+            state.confirmed_imports.remove(name);
+            state.refused_imports.remove(name);
+            state.not_found.remove(name);
+            state.not_named.remove(name);
+            state.unswept = true;
+            let told = state.tell().await;
+            state.show();
+            told.map_err(Refused::Failed)?;
+        }
         self.sweep().await;
         Ok(vec![view])
     }
 
-    /// Takes in where services are now. What could not be found leads where it led.
-    pub(super) fn find_imports(&mut self, imports: &Imports) {
-        let mut problems = BTreeMap::new();
-        let mut moved = Vec::new();
-        for (name, import) in &self.published.imports {
-            let found = match imports.found(name) {
-                Some(Ok(targets)) if *targets != import.targets => {
-                    self.check_targets(import, targets).map(|()| moved.push((name.clone(), targets.clone())))
-                }
-                Some(Ok(_)) | None => Ok(()),
-                Some(Err(why)) => Err(why.clone()),
-            };
-            let problem = found.err().map(|why| {
-                problem(
-                    "import_not_found",
-                    format!(
-                        "the imported service {name} leads where it led, because its host {} is not found ({why}): correct that, or \
-                         `weft unimport {name}`",
-                        import.host
-                    ),
-                )
-            });
-            problems.insert(name.clone(), problem.into_iter().collect());
-        }
-        self.import_problems = problems;
-        for (name, targets) in moved {
-            tracing::info!(name, ?targets, "an imported service is elsewhere");
-            if let Some(import) = self.published.imports.get_mut(&name) {
-                import.targets = targets;
-            }
-        }
-    }
-
-    /// Has ipam say that the addresses of imports are theirs, once after the start: it may have given them to others when this host
-    /// was away for long.
-    pub(super) async fn confirm_imports(&mut self) -> anyhow::Result<()> {
-        let unconfirmed = self.published.imports.keys().filter(|name| !self.confirmed_imports.contains(*name));
-        for name in unconfirmed.cloned().collect::<Vec<_>>() {
-            let (address, twin) = self
-                .allocate(&format!("{HOLDER}{name}"), None)
-                .await
-                .with_context(|| format!("the imported service {name} got no address"))?;
-            if let Some(import) = self.published.imports.get_mut(&name) {
-                self.unswept |= import.address != Some(address);
-                (import.address, import.twin) = (Some(address), twin);
-            }
-            self.confirmed_imports.insert(name);
-        }
-        Ok(())
-    }
-
     /// Has dns know the names of all imports, whatever it forgot; what it does not take is a problem.
-    pub(super) async fn keep_names(&mut self, names: &Names) {
-        for name in self.published.imports.keys().cloned().collect::<Vec<_>>() {
-            let wanted = named(&self.published.imports[&name]);
-            let forgotten = match names.told(&name) {
-                Some(Ok(known)) => wanted.iter().any(|address| !known.contains(address)),
-                Some(Err(_)) => true,
-                None => false,
+    pub(super) async fn keep_names(&self) {
+        let names = {
+            let state = self.state.lock().await;
+            let forgotten = |(name, import): (&String, &Import)| {
+                let forgotten = match state.names.told(name) {
+                    Some(Ok(known)) => named(import).iter().any(|address| !known.contains(address)),
+                    Some(Err(_)) => true,
+                    None => false,
+                };
+                (name.clone(), forgotten)
             };
-            if let Err(error) = self.keep_name(&name, forgotten).await {
-                let message = format!(
-                    "the imported service {name} is not found by its name, which is tried again ({error:#}): correct that, or `weft \
-                     unimport {name}`"
-                );
-                self.import_problems.entry(name).or_default().push(problem("import_not_named", message));
-            }
+            state.published.imports.iter().map(forgotten).collect::<Vec<_>>()
+        };
+        if names.is_empty() {
+            return;
         }
+        let kept = join_all(names.into_iter().map(async |(name, forgotten)| {
+            let outcome = self.keep_name(&name, forgotten).await;
+            Some((name, format!("{:#}", outcome.err()?)))
+        }));
+        let not_named = kept.await.into_iter().flatten().collect();
+        self.state.lock().await.not_named = not_named;
     }
 
     /// Has a name mean the addresses that lead to the service now, and no other of it.
-    async fn keep_name(&mut self, name: &str, forgotten: bool) -> anyhow::Result<()> {
-        let import = &self.published.imports[name];
-        let (wanted, before) = (named(import), import.named.clone());
+    async fn keep_name(&self, name: &str, forgotten: bool) -> anyhow::Result<()> {
+        let (wanted, before) = match self.state.lock().await.published.imports.get(name) {
+            Some(import) => (named(import), import.named.clone()),
+            None => return Ok(()),
+        };
         if wanted == before && !wanted.is_empty() && !forgotten {
             return Ok(());
         }
@@ -205,7 +159,7 @@ impl Publisher {
         if !none {
             self.add_names(name, &wanted).await?;
         }
-        if let Some(import) = self.published.imports.get_mut(name) {
+        if let Some(import) = self.state.lock().await.published.imports.get_mut(name) {
             import.named = wanted;
         }
         ensure!(
@@ -213,16 +167,6 @@ impl Publisher {
             "the service has addresses of IPv6 alone, and this host forwards none of that: see net.ipv6.conf.all.forwarding"
         );
         Ok(())
-    }
-
-    /// Fails unless all of these addresses are outside, where connections can be led to.
-    fn check_targets(&self, import: &Import, targets: &[IpAddr]) -> Result<(), String> {
-        let twins = import.twin.and_then(|twin| Ipv6Net::new(twin.addr(), TWINS).ok());
-        let inside = |address: IpAddr| match address {
-            IpAddr::V4(address) => self.range.contains(&address),
-            IpAddr::V6(address) => twins.is_some_and(|twins| twins.contains(&address)),
-        };
-        targets.iter().find_map(|target| not_outside(*target, inside(*target))).map_or(Ok(()), Err)
     }
 
     async fn add_names(&self, name: &str, addresses: &[IpAddr]) -> anyhow::Result<()> {
@@ -250,6 +194,101 @@ impl Publisher {
         let answer = timeout(PATIENCE, client.remove_names(request)).await.context("dns did not answer within 5 s")?;
         answer.map_err(|status| anyhow::anyhow!("dns did not take the name away: {}", status.message())).map(drop)
     }
+}
+
+impl State {
+    /// Refuses what cannot be imported. `known` is what the name means in dns.
+    fn check_import(&self, name: &str, import: &Import, known: &BTreeSet<IpAddr>) -> Result<(), Refused> {
+        let imports = &self.published.imports;
+        if imports.len() >= MOST_IMPORTS && !imports.contains_key(name) {
+            return Err(Refused::NotNow(format!(
+                "{MOST_IMPORTS} services are imported, and there may not be more: `weft unimport` one first"
+            )));
+        }
+        let own: Vec<IpAddr> =
+            imports.get(name).iter().flat_map(|before| before.addresses().map(|address| address.addr())).collect();
+        if let Some(other) = known.iter().find(|address| !own.contains(address)) {
+            return Err(Refused::NotNow(format!(
+                "the name {name} means {other} already: choose another, or take that away first (`weft status dns`)"
+            )));
+        }
+        self.check_targets(import, &import.targets).map_err(Refused::Invalid)
+    }
+
+    /// Takes in what ipam says of the address of an import.
+    pub(super) fn take_in_import(&mut self, name: String, outcome: anyhow::Result<Given>) {
+        let Some(import) = self.published.imports.get_mut(&name) else { return };
+        match outcome {
+            Ok((address, twin)) => {
+                (import.address, import.twin) = (Some(address), twin);
+                self.refused_imports.remove(&name);
+                self.confirmed_imports.insert(name);
+            }
+            Err(error) => drop(self.refused_imports.insert(name, (format!("{error:#}"), Instant::now()))),
+        }
+    }
+
+    /// Takes in where services are now. What could not be found leads where it led.
+    pub(super) fn find_imports(&mut self) {
+        self.not_found.clear();
+        let mut moved = Vec::new();
+        for (name, import) in &self.published.imports {
+            let found = match self.imports.found(name) {
+                Some(Ok(targets)) if *targets != import.targets => {
+                    self.check_targets(import, targets).map(|()| moved.push((name.clone(), targets.clone())))
+                }
+                Some(Ok(_)) | None => Ok(()),
+                Some(Err(why)) => Err(why.clone()),
+            };
+            if let Err(why) = found {
+                self.not_found.insert(name.clone(), why);
+            }
+        }
+        for (name, targets) in moved {
+            tracing::info!(name, ?targets, "an imported service is elsewhere");
+            if let Some(import) = self.published.imports.get_mut(&name) {
+                import.targets = targets;
+            }
+        }
+    }
+
+    pub(super) fn problems_of_import(&self, name: &str, import: &Import) -> Vec<Problem> {
+        let not_found = self.not_found.get(name).map(|why| {
+            problem(
+                "import_not_found",
+                format!(
+                    "the imported service {name} leads where it led, because its host {} is not found ({why}): correct that, or \
+                     `weft unimport {name}`",
+                    import.host
+                ),
+            )
+        });
+        let not_named = self.not_named.get(name).map(|why| {
+            problem(
+                "import_not_named",
+                format!(
+                    "the imported service {name} is not found by its name, which is tried again ({why}): correct that, or `weft \
+                     unimport {name}`"
+                ),
+            )
+        });
+        not_found.into_iter().chain(not_named).collect()
+    }
+
+    /// Fails unless all of these addresses are outside, where connections can be led to.
+    fn check_targets(&self, import: &Import, targets: &[IpAddr]) -> Result<(), String> {
+        let twins = import.twin.and_then(|twin| Ipv6Net::new(twin.addr(), TWINS).ok());
+        let inside = |address: IpAddr| match address {
+            IpAddr::V4(address) => self.range.contains(&address),
+            IpAddr::V6(address) => twins.is_some_and(|twins| twins.contains(&address)),
+        };
+        targets.iter().find_map(|target| not_outside(*target, inside(*target))).map_or(Ok(()), Err)
+    }
+}
+
+/// Returns who holds the address of an import.
+pub(super) fn holder(name: &str) -> String {
+    format!("{HOLDER}{name}")
 }
 
 /// Refuses what cannot be the name of an import.

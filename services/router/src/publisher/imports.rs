@@ -52,7 +52,7 @@ impl Drop for Watch {
 }
 
 /// What was found for which name, of which service.
-type News = (String, Import, Found);
+pub(super) type News = (String, Import, Found);
 
 /// Looks up all services outside that there are.
 #[derive(Debug)]
@@ -60,13 +60,14 @@ pub(super) struct Imports {
     root: PathBuf,
     watched: BTreeMap<String, Watch>,
     found: BTreeMap<String, Found>,
-    news: (mpsc::Sender<News>, mpsc::Receiver<News>),
+    news: mpsc::Sender<News>,
 }
 
 impl Imports {
-    /// `root` is where the host's root folder is seen.
-    pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), watched: BTreeMap::new(), found: BTreeMap::new(), news: mpsc::channel(NEWS) }
+    /// Makes it, and what news come by. `root` is where the host's root folder is seen.
+    pub(super) fn new(root: &Path) -> (Self, mpsc::Receiver<News>) {
+        let (news, heard) = mpsc::channel(NEWS);
+        (Self { root: root.to_owned(), watched: BTreeMap::new(), found: BTreeMap::new(), news }, heard)
     }
 
     /// Looks these up and no others.
@@ -77,19 +78,17 @@ impl Imports {
         self.found.retain(|name, _| self.watched.contains_key(name));
         for (name, import) in imports {
             if !self.watched.contains_key(name) {
-                let task = tokio::spawn(follow(self.root.clone(), name.clone(), import.clone(), self.news.0.clone()));
+                let task = tokio::spawn(follow(self.root.clone(), name.clone(), import.clone(), self.news.clone()));
                 let watch = Watch { import: import.clone(), task: task.abort_handle() };
                 self.watched.insert(name.clone(), watch);
             }
         }
     }
 
-    /// Waits for news and takes them in. Cancel safe.
-    pub(super) async fn changed(&mut self) {
-        if let Some((name, import, found)) = self.news.1.recv().await
-            // Meanwhile the name may mean another one.
-            && self.watched.get(&name).is_some_and(|watch| watch.import.leads_as(&import))
-        {
+    /// Takes news in.
+    pub(super) fn take_in(&mut self, (name, import, found): News) {
+        // Meanwhile the name may mean another one.
+        if self.watched.get(&name).is_some_and(|watch| watch.import.leads_as(&import)) {
             self.found.insert(name, found);
         }
     }

@@ -31,13 +31,14 @@ pub(super) struct Names {
     dns: Channel,
     told: BTreeMap<String, Told>,
     watched: BTreeMap<String, Watch>,
-    news: (mpsc::Sender<News>, mpsc::Receiver<News>),
+    news: mpsc::Sender<News>,
 }
 
 /// What dns says of a name: its addresses, or why it is none.
 pub(super) type Told = Result<BTreeSet<IpAddr>, String>;
 
-type News = (String, Told);
+/// What was heard of a name.
+pub(super) type News = (String, Told);
 
 /// Listens until it is dropped.
 #[derive(Debug)]
@@ -50,8 +51,10 @@ impl Drop for Watch {
 }
 
 impl Names {
-    pub(super) fn new(dns: Channel) -> Self {
-        Self { dns, told: BTreeMap::new(), watched: BTreeMap::new(), news: mpsc::channel(NEWS) }
+    /// Makes it, and what news come by.
+    pub(super) fn new(dns: Channel) -> (Self, mpsc::Receiver<News>) {
+        let (news, heard) = mpsc::channel(NEWS);
+        (Self { dns, told: BTreeMap::new(), watched: BTreeMap::new(), news }, heard)
     }
 
     /// Watches these names and no others.
@@ -61,15 +64,16 @@ impl Names {
         self.told.retain(|name, _| names.contains(name.as_str()));
         for name in names {
             if !self.watched.contains_key(name) {
-                let task = tokio::spawn(follow(self.dns.clone(), name.to_owned(), self.news.0.clone()));
+                let task = tokio::spawn(follow(self.dns.clone(), name.to_owned(), self.news.clone()));
                 self.watched.insert(name.to_owned(), Watch(task.abort_handle()));
             }
         }
     }
 
-    /// Waits for news and takes them in. Cancel safe.
-    pub(super) async fn changed(&mut self) {
-        if let Some((name, told)) = self.news.1.recv().await {
+    /// Takes news in.
+    pub(super) fn take_in(&mut self, (name, told): News) {
+        // Meanwhile nobody may want to know any more.
+        if self.watched.contains_key(&name) {
             self.told.insert(name, told);
         }
     }

@@ -78,6 +78,11 @@ impl Ipam {
         lock(&self.held).clone()
     }
 
+    /// Returns how much it was asked for while it hangs.
+    pub(crate) fn late(&self) -> usize {
+        lock(&self.late).len()
+    }
+
     /// Waits until allocations have been listed so often.
     pub(crate) async fn listed(&self, times: u32) {
         self.listed.subscribe().wait_for(|listed| *listed >= times).await.expect("the sender lives");
