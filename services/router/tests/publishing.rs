@@ -10,7 +10,14 @@ mod lab;
 #[path = "publishing/services.rs"]
 mod services;
 
-use std::{net::IpAddr, process::Command, sync::Arc, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use lab::{DEADLINE, Host, Lab, Namespace};
 use services::{Dns, Ipam};
@@ -28,7 +35,7 @@ const OPTIONS: &[&str] = &["--password", "open sesame"];
 
 /// A host with a router, beside the two other services.
 struct Bed {
-    _lab: Lab,
+    lab: Lab,
     host: Host,
     ipam: Arc<Ipam>,
     dns: Arc<Dns>,
@@ -41,7 +48,7 @@ impl Bed {
         let (ipam, dns) = (Ipam::serve(&host.sockets()), Dns::serve(&host.sockets()));
         host.start(OPTIONS);
         host.until("it answers", |_| true).await;
-        Self { _lab: lab, host, ipam, dns }
+        Self { lab, host, ipam, dns }
     }
 
     fn client(&self) -> PublishServiceClient<Channel> {
@@ -251,4 +258,59 @@ async fn a_hung_ipam_keeps_nobody_at_a_container_that_is_gone() {
     assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
     bed.client().unpublish_port(UnpublishPortRequest { host_port: Some(tcp(8080)) }).await.expect("taken back");
     assert_eq!(bed.list().await, []);
+}
+
+/// Has a container say by a question that it has an address.
+fn announce(container: &Namespace, address: Ipv4Addr) {
+    container.run(move || {
+        let socket = UdpSocket::bind((address, 0)).expect("bound");
+        let _ = socket.send_to(b"?", "10.32.0.77:9");
+    });
+}
+
+/// Has a container give itself an address, and tell everybody who asks there its word.
+fn take(container: &Namespace, address: Ipv4Addr, word: &'static [u8]) {
+    container.ip(&format!("address add {address}/12 dev ethwe"));
+    let listener = container.run(move || TcpListener::bind((address, 80)).expect("a free port"));
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = client.write_all(word);
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_leads_to_a_floating_address_wherever_it_is() {
+    const FLOATING: Ipv4Addr = Ipv4Addr::new(10, 40, 0, 100);
+    let mut bed = Bed::start().await;
+    let mut other = bed.lab.host();
+    other.start(&[OPTIONS, &["--peers", &bed.host.address()]].concat());
+    other.until("it answers", |_| true).await;
+    let (near, far) = (Namespace::new(), Namespace::new());
+    bed.host.attach_allowing(&near, "a1", "10.32.0.1/12", &[FLOATING.into()]).await;
+    other.attach_allowing(&far, "b2", "10.32.0.2/12", &[FLOATING.into()]).await;
+    assert_eq!(backends(&bed.publish(8080, "10.40.0.100").await.expect("published")), ["10.40.0.100"]);
+
+    let asked = || {
+        bed.host.namespace.run(|| {
+            let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+            let mut client = TcpStream::connect_timeout(&at, DEADLINE).expect("the port is held");
+            client.set_read_timeout(Some(DEADLINE)).expect("set");
+            let mut said = Vec::new();
+            // Nobody there: the connection is closed, or reset.
+            let _ = client.read_to_end(&mut said);
+            said
+        })
+    };
+    take(&far, FLOATING, b"far");
+    until("the other host's is asked", async || tokio::task::block_in_place(asked) == b"far").await;
+    far.ip(&format!("address del {FLOATING}/12 dev ethwe"));
+    take(&near, FLOATING, b"near");
+    until("this host's is asked", async || {
+        tokio::task::block_in_place(|| {
+            announce(&near, FLOATING);
+            asked() == b"near"
+        })
+    })
+    .await;
 }

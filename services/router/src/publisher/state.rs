@@ -12,6 +12,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::{sync::watch, task::spawn_blocking, time::Instant};
 use weft_router_core::mesh::Problem;
 use weft_service::Store;
+use weft_types::AllowedAddresses;
 
 use super::{
     HOLD, ImportView, Parts, Refused, Shown, View, Which,
@@ -20,7 +21,7 @@ use super::{
     names::Names,
 };
 use crate::{
-    driver::{self, DriverHandle},
+    driver::{self, Attachment, DriverHandle},
     exposed,
     kernel::Kernel,
     published::{HostPort, MOST_PORTS, PUBLISHED_FILE, Protocol, Published, Target, Terms, v4_subnet},
@@ -367,14 +368,18 @@ impl State {
         }
     }
 
-    /// Returns the interface addresses of all containers that can be reached.
+    /// Returns the interface addresses of all containers that can be reached, and those that they may give themselves.
     async fn locate(&self) -> Result<BTreeMap<IpAddr, IpNet>, Refused> {
         let stopping = |error: driver::Stopping| Refused::NotNow(error.to_string());
         let own = self.driver.ask(driver::Command::Attachments).await.map_err(stopping)?;
         let located = self.driver.ask(driver::Command::Locations).await.map_err(stopping)?;
         let others = located.into_iter().filter(|located| located.reachable).map(|located| located.attachment);
         let containers = own.into_iter().chain(others).filter(|attachment| attachment.container != exposed::holder());
-        Ok(containers.flat_map(|attachment| attachment.addresses).map(|net| (net.addr(), net)).collect())
+        let containers: Vec<Attachment> = containers.collect();
+        let floating = containers.iter().flat_map(|one| floating(&one.addresses, &one.allowed));
+        let given = containers.iter().flat_map(|one| one.addresses.iter().copied());
+        // What was given to a container is nobody else's.
+        Ok(floating.chain(given).map(|net| (net.addr(), net)).collect())
     }
 
     /// Holds the ports that there are and no others, and hands on what comes there to who is there now.
@@ -451,6 +456,15 @@ fn place(
     addresses.iter().filter_map(|address| located.get(address).or_else(|| known.get(address)).copied()).collect()
 }
 
+/// Returns addresses that a container may give itself as it would have them in the smallest of its subnets that they are in.
+fn floating(addresses: &[IpNet], allowed: &AllowedAddresses) -> Vec<IpNet> {
+    let within = |address: IpAddr| {
+        let length = addresses.iter().filter(|net| net.contains(&address)).map(IpNet::prefix_len).max()?;
+        IpNet::new(address, length).ok()
+    };
+    allowed.iter().filter_map(within).collect()
+}
+
 /// Says why no host has a port at this address of its own.
 fn no_address_of_a_host(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
@@ -496,6 +510,14 @@ mod tests {
         let (located, known) = (all(&["10.32.0.1/12"]), all(&["10.32.0.1/12", "10.32.0.2/12"]));
         assert_eq!(place(&named, &located, &known), [net("10.32.0.1/12"), net("10.32.0.2/12")], "just started");
         assert_eq!(place(&named, &located, &BTreeMap::new()), [net("10.32.0.1/12")]);
+    }
+
+    #[test]
+    fn floating_addresses_are_in_subnets_of_who_may_have_them() {
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("valid")).collect::<Vec<IpNet>>();
+        let allowed = "10.32.0.100,10.40.0.100,192.0.2.1,fd12::100".parse().expect("valid");
+        let addresses = nets(&["10.32.0.1/12", "10.40.0.1/24", "fd12::1/108"]);
+        assert_eq!(floating(&addresses, &allowed), nets(&["10.32.0.100/12", "10.40.0.100/24", "fd12::100/108"]));
     }
 
     #[test]

@@ -279,6 +279,11 @@ impl Host {
 
     /// Attaches a container to the overlay.
     pub(crate) async fn attach(&self, container: &Namespace, name: &str, address: &str) {
+        self.attach_allowing(container, name, address, &[]).await;
+    }
+
+    /// The same with addresses that the container may give itself.
+    pub(crate) async fn attach_allowing(&self, container: &Namespace, name: &str, address: &str, allowed: &[IpAddr]) {
         let id = name.to_owned();
         container.run(move || files::bind(&id));
         let request = AttachRequest {
@@ -287,7 +292,7 @@ impl Host {
             addresses: vec![address.parse::<ipnet::IpNet>().expect("valid").into()],
             multicast_route: false,
             hosts_file: None,
-            allowed: Vec::new(),
+            allowed: allowed.iter().map(|address| (*address).into()).collect(),
         };
         self.attachments().attach(request).await.expect("attached");
     }
