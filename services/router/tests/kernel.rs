@@ -28,7 +28,7 @@ use std::{
 
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use support::{Container, Host, eventually, now, on_host, output};
-use weft_router::kernel::{AttachError, HostsFile, Kernel, KernelConfig};
+use weft_router::kernel::{AttachError, Exposure, HostsFile, Kernel, KernelConfig};
 
 const SIX: &str = "fd12:3456:789a:c::a20";
 
@@ -427,6 +427,13 @@ fn a_host_without_the_tool_for_legacy_xtables_is_told_the_command() {
         assert_eq!(problem.reason, "legacy_xtables");
         let command = "`iptables-legacy -I FORWARD -i weft -o weft -m comment --comment weft -j ACCEPT`";
         assert!(problem.message.contains(command) && problem.message.contains("no iptables"), "{}", problem.message);
+        let address = "10.32.0.9/12".parse().expect("valid");
+        kernel.set_exposed(vec![Exposure { address, masquerade: true }]).await.expect("exposed all the same");
+        kernel.prepare().await.expect("the rest is prepared");
+        let command =
+            "`iptables-legacy -I FORWARD -s 10.32.0.0/12 -i weft ! -o weft -m comment --comment weft-expose -j ACCEPT`";
+        let problems = kernel.problems();
+        assert!(problems.iter().any(|problem| problem.message.contains(command)), "{problems:?}");
     });
 }
 

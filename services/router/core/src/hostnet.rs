@@ -26,9 +26,9 @@ pub use firewall::{
     ACCEPTING_CHAINS, BaseChain, ChainRef, Comparison, Expression, Family, Hook, KeyPart, MetaKey, PayloadBase, Rule,
     Set, Table, TransportProtocol, Verdict, accept_rule, own_table,
 };
-pub use forward::{Placement, place};
+pub use forward::{ForwardRule, Placement, place};
 pub use hosts_file::{HostsFile, rewrite_hosts};
-pub use legacy::{legacy_accept, legacy_removals};
+pub use legacy::{legacy_accept, legacy_forward, legacy_removals};
 pub use marker::{ALIAS, PORT_PREFIX, PortMarker, host_interface};
 pub use ports::{
     OverlayBridge, PortChanges, PortElement, PortSet, PortSources, Ports, drop_reason, ports_table, remembered,

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
-use weft_router_core::hostnet::{self, ChainRef, EXPOSE_COMMENT, EXPOSE_TABLE, Exposure, Family, PUBLISH_TABLE};
+use weft_router_core::hostnet::{
+    self, ChainRef, EXPOSE_COMMENT, EXPOSE_TABLE, Exposure, Family, ForwardRule, PUBLISH_TABLE,
+};
 
 use super::{
     Problem,
     attach::announce,
     host::Owner,
+    legacy::keep_forward,
     links::{self, IPV6_MINIMUM_MTU},
     nftables::{Nftables, Step, legacy_filter},
 };
@@ -83,7 +86,10 @@ impl Owner {
             return Ok(0);
         }
         let outcome = self.change_exposed();
-        self.exposed.clean = outcome.is_ok();
+        let let_pass = self.exposed.let_pass();
+        let legacy = self
+            .keep_legacy_rules(EXPOSE_COMMENT, |family| hostnet::forward_rules(family, &self.config.bridge, &let_pass));
+        self.exposed.clean = outcome.is_ok() && !legacy.failed;
         self.exposed.problem = match &outcome {
             Err(error) => Some(Problem {
                 reason: "expose_refused",
@@ -92,9 +98,9 @@ impl Owner {
                      address"
                 ),
             }),
-            Ok(_) => self.legacy_problem(),
+            Ok(_) => legacy.problem,
         };
-        outcome
+        outcome.map(|changes| changes + legacy.changes)
     }
 
     fn change_exposed(&mut self) -> anyhow::Result<usize> {
@@ -148,21 +154,44 @@ impl Owner {
         keep_rules(nftables, EXPOSE_COMMENT, |family| hostnet::forward_rules(family, &self.config.bridge, &let_pass))
     }
 
-    fn legacy_problem(&self) -> Option<Problem> {
-        let legacy = |family| legacy_filter(family).unwrap_or(false);
-        if self.exposed.is_empty() || !(legacy(Family::Ipv4) || legacy(Family::Ipv6)) {
-            return None;
+    /// Makes the rules of ours with this comment in the chains `FORWARD` of legacy xtables as they should be, where the host has such.
+    pub(super) fn keep_legacy_rules(&self, comment: &str, wanted: impl Fn(Family) -> Vec<ForwardRule>) -> Legacy {
+        let mut legacy = Legacy::default();
+        for (family, tool) in [(Family::Ipv4, "iptables-legacy"), (Family::Ipv6, "ip6tables-legacy")] {
+            if !legacy_filter(family).unwrap_or(false) {
+                continue;
+            }
+            let wanted = wanted(family);
+            match keep_forward(&self.config.host_root, family, comment, &wanted) {
+                Ok(changes) => legacy.changes += changes,
+                Err(error) => {
+                    legacy.failed = true;
+                    let commands = wanted.iter().map(|rule| format!("`{tool} -I FORWARD {}`", rule.specification()));
+                    let commands: Vec<String> = commands.collect();
+                    // Where nothing is wanted, nothing that anybody needs is away.
+                    if !commands.is_empty() {
+                        let message = format!(
+                            "the host filters with legacy xtables, which may drop what it routes between the overlay and \
+                             elsewhere, and weft's rules cannot be put there ({error:#}): run {} on the host, or let it use \
+                             iptables-nft",
+                            commands.join(" and ")
+                        );
+                        legacy.problem = Some(Problem { reason: "legacy_xtables", message });
+                    }
+                }
+            }
         }
-        let bridge = &self.config.bridge;
-        Some(Problem {
-            reason: "legacy_xtables",
-            message: format!(
-                "the host filters with legacy xtables, which may drop what it routes between the overlay and elsewhere, and weft \
-                 keeps no rule there: run `iptables-legacy -A FORWARD -i {bridge} -j ACCEPT` and `iptables-legacy -A FORWARD -o \
-                 {bridge} -j ACCEPT` on the host where others reach containers through it, or let it use iptables-nft"
-            ),
-        })
+        legacy
     }
+}
+
+/// What became of rules in legacy xtables.
+#[derive(Debug, Default)]
+pub(super) struct Legacy {
+    pub(super) changes: usize,
+    /// Whether rules may be there that should not.
+    pub(super) failed: bool,
+    pub(super) problem: Option<Problem>,
 }
 
 type Rules = Vec<(ChainRef, Vec<(u64, hostnet::Rule)>)>;
@@ -173,11 +202,11 @@ type Rules = Vec<(ChainRef, Vec<(u64, hostnet::Rule)>)>;
 pub(super) fn keep_rules(
     nftables: &mut Nftables,
     comment: &str,
-    wanted: impl Fn(Family) -> Vec<hostnet::Rule>,
+    wanted: impl Fn(Family) -> Vec<ForwardRule>,
 ) -> anyhow::Result<usize> {
     let mut changes = 0;
     for (chain, present) in forward_chains(nftables)? {
-        let wanted = wanted(chain.family);
+        let wanted: Vec<hostnet::Rule> = wanted(chain.family).iter().map(ForwardRule::rule).collect();
         let Some(placement) = hostnet::place(&present, comment, &wanted) else { continue };
         let deletes = placement.delete.iter().map(|handle| Step::DeleteRule(&chain, *handle));
         // Each comes before those that were put there just now.

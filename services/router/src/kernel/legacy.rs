@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use nix::sched::{CloneFlags, unshare};
-use weft_router_core::hostnet::{Family, legacy_accept, legacy_removals};
+use weft_router_core::hostnet::{Family, ForwardRule, legacy_accept, legacy_forward, legacy_removals};
 
 use super::namespace::on_thread;
 
@@ -24,12 +24,23 @@ const LOCK_PATIENCE: &str = "2";
 pub(super) fn keep(root: &Path, family: Family, bridge: &str) -> anyhow::Result<usize> {
     in_root(root, || {
         let tool = Tool::find(family)?;
-        let inserts = legacy_accept(&tool.run(&["-S".into()])?, bridge);
-        for insert in &inserts {
-            tracing::info!(tool = tool.path, ?insert, "the host's filter lacks weft's rule");
-            tool.run(insert)?;
-        }
-        Ok(inserts.len())
+        tool.change(&legacy_accept(&tool.run(&["-S".into()])?, bridge))
+    })
+}
+
+/// Makes the chain `FORWARD` have exactly these rules of those with this comment, and returns how many changes that took.
+///
+/// # Errors
+/// If there is no such tool on the host, or it refuses.
+pub(super) fn keep_forward(
+    root: &Path,
+    family: Family,
+    comment: &str,
+    wanted: &[ForwardRule],
+) -> anyhow::Result<usize> {
+    in_root(root, || {
+        let tool = Tool::find(family)?;
+        tool.change(&legacy_forward(&tool.run(&["-S".into()])?, comment, wanted))
     })
 }
 
@@ -86,6 +97,18 @@ impl Tool {
             }
         }
         bail!("the host has no iptables for legacy xtables")
+    }
+
+    fn change(&self, changes: &[Vec<String>]) -> anyhow::Result<usize> {
+        for change in changes {
+            tracing::info!(
+                tool = self.path,
+                ?change,
+                "weft's rules in the host's filter differ from what they should be"
+            );
+            self.run(change)?;
+        }
+        Ok(changes.len())
     }
 
     fn run(&self, arguments: &[String]) -> anyhow::Result<String> {

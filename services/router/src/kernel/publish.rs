@@ -15,7 +15,7 @@ use weft_router_core::hostnet::{
 
 use super::{
     Problem,
-    expose::keep_rules,
+    expose::{Legacy, keep_rules},
     host::Owner,
     links::IPV6_MINIMUM_MTU,
     nftables::{Led, Step},
@@ -40,6 +40,8 @@ pub(super) struct Published {
     /// Whether an earlier run left nothing, or it was removed.
     clean: bool,
     problem: Option<Problem>,
+    /// What became of rules in legacy xtables.
+    legacy: Legacy,
     /// Who sees the addresses of clients, for those who list that.
     direct: Arc<Mutex<BTreeSet<IpAddr>>>,
     /// Where datagrams were led, by where clients begin and the port that they ask for.
@@ -51,8 +53,8 @@ impl Published {
         Self { direct, ..Self::default() }
     }
 
-    pub(super) const fn problem(&self) -> Option<&Problem> {
-        self.problem.as_ref()
+    pub(super) fn problem(&self) -> Option<&Problem> {
+        self.problem.as_ref().or(self.legacy.problem.as_ref())
     }
 
     pub(super) const fn desired(&self) -> &DesiredServices {
@@ -80,7 +82,7 @@ impl Owner {
             return Ok(0);
         }
         let outcome = self.change_translations();
-        self.published.clean = outcome.is_ok();
+        self.published.clean = outcome.is_ok() && !self.published.legacy.failed;
         self.published.problem = outcome.as_ref().err().map(|error| Problem {
             reason: "publish_refused",
             message: format!(
@@ -109,7 +111,10 @@ impl Owner {
             nftables.transact(&[step]).with_context(failed)?;
             changes = 1;
         }
-        changes += keep_rules(nftables, PUBLISH_TABLE, |family| hostnet::answer_rules(family, &surroundings))?;
+        let answers = |family| hostnet::answer_rules(family, &surroundings);
+        changes += keep_rules(nftables, PUBLISH_TABLE, answers)?;
+        self.published.legacy = self.keep_legacy_rules(PUBLISH_TABLE, answers);
+        changes += self.published.legacy.changes;
         self.redirect_datagrams()?;
         Ok(changes)
     }

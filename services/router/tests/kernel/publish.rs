@@ -98,6 +98,22 @@ fn outside() -> (Container, [IpAddr; 2]) {
     (outside, ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().expect("valid")))
 }
 
+/// Connects a container as the engine does, by a bridge with addresses of 172.X.0.0/16.
+fn connect(container: &Container, bridge: &'static str, x: u8) {
+    let (pid, veth) = (container.pid.to_string(), format!("veth{x}"));
+    let [host, own] = [1, 2].map(|last| format!("172.{x}.0.{last}"));
+    output("ip", &["link", "add", bridge, "type", "bridge"]);
+    output("ip", &["address", "add", &format!("{host}/16"), "dev", bridge]);
+    output("ip", &["link", "set", bridge, "up"]);
+    output("ip", &["link", "add", &veth, "type", "veth", "peer", "name", "eth0", "netns", &pid]);
+    output("ip", &["link", "set", &veth, "master", bridge, "up"]);
+    container.run(move || {
+        output("ip", &["address", "add", &format!("{own}/16"), "dev", "eth0"]);
+        output("ip", &["link", "set", "eth0", "up"]);
+        output("ip", &["route", "add", "default", "via", &host]);
+    });
+}
+
 #[test]
 fn a_port_leads_to_containers_and_to_those_that_are_left() {
     on_host(|Host { kernel, .. }| async move {
@@ -257,16 +273,7 @@ fn containers_whose_answers_come_back_through_the_host_see_clients() {
         let (plain, engines) = (Container::start("a1"), Container::start("b2"));
         kernel.attach(plain.spec(&["10.32.0.1/12"])).await.expect("attached");
         kernel.attach(engines.spec(&["10.32.0.2/12"])).await.expect("attached");
-        // As the engine connects a container.
-        let pid = engines.pid.to_string();
-        output("ip", &["link", "add", "docker0", "type", "bridge"]);
-        output("ip", &["address", "add", "172.17.0.1/16", "dev", "docker0"]);
-        output("ip", &["link", "set", "docker0", "up"]);
-        output("ip", &["link", "add", "veth1", "type", "veth", "peer", "name", "eth0", "netns", &pid]);
-        output("ip", &["link", "set", "veth1", "master", "docker0", "up"]);
-        engines.output("ip", &["address", "add", "172.17.0.2/16", "dev", "eth0"]);
-        engines.output("ip", &["link", "set", "eth0", "up"]);
-        engines.output("ip", &["route", "add", "default", "via", "172.17.0.1"]);
+        connect(&engines, "docker0", 17);
         for path in ["all", "docker0"] {
             std::fs::write(format!("/proc/sys/net/ipv4/conf/{path}/rp_filter"), "0").expect("no filter");
         }
@@ -285,15 +292,7 @@ fn containers_whose_answers_come_back_through_the_host_see_clients() {
         assert_eq!(ask(to).as_deref(), Some("engine's 10.32.0.9"), "the host itself");
         // The engine lets nothing pass between its networks.
         let neighbour = Container::start("c3");
-        let pid = neighbour.pid.to_string();
-        output("ip", &["link", "add", "br-x", "type", "bridge"]);
-        output("ip", &["address", "add", "172.18.0.1/16", "dev", "br-x"]);
-        output("ip", &["link", "set", "br-x", "up"]);
-        output("ip", &["link", "add", "veth2", "type", "veth", "peer", "name", "eth0", "netns", &pid]);
-        output("ip", &["link", "set", "veth2", "master", "br-x", "up"]);
-        neighbour.output("ip", &["address", "add", "172.18.0.2/16", "dev", "eth0"]);
-        neighbour.output("ip", &["link", "set", "eth0", "up"]);
-        neighbour.output("ip", &["route", "add", "default", "via", "172.18.0.1"]);
+        connect(&neighbour, "br-x", 18);
         output("iptables", &["-N", "DOCKER-ISOLATION-STAGE-1"]);
         output("iptables", &["-A", "DOCKER-ISOLATION-STAGE-1", "-i", "docker0", "-o", "br-x", "-j", "DROP"]);
         output("iptables", &["-I", "FORWARD", "-j", "DOCKER-ISOLATION-STAGE-1"]);
@@ -358,6 +357,43 @@ fn questions_of_the_host_itself_are_answered_whatever_is_published() {
             kernel.set_published(published(targets)).await.expect("published");
             theirs.send_to(b"!", from).expect("sent");
             assert_eq!(client.recv(&mut buffer).expect("an answer to a question that was asked before"), 1);
+        }
+    });
+}
+
+#[test]
+fn legacy_xtables_let_pass_what_belongs_to_services() {
+    on_host(|Host { kernel, .. }| async move {
+        let (outside, own) = outside();
+        output("iptables-legacy", &["-P", "FORWARD", "DROP"]);
+        output("ip6tables-legacy", &["-A", "FORWARD", "-j", "REJECT"]);
+        kernel.prepare().await.expect("prepared");
+        let one = Container::start("a1");
+        kernel.attach(one.spec(&["10.32.0.1/12", &format!("{SIX}:1/108")])).await.expect("attached");
+        connect(&one, "docker0", 17);
+        for path in ["all", "docker0"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{path}/rp_filter"), "0").expect("no filter");
+        }
+        one.run(|| serve("one", 80));
+        let at = own.map(|address| SocketAddr::new(address, PORT));
+        let asked = || at.map(|to| outside.run(move || ask(to)));
+        let sees = ["192.0.2.2".to_owned(), format!("{SIX}:9")].map(|client| Some(format!("one {client}")));
+        let services = published(&["10.32.0.1:80", &format!("[{SIX}:1]:80")]);
+        kernel.set_published(services).await.expect("published");
+        assert_eq!(asked(), sees);
+        kernel.prepare().await.expect("prepared");
+        assert_eq!(kernel.prepare().await.expect("prepared"), 0);
+        assert_eq!(kernel.problems(), []);
+        for change in [&["-F", "FORWARD"][..], &["-I", "FORWARD", "-j", "REJECT"]] {
+            output("iptables-legacy", change);
+            kernel.prepare().await.expect("prepared");
+            assert_eq!(asked(), sees, "after {change:?}");
+        }
+
+        kernel.set_published(DesiredServices::default()).await.expect("taken back");
+        for tool in ["iptables-legacy", "ip6tables-legacy"] {
+            let listed = output(tool, &["-S"]);
+            assert!(!listed.contains("weft-"), "{listed}");
         }
     });
 }

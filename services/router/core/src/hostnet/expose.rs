@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use weft_types::MacAddress;
 
 use super::{
-    BaseChain, Comparison, Expression, Family, Hook, MetaKey, PayloadBase, Rule, Table, TransportProtocol, Verdict,
+    BaseChain, Comparison, Expression, Family, ForwardRule, Hook, MetaKey, PayloadBase, Rule, Table, TransportProtocol,
+    Verdict,
     firewall::{interface_name, marked},
     publish::translated,
 };
@@ -122,23 +123,23 @@ pub fn masquerade_table(bridge: &str, exposures: &[Exposure]) -> Option<Table> {
     })
 }
 
-/// Returns the rules that the chain `FORWARD` of the family needs, where the engine's policy is to drop, as the iptables tools
-/// write them: those for what leaves the overlay and comes into it.
+/// Returns the rules that the chain `FORWARD` of the family needs: those for what leaves the overlay and comes into it.
 #[must_use]
-pub fn forward_rules(family: Family, bridge: &str, exposures: &[Exposure]) -> Vec<Rule> {
+pub fn forward_rules(family: Family, bridge: &str, exposures: &[Exposure]) -> Vec<ForwardRule> {
+    use Comparison::{Equal, NotEqual};
     let of_family = exposures.iter().filter(|exposure| is_ipv6(&exposure.address) == (family == Family::Ipv6));
-    let ends = [(MetaKey::InterfaceIn, MetaKey::InterfaceOut, End::Source), {
-        (MetaKey::InterfaceOut, MetaKey::InterfaceIn, End::Destination)
-    }];
-    let rule = |subnet: IpNet, (ours, other, end): (MetaKey, MetaKey, End)| {
-        let address = [address_of(end, &subnet), in_subnet(&subnet, true)].concat();
-        let parts = [address, link(ours, true, bridge), link(other, false, bridge)].concat();
-        let expressions = [parts, vec![Expression::Counter, accept()]].concat();
-        Rule { expressions, comment: Some(EXPOSE_COMMENT.into()) }
+    let rule = |subnet: IpNet, (end, by, out): (End, Comparison, Comparison)| ForwardRule {
+        end,
+        subnet,
+        by: (by, bridge.into()),
+        out: (out, bridge.into()),
+        answers: false,
+        comment: EXPOSE_COMMENT,
     };
-    let mut rules: Vec<Rule> = Vec::new();
+    let mut rules: Vec<ForwardRule> = Vec::new();
     for exposure in of_family {
-        for rule in ends.map(|end| rule(exposure.address.trunc(), end)) {
+        let ways = [(End::Source, Equal, NotEqual), (End::Destination, NotEqual, Equal)];
+        for rule in ways.map(|way| rule(exposure.address.trunc(), way)) {
             if !rules.contains(&rule) {
                 rules.push(rule);
             }
@@ -148,7 +149,7 @@ pub fn forward_rules(family: Family, bridge: &str, exposures: &[Exposure]) -> Ve
 }
 
 /// Which address of a packet.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Source,
     Destination,

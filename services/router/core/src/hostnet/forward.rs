@@ -1,12 +1,77 @@
-//! Where rules of ours stand in the chains `FORWARD` of others.
+//! Rules of ours in the chains `FORWARD` of others, and where they stand there.
 
-use super::{ALIAS, EXPOSE_COMMENT, Expression, PUBLISH_TABLE, Rule, Verdict};
+use ipnet::IpNet;
+
+use super::{
+    ALIAS, Comparison, EXPOSE_COMMENT, Expression, MetaKey, PUBLISH_TABLE, Rule, Verdict,
+    expose::{End, accept, address_of, in_subnet, link},
+};
 
 /// The chain for what the engine's users decide.
 const USERS_CHAIN: &str = "DOCKER-USER";
 
 /// With what the names of the engine's chains begin.
 const ENGINES_CHAINS: &str = "DOCKER";
+
+/// Has the host route some packets where the policy of others is to drop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardRule {
+    /// Which address of a packet has to be in the subnet.
+    pub(super) end: End,
+    pub(super) subnet: IpNet,
+    /// Name of the link that it comes by, or, if not equal, of the one that it does not come by.
+    pub(super) by: (Comparison, String),
+    /// The same for the link that it leaves by.
+    pub(super) out: (Comparison, String),
+    /// Whether only what belongs to connections that exist may pass.
+    pub(super) answers: bool,
+    /// What marks it as ours.
+    pub(super) comment: &'static str,
+}
+
+impl ForwardRule {
+    /// Returns it as the iptables tools write it by nftables.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        let on = |key, (comparison, name): &(Comparison, String)| link(key, *comparison == Comparison::Equal, name);
+        let parts = [
+            address_of(self.end, &self.subnet),
+            in_subnet(&self.subnet, true),
+            on(MetaKey::InterfaceIn, &self.by),
+            on(MetaKey::InterfaceOut, &self.out),
+        ];
+        let answers = self.answers.then(answers_as_iptables);
+        let expressions = parts.concat().into_iter().chain(answers).chain([Expression::Counter, accept()]).collect();
+        Rule { expressions, comment: Some(self.comment.into()) }
+    }
+
+    /// Returns it as `iptables -S` prints it behind the name of the chain.
+    #[must_use]
+    pub fn specification(&self) -> String {
+        let Self { end, subnet, by, out, answers, comment } = self;
+        let end = if matches!(end, End::Source) { "-s" } else { "-d" };
+        let not = |comparison: Comparison| if comparison == Comparison::Equal { "" } else { "! " };
+        let answers = if *answers { " -m conntrack --ctstate RELATED,ESTABLISHED" } else { "" };
+        let (not_by, not_out, by, out) = (not(by.0), not(out.0), &by.1, &out.1);
+        format!("{end} {subnet} {not_by}-i {by} {not_out}-o {out}{answers} -m comment --comment {comment} -j ACCEPT")
+    }
+}
+
+/// Passes established and related connections in the only form that the iptables tools understand: `-m conntrack --ctstate
+/// RELATED,ESTABLISHED` (`struct xt_conntrack_mtinfo3`, linux/netfilter/xt_conntrack.h).
+fn answers_as_iptables() -> Expression {
+    /// Of the structure, aligned to eight bytes.
+    const LENGTH: usize = 168;
+    const FLAGS: usize = 146;
+    const STATES: usize = 150;
+    const BY_STATE: u16 = 1;
+    const ESTABLISHED_OR_RELATED: u16 = 2 | 4;
+    let mut info = vec![0; LENGTH];
+    for (at, value) in [(FLAGS, BY_STATE), (STATES, ESTABLISHED_OR_RELATED)] {
+        info[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+    }
+    Expression::Match { name: "conntrack".into(), revision: 3, info }
+}
 
 /// What has to change in a chain for rules of ours to be in it, and to count.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    BaseChain, Comparison, Expression, Family, Hook, MetaKey, PayloadBase, Rule, Table, TransportProtocol,
+    BaseChain, Comparison, Expression, Family, ForwardRule, Hook, MetaKey, PayloadBase, Rule, Table, TransportProtocol,
     expose::{End, accept, address_of, answers, in_subnet, is_ipv6, link, neighbour, within},
     firewall::marked,
 };
@@ -147,36 +147,20 @@ pub fn translation_table(bridge: &str, translations: &[Translation], surrounding
     })
 }
 
-/// Returns the rules that the chain `FORWARD` of the family needs, where the engine's policy is to drop, as the iptables tools write
-/// them: those for answers of containers that see their clients. They come by the container's own gateway, which the engine's rules
-/// let pass as well, for as long as nobody flushes them.
+/// Returns the rules that the chain `FORWARD` of the family needs: those for answers of containers that see their clients. They come by
+/// the container's own gateway, which the engine's rules let pass as well, for as long as nobody flushes them.
 #[must_use]
-pub fn answer_rules(family: Family, surroundings: &Surroundings) -> Vec<Rule> {
-    let rule = |(container, Gateway { link: gateway, .. }): (&IpAddr, &Gateway)| {
-        let container = IpNet::from(*container);
-        let from = [address_of(End::Source, &container), in_subnet(&container, true)].concat();
-        let by = [link(MetaKey::InterfaceIn, true, gateway), link(MetaKey::InterfaceOut, false, gateway)].concat();
-        let expressions = [from, by, vec![answers_as_iptables(), Expression::Counter, accept()]].concat();
-        Rule { expressions, comment: Some(PUBLISH_TABLE.into()) }
+pub fn answer_rules(family: Family, surroundings: &Surroundings) -> Vec<ForwardRule> {
+    let rule = |(container, Gateway { link: gateway, .. }): (&IpAddr, &Gateway)| ForwardRule {
+        end: End::Source,
+        subnet: IpNet::from(*container),
+        by: (Comparison::Equal, gateway.clone()),
+        out: (Comparison::NotEqual, gateway.clone()),
+        answers: true,
+        comment: PUBLISH_TABLE,
     };
     let of_family = surroundings.direct.iter().filter(|(container, _)| container.is_ipv6() == (family == Family::Ipv6));
     of_family.map(rule).collect()
-}
-
-/// Passes established and related connections in the only form that the iptables tools understand: `-m conntrack --ctstate
-/// RELATED,ESTABLISHED` (`struct xt_conntrack_mtinfo3`, linux/netfilter/xt_conntrack.h).
-fn answers_as_iptables() -> Expression {
-    /// Of the structure, aligned to eight bytes.
-    const LENGTH: usize = 168;
-    const FLAGS: usize = 146;
-    const STATES: usize = 150;
-    const BY_STATE: u16 = 1;
-    const ESTABLISHED_OR_RELATED: u16 = 2 | 4;
-    let mut info = vec![0; LENGTH];
-    for (at, value) in [(FLAGS, BY_STATE), (STATES, ESTABLISHED_OR_RELATED)] {
-        info[at..at + 2].copy_from_slice(&value.to_ne_bytes());
-    }
-    Expression::Match { name: "conntrack".into(), revision: 3, info }
 }
 
 /// Returns a rule for each target. Each takes its share of what those before it have left.

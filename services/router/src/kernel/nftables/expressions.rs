@@ -386,7 +386,8 @@ mod tests {
         let open = keep_apart(open, "weft", mac);
         let tables = [vec![open, masquerade, ports, translation], trusted_tables("weft").into()].concat();
         let rules = tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules).cloned();
-        let in_chains_of_others = answer_rules(Family::Ipv4, &surroundings).into_iter().chain([accept_rule("weft")]);
+        let in_chains_of_others =
+            answer_rules(Family::Ipv4, &surroundings).into_iter().map(|rule| rule.rule()).chain([accept_rule("weft")]);
         for expression in rules.chain(in_chains_of_others).flat_map(|rule| rule.expressions) {
             let mut list = Writer::default();
             write(&mut list, &expression);
