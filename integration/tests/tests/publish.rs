@@ -177,6 +177,7 @@ async fn ports_lead_to_containers_of_any_host_until_they_are_taken_back() -> any
 /// Returns what publishing may leave on a host.
 async fn state(host: &Host) -> anyhow::Result<String> {
     let script = "ip -o address show dev weft scope global; ip route; ss -Hlntu | awk '{print $1, $5}' | sort; \
+                  for tool in iptables ip6tables; do $tool -S FORWARD | grep -e '--comment weft-'; done; \
                   nft list tables | grep weft | sort; nft list table inet weft | sed 's/packets [0-9]* bytes [0-9]*//'";
     host.exec(&["sh", "-c", script]).await
 }
