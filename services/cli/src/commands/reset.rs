@@ -35,6 +35,21 @@ const ROUTER_FOLDER: &str = "router";
 /// The router's image.
 const ROUTER_IMAGE: &str = "weft/router";
 
+/// What the router may do, as compose.yaml has it.
+const CAPABILITIES: [&str; 8] = [
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "SYS_ADMIN",
+    "SYS_PTRACE",
+    "DAC_OVERRIDE",
+    "SYS_CHROOT",
+];
+
+/// A device that it needs.
+const TUN: &str = "/dev/net/tun";
+
 /// The part of it that containers have mounted.
 const SHIM_FOLDER: &str = "shim";
 
@@ -212,9 +227,18 @@ fn remover(image: &str) -> Value {
     json!({
         "Image": image,
         "Cmd": ["--remove"],
-        "Env": ["WEFT_ROUTER_HOST_ROOT=/proc/1/root"],
+        "Env": ["WEFT_ROUTER_HOST_ROOT=/proc/1/root", "WEFT_ROUTER_PROC_SYS=/host/proc/sys"],
         "Labels": { SERVICE_LABEL: Service::Router.name() },
-        "HostConfig": { "NetworkMode": "host", "PidMode": "host", "UsernsMode": "host", "Privileged": true },
+        "HostConfig": {
+            "NetworkMode": "host",
+            "PidMode": "host",
+            "UsernsMode": "host",
+            "CapDrop": ["ALL"],
+            "CapAdd": CAPABILITIES,
+            "SecurityOpt": ["no-new-privileges:true", "apparmor:unconfined"],
+            "Devices": [{ "PathOnHost": TUN, "PathInContainer": TUN, "CgroupPermissions": "rwm" }],
+            "Binds": ["/proc/sys:/host/proc/sys"],
+        },
     })
 }
 
@@ -328,6 +352,7 @@ impl fmt::Display for Removed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compose::DEFINITION;
 
     #[test]
     fn folders_are_removed_with_what_they_have() {
@@ -346,6 +371,20 @@ mod tests {
         assert_eq!(empty(&folder, None).expect("removed"), std::slice::from_ref(&folder));
         assert!(!folder.exists());
         assert_eq!(empty(&folder, None).expect("nothing to remove"), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_router_that_is_gone_removes_with_what_it_may() {
+        let (_, router) = DEFINITION.split_once("\n  router:\n").expect("a router");
+        let (router, _) = router.split_once("\n  ipam:\n").expect("the next service");
+        let (_, capabilities) = router.split_once("cap_add:").expect("capabilities");
+        let (capabilities, rest) = capabilities.split_once(']').expect("a list");
+        let capabilities: Vec<_> = capabilities.trim().trim_start_matches('[').split(", ").collect();
+        assert_eq!(capabilities, CAPABILITIES);
+        for part in [TUN, "/proc/sys:/host/proc/sys", "WEFT_ROUTER_HOST_ROOT: /proc/1/root", "apparmor:unconfined"] {
+            assert!(rest.contains(part), "{part}");
+        }
+        assert!(router.contains(&format!("image: {ROUTER_IMAGE}:")), "{router}");
     }
 
     #[test]
