@@ -351,8 +351,27 @@ impl fmt::Display for Removed {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UnixListener;
+    use tokio_stream::wrappers::UnixListenerStream;
+    use tonic::transport::Server;
+    use tonic_health::server::health_reporter;
+
     use super::*;
     use crate::compose::DEFINITION;
+
+    #[tokio::test]
+    async fn services_of_another_engine_keep_what_they_have() {
+        let (folder, engine) = (tempfile::tempdir().expect("a temporary folder can be made"), Path::new("/e.sock"));
+        let services = Services::new(folder.path());
+        refuse_others(&[], engine, &services).await.expect("nobody is there");
+        let listener = UnixListener::bind(Service::Dns.socket(folder.path())).expect("the socket can be bound");
+        let (_, health) = health_reporter();
+        tokio::spawn(Server::builder().add_service(health).serve_with_incoming(UnixListenerStream::new(listener)));
+        let refused = refuse_others(&[], engine, &services).await.expect_err("dns runs").to_string();
+        assert!(["dns", "/e.sock", "--engine-socket"].iter().all(|part| refused.contains(part)), "{refused}");
+        let dns = Own { service: Service::Dns, id: "4f66".to_owned(), running: true };
+        refuse_others(&[dns], engine, &services).await.expect("it is this engine's");
+    }
 
     #[test]
     fn folders_are_removed_with_what_they_have() {
