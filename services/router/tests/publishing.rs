@@ -249,9 +249,7 @@ async fn a_hung_ipam_keeps_nobody_at_a_container_that_is_gone() {
     bed.dns.set("web", &all[1..]);
     let began = Instant::now();
     until("the kernel is told", async || !bed.rules().contains("10.32.0.1")).await;
-    assert!(began.elapsed() < SOON, "it took {:?}", began.elapsed());
-    let began = Instant::now();
-    assert_eq!(backends(&bed.list().await[0]), all[1..]);
+    bed.leads_to(&all[1..]).await;
     let request = ListImportedRequest {};
     let imported = bed.client().list_imported(request).await.expect("listed").into_inner().imported;
     assert_eq!(imported[0].addresses.len(), 1, "{imported:?}");

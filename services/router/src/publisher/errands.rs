@@ -98,8 +98,7 @@ impl Errands<'_> {
     /// nobody.
     async fn round(&self, pause: Duration) -> Option<Vec<Surplus>> {
         sleep(pause).await;
-        self.hold().await;
-        self.keep_names().await;
+        tokio::join!(self.hold(), self.keep_names());
         self.look().await
     }
 
@@ -109,7 +108,8 @@ impl Errands<'_> {
             let taken = state.begin(port, &mut terms, addresses).await?;
             (taken, terms.subnets.difference(&state.confirmed).copied().collect::<Vec<_>>())
         };
-        let asked = self.allocate_in(missing).await;
+        let asked = missing.into_iter().map(async |subnet| (subnet, self.allocate(HOLDER, Some(subnet)).await));
+        let asked = join_all(asked).await;
         let mut state = self.state.lock().await;
         for (subnet, outcome) in asked {
             state.take_in(subnet, outcome);
@@ -136,7 +136,8 @@ impl Errands<'_> {
     /// Takes addresses from ipam for the subnets and imports that need one, and lets go of those that are needed no longer.
     async fn hold(&self) {
         let (subnets, imports) = {
-            let state = self.state.lock().await;
+            let mut state = self.state.lock().await;
+            state.let_go();
             let due = |failed: Option<&(String, Instant)>| failed.is_none_or(|(_, at)| at.elapsed() >= AGAIN);
             let subnets = state.published.subnets().into_iter();
             let subnets = subnets.filter(|subnet| !state.confirmed.contains(subnet) && due(state.refused.get(subnet)));
@@ -146,27 +147,18 @@ impl Errands<'_> {
                 .filter(|name| !state.confirmed_imports.contains(*name) && due(state.refused_imports.get(*name)));
             (subnets.collect::<Vec<_>>(), imports.cloned().collect::<Vec<_>>())
         };
-        if subnets.is_empty() && imports.is_empty() {
-            self.state.lock().await.let_go();
-            return;
-        }
-        let (asked, imported) = tokio::join!(
-            self.allocate_in(subnets),
-            join_all(imports.into_iter().map(async |name| {
-                let outcome = self.allocate(&import::holder(&name), None).await;
-                (name, outcome)
-            })),
-        );
-        let mut state = self.state.lock().await;
-        for (subnet, outcome) in asked {
-            state.take_in(subnet, outcome);
-        }
-        for (name, outcome) in imported {
-            state.take_in_import(name, outcome);
-        }
-        state.let_go();
-        drop(state);
-        self.changed.notify_one();
+        // One that takes its time keeps no other waiting.
+        let subnets = join_all(subnets.into_iter().map(async |subnet| {
+            let outcome = self.allocate(HOLDER, Some(subnet)).await;
+            self.state.lock().await.take_in(subnet, outcome);
+            self.changed.notify_one();
+        }));
+        let imports = join_all(imports.into_iter().map(async |name| {
+            let outcome = self.allocate(&import::holder(&name), None).await;
+            self.state.lock().await.take_in_import(name, outcome);
+            self.changed.notify_one();
+        }));
+        tokio::join!(subnets, imports);
     }
 
     /// Gives addresses back that ipam holds for what there is no longer; whatever fails is tried again. What an earlier run did not
@@ -228,11 +220,6 @@ impl Errands<'_> {
             Ok(Surplus { holder: allocation.container_id, addresses })
         };
         allocations.into_iter().map(read).collect()
-    }
-
-    /// Takes an address in each of these subnets.
-    async fn allocate_in(&self, subnets: Vec<Ipv4Net>) -> Vec<(Ipv4Net, anyhow::Result<Given>)> {
-        join_all(subnets.into_iter().map(async |subnet| (subnet, self.allocate(HOLDER, Some(subnet)).await))).await
     }
 
     /// Takes an address, of the default subnet if none is named.
