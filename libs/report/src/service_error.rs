@@ -5,12 +5,6 @@ use std::{io, path::Path, time::Duration};
 use tonic::{Code, Status};
 use weft_proto::client::Service;
 
-/// Nobody serves its socket, and it left no last words.
-const NOT_RUNNING: &str = "not_running";
-
-/// It ended, and said why.
-const FAILED: &str = "failed";
-
 /// A service did not do what it was asked. The text is one sentence for people.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -40,7 +34,7 @@ impl ServiceError {
     /// Tells whether nobody serves its socket: it was stopped, or ended.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Away { reason: NOT_RUNNING | FAILED, .. })
+        matches!(self, Self::Away { reason: "not_running" | "failed", .. })
     }
 
     /// Says why nobody could be connected with on `socket`; `last_words` is what the service ended with, if it did.
@@ -50,15 +44,15 @@ impl ServiceError {
         let kind = error.kind();
         let gone = matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
         let (reason, message) = if let Some(words) = last_words.filter(|_| gone) {
-            (FAILED, format!("{name} ended: {words}"))
+            ("failed", format!("{name} ended: {words}"))
         } else if kind == io::ErrorKind::NotFound {
             let remedy = "`weft launch` starts weft, or `docker compose up -d` in the folder of its compose.yaml";
-            (NOT_RUNNING, format!("{name} is not running here, there is no socket {path}: {remedy}"))
+            ("not_running", format!("{name} is not running here, there is no socket {path}: {remedy}"))
         } else if kind == io::ErrorKind::ConnectionRefused {
             let remedy = format!(
                 "`weft launch` starts weft; if it was not stopped, `docker compose logs {name}` says why it ended"
             );
-            (NOT_RUNNING, format!("{name} is not running, nobody serves {path}: {remedy}"))
+            ("not_running", format!("{name} is not running, nobody serves {path}: {remedy}"))
         } else if kind == io::ErrorKind::PermissionDenied {
             let remedy = "add yourself to the socket's group, as for Docker (`sudo usermod -aG docker $USER`, then log in \
                           again), or use sudo";
