@@ -86,7 +86,7 @@ bench-docker: ## Compare the Docker API through weft with the engine's own socke
 	@$(BUILT)/release/weft-bench docker
 
 .PHONY: bench-commands
-bench-commands: ## Time the command on a host with 200 containers in a mesh of 100 peers
+bench-commands: ## Time the command on a host with 200 containers in a mesh of 40 peers
 	@$(SET_UP) lab
 	cargo build --release $(PARTS) --package weft-bench
 	@$(BUILT)/release/weft-bench commands

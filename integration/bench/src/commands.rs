@@ -34,7 +34,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 200)]
     containers: usize,
     /// How many other peers the mesh has: routers in network namespaces of their own, each connected with the host.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(1..=150))]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u8).range(1..=150))]
     peers: u8,
     /// With how many of the peers before it each is connected, too.
     #[arg(long, default_value_t = 0)]
