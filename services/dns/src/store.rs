@@ -301,9 +301,12 @@ mod tests {
         assert!(matches!(refused, Err(Unchanged::NotKept(error)) if error.to_string().contains("try again")));
         drop((waiting, turn));
         // There is room again once all have seen that nobody waits.
-        while Arc::clone(&store).change(Arc::clone(&state), add("printer")).await.is_err() {
-            tokio::task::yield_now().await;
-        }
+        let taken = async {
+            while Arc::clone(&store).change(Arc::clone(&state), add("printer")).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), taken).await.expect("there is room in time");
         let known: Vec<_> = state.read(Names::given).iter().map(|given| given.names[0].to_string()).collect();
         assert_eq!(known, ["printer.weft.internal."]);
     }

@@ -227,12 +227,17 @@ impl Published {
         }
     }
 
+    /// Tells whether the host has an address in a subnet.
+    #[must_use]
+    pub fn is_in(&self, subnet: Ipv4Net) -> bool {
+        self.held.keys().any(|address| address.trunc() == subnet)
+    }
+
     /// Returns the interface addresses of the containers that get connections: those in a subnet where the host has an address by
     /// which it reaches them, no more than [`MOST_BACKENDS`] of a family.
     #[must_use]
     pub fn backends(&self, terms: &Terms) -> BTreeSet<IpNet> {
-        let held: BTreeSet<Ipv4Net> = self.held.keys().map(Ipv4Net::trunc).collect();
-        let reached = |address: &&IpNet| v4_subnet(address).is_some_and(|subnet| held.contains(&subnet));
+        let reached = |address: &&IpNet| v4_subnet(address).is_some_and(|subnet| self.is_in(subnet));
         let family = |ipv6: bool| {
             let all = terms.backends.iter().filter(move |address| address.addr().is_ipv6() == ipv6);
             all.filter(reached).take(MOST_BACKENDS).copied()

@@ -35,8 +35,13 @@ pub(crate) async fn resolve(root: &Path, address: &DialAddress) -> Result<Vec<So
     let root = root.to_owned();
     let resolver = spawn_blocking(move || resolver(&root)).await.map_err(|error| error.to_string())?;
     let resolver = resolver.map_err(|error| error.to_string())?;
-    let found = resolver.lookup_ip(host.as_str()).await.map_err(|error| error.to_string())?;
+    let found = resolver.lookup_ip(host.as_str()).await.map_err(|error| reason(&error))?;
     Ok(found.iter().take(ADDRESSES).map(|address| SocketAddr::new(address, port)).collect())
+}
+
+/// Says in a few words why a name has no address.
+fn reason(error: &NetError) -> String {
+    if error.is_no_records_found() { "no resolver of this host knows the name".to_owned() } else { error.to_string() }
 }
 
 /// Makes a resolver of what the host's files say now.
@@ -81,7 +86,19 @@ fn first<T: Default>(
 mod tests {
     use std::{fs, os::unix::fs::symlink};
 
+    use hickory_resolver::{
+        net::{DnsError, NoRecords},
+        proto::op::{Query, ResponseCode},
+    };
+
     use super::*;
+
+    #[test]
+    fn who_has_no_address_is_told_in_words() {
+        let none = NetError::Dns(DnsError::NoRecordsFound(NoRecords::new(Query::default(), ResponseCode::NXDomain)));
+        assert_eq!(reason(&none), "no resolver of this host knows the name");
+        assert_eq!(reason(&NetError::Truncated), NetError::Truncated.to_string());
+    }
 
     async fn addresses(root: &Path, name: &str) -> Vec<String> {
         let address = DialAddress::Name { host: name.to_owned(), port: 6783 };

@@ -196,9 +196,8 @@ pub(super) struct Legacy {
 
 type Rules = Vec<(ChainRef, Vec<(u64, hostnet::Rule)>)>;
 
-/// Makes the rules of ours with this comment in the chains `FORWARD` as they should be, where they count ([`hostnet::place`]), and returns
-/// how many changes that took. Where somebody else puts something before them, that is
-/// corrected once for each such change.
+/// Makes the rules of ours with this comment in the chains `FORWARD` as they should be, where they count ([`hostnet::place`]), and
+/// returns how many changes that took. Where somebody else puts something before them, that is corrected once for each such change.
 pub(super) fn keep_rules(
     nftables: &mut Nftables,
     comment: &str,

@@ -154,9 +154,8 @@ impl State {
 
     /// Says what is wrong whatever port it is.
     fn problems_of_all(&self) -> Vec<Problem> {
-        let held = |subnet: &Ipv4Net| self.published.held.keys().any(|known| known.trunc() == *subnet);
         // Where the host has an address from before, that leads on.
-        let subnets = self.refused.iter().filter(|(subnet, _)| held(subnet));
+        let subnets = self.refused.iter().filter(|(subnet, _)| self.published.is_in(**subnet));
         let subnets = subnets.map(|(subnet, (why, _))| format!("the host got no address in {subnet}: {why}"));
         let imports = self.refused_imports.iter();
         let imports = imports.map(|(name, (why, _))| format!("the imported service {name} got no address: {why}"));
@@ -209,13 +208,12 @@ impl State {
             let in_subnet = |address: &&IpNet| v4_subnet(address).as_ref() == Some(subnet) && !led.contains(*address);
             let left_out = terms.backends.iter().filter(in_subnet);
             let left_out: Vec<String> = left_out.map(|address| address.addr().to_string()).collect();
-            let held = self.published.held.keys().any(|known| known.trunc() == *subnet);
             let message = format!(
                 "port {port} does not lead to {}, because this host has no address in {subnet}, for which it asks again ({why}): correct \
                  that, or give the container an address of another subnet",
                 left_out.join(", ")
             );
-            (!left_out.is_empty() && !held).then(|| problem("backend_left_out", message))
+            (!left_out.is_empty() && !self.published.is_in(*subnet)).then(|| problem("backend_left_out", message))
         };
         self.refused.iter().filter_map(why).collect()
     }
