@@ -127,6 +127,11 @@ pub(crate) fn is_below(path: &Path, folder: &Path) -> bool {
     path.starts_with(folder) || other.is_ok_and(|path| path.starts_with(folder))
 }
 
+/// Tells whether a name or an address leads to whoever uses it.
+pub(crate) fn is_loopback(name: &str) -> bool {
+    name.is_empty() || name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
 /// Tells whether a name or an address is this host's own, without asking anybody.
 fn is_own(name: &str) -> bool {
     match name.parse::<IpAddr>() {
@@ -134,7 +139,7 @@ fn is_own(name: &str) -> bool {
         Ok(address) => address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok(),
         Err(_) => {
             let own = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-            name.is_empty() || name == "localhost" || name == own.trim()
+            is_loopback(name) || name == own.trim()
         }
     }
 }

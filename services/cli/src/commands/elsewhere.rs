@@ -3,7 +3,6 @@
 use std::{
     ffi::{OsStr, OsString},
     io::{self, IsTerminal},
-    net::IpAddr,
 };
 
 use anyhow::{Context, bail};
@@ -22,7 +21,7 @@ use crate::{
     compose::{Docker, Engine},
     environment::{CALLER, CALLER_ERRORS, PIPE, TERMINAL},
     output::Output,
-    place::authority,
+    place::{authority, is_loopback},
     services::Services,
     weave::Asked,
 };
@@ -181,10 +180,6 @@ fn offer_proxy(launch: &mut Launch, docker: &Docker, environment: &Environment) 
         "weave: the proxy listens on port 12375 without asking for certificates, as the engine at {host} does: whoever reaches either \
          has root on that host"
     ))
-}
-
-fn is_loopback(name: &str) -> bool {
-    name.is_empty() || name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 #[cfg(test)]

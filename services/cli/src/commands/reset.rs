@@ -29,8 +29,14 @@ const STATE_FOLDER: &str = "/var/lib/weft";
 /// Where ipam keeps in it who owns which addresses.
 const STORE: &str = "ipam/ipam.redb";
 
-/// Where the router keeps its part.
+/// The router's part of it.
 const ROUTER_FOLDER: &str = "router";
+
+/// The part of it that containers have mounted.
+const SHIM_FOLDER: &str = "shim";
+
+/// The program that they wait in, in a folder for each version.
+const PROGRAM: &str = "weft-wait";
 
 /// The router's image.
 const ROUTER_IMAGE: &str = "weft/router";
@@ -49,12 +55,6 @@ const CAPABILITIES: [&str; 8] = [
 
 /// A device that it needs.
 const TUN: &str = "/dev/net/tun";
-
-/// The part of it that containers have mounted.
-const SHIM_FOLDER: &str = "shim";
-
-/// The program that they wait in, in a folder for each version.
-const PROGRAM: &str = "weft-wait";
 
 /// How long the engine may take for each step. Removing interfaces of hundreds of containers takes its time.
 const DEADLINE: Duration = Duration::from_secs(120);
